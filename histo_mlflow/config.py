@@ -1,0 +1,165 @@
+"""Puts together the option dataclasses that live beside their users; holds no default and no check of its own.
+
+A configuration is a dataclass of option dataclasses. Its options are the leaf fields, and their names are the public ones: in
+MLproject, on the command line (with hyphens) and in a yaml.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from histo_mlflow.errors import OptionError, SourceNotFoundError
+from histo_mlflow.learning.augmentation import AugmentationOptions
+from histo_mlflow.learning.compute import ComputeOptions, SeedOptions
+from histo_mlflow.learning.fit import FitOptions
+from histo_mlflow.learning.weights import NetworkOptions
+from histo_mlflow.tiles.open import DataOptions
+from histo_mlflow.tiles.splits import FoldOptions, HoldOutOptions
+from histo_mlflow.tracking.registry import RegistryOptions
+
+ConfigT = TypeVar("ConfigT")
+
+
+@dataclass(frozen=True)
+class LearningConfig:
+    """Everything that decides what a network becomes from given tiles."""
+
+    network: NetworkOptions
+    fit: FitOptions
+    augmentation: AugmentationOptions
+    seed: SeedOptions
+    compute: ComputeOptions
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What `train` is asked to do."""
+
+    data: DataOptions
+    hold_out: HoldOutOptions
+    learning: LearningConfig
+    registry: RegistryOptions
+
+
+@dataclass(frozen=True)
+class CvConfig:
+    """What `cv` is asked to do."""
+
+    data: DataOptions
+    folds: FoldOptions
+    learning: LearningConfig
+    registry: RegistryOptions
+
+
+@dataclass(frozen=True)
+class ScoringOptions:
+    """Which model is applied to which tiles."""
+
+    model: str = field(
+        default="models:/histo-b3/Production",
+        metadata={
+            "help": "A registered model (models:/histo-b3/Production), a run id, a checkpoint of any epoch "
+            "(runs:/RUN_ID/checkpoints/epoch_007.safetensors) or a path."
+        },
+    )
+    data: str = field(default="demo", metadata={"help": "Tiles to apply it to, as in `train --data`."})
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """Where predictions go."""
+
+    output: str = field(default="predictions.csv", metadata={"help": "CSV file to write."})
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """What `evaluate` is asked to do."""
+
+    scoring: ScoringOptions
+    compute: ComputeOptions
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """What `predict` is asked to do."""
+
+    scoring: ScoringOptions
+    output: OutputOptions
+    compute: ComputeOptions
+
+
+def option_fields(config_class: type) -> dict[str, Field[Any]]:
+    """Return the options of a configuration class by public name, in order."""
+    return dict(_leaves(config_class))
+
+
+def build(config_class: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
+    """Return a configuration from option values by public name; what is missing has its default."""
+    parts = {
+        part.name: build(_class_of(part), values) if _is_group(part) else values.get(part.name, part.default)
+        for part in fields(config_class)  # type: ignore[arg-type]
+    }
+    return config_class(**parts)
+
+
+def flatten(config: object) -> dict[str, Any]:
+    """Return the values of all options by public name, in order."""
+    flat: dict[str, Any] = {}
+    for part in fields(config):  # type: ignore[arg-type]
+        value = getattr(config, part.name)
+        flat |= flatten(value) if _is_group(part) else {part.name: value}
+    return flat
+
+
+def read_yaml(path: Path, config_class: type) -> dict[str, Any]:
+    """Return the option values of a yaml file; every key must be an option of `config_class`.
+
+    Raises:
+        SourceNotFoundError: There is no such file.
+        OptionError: It is not a yaml mapping, or a key is no option or has a value of the wrong kind.
+    """
+    if not path.is_file():
+        raise SourceNotFoundError(f"config={path}: no such file; give a yaml with option names and values")
+    try:
+        content = yaml.safe_load(path.read_text()) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise OptionError(f"config={path} is not yaml ({' '.join(str(error).split())})") from None
+    if not isinstance(content, dict):
+        raise OptionError(f"config={path} is not a mapping of option names to values")
+    known = option_fields(config_class)
+    if strangers := [str(key) for key in content if key not in known]:
+        raise OptionError(f"config={path}: unknown option {' '.join(strangers)}; known are {' '.join(known)}")
+    return {name: _as_type(known[name], value, path) for name, value in content.items()}
+
+
+def _as_type(option: Field[Any], value: object, path: Path) -> object:
+    kind = type(option.default)
+    if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
+        try:
+            return float(value)  # yaml takes 1e-4 for a text
+        except ValueError:
+            pass
+    if type(value) is not kind:
+        raise OptionError(f"config={path}: {option.name}={value!r} must be {kind.__name__}")
+    return value
+
+
+def _leaves(config_class: type) -> Iterator[tuple[str, Field[Any]]]:
+    for part in fields(config_class):
+        if _is_group(part):
+            yield from _leaves(_class_of(part))
+        else:
+            yield part.name, part
+
+
+def _class_of(part: Field[Any]) -> type[Any]:
+    assert isinstance(part.type, type)  # no postponed annotations in option dataclasses
+    return part.type
+
+
+def _is_group(part: Field[Any]) -> bool:
+    return part.default is MISSING

@@ -1,0 +1,41 @@
+"""What is said in the terminal while work goes on; plain lines, so that a log reads the same."""
+
+from collections.abc import Mapping, Sequence
+
+import click
+from tqdm import tqdm
+
+
+def say(text: str) -> None:
+    """Print a line to standard output without tearing a progress bar."""
+    with tqdm.external_write_mode():
+        click.echo(text)
+
+
+def warn(text: str) -> None:
+    """Print a line that the user should not miss, to standard error."""
+    with tqdm.external_write_mode():
+        click.secho(f"Warning: {text}", fg="yellow", err=True)
+
+
+def describe_epoch(epoch: int, epochs: int, metrics: Mapping[str, float], *, is_best: bool) -> str:
+    """Return one line on an epoch."""
+    splits = " | ".join(
+        f"{split} loss {metrics[f'{split}/loss']:.4f} acc {metrics[f'{split}/accuracy']:.4f}"
+        for split in ("train", "val", "test")
+        if f"{split}/loss" in metrics
+    )
+    width = len(str(epochs))
+    speed = f"{metrics['train/tiles_per_second']:.0f} tiles/s"
+    return f"epoch {epoch:{width}d}/{epochs} | {splits} | {speed}{' | best so far' if is_best else ''}"
+
+
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as aligned columns, the first to the left and the others to the right."""
+    widths = [max(len(row[k]) for row in [header, *rows]) for k in range(len(header))]
+    lines = []
+    for row in [header, *rows]:
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(lines)

@@ -1,0 +1,137 @@
+"""Cross-validate: a run for each fold under one parent, predictions of all tiles pooled, the best fold's model registered."""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from histo_mlflow.config import CvConfig, flatten
+from histo_mlflow.console import format_table, say
+from histo_mlflow.evaluation.figures import draw_fold_curves
+from histo_mlflow.evaluation.report import png_of
+from histo_mlflow.handing_on import describe_registration, hand_on
+from histo_mlflow.inputs import LearningInputs, open_learning_inputs
+from histo_mlflow.learning.compute import resolve_compute
+from histo_mlflow.learning.fit import Scored
+from histo_mlflow.learning.infer import cross_entropy_of
+from histo_mlflow.recording import RecordedSplit, log_config, log_split_datasets, record_evaluation, record_split
+from histo_mlflow.tiles.splits import Split, cut_folds
+from histo_mlflow.tiles.tile_set import TileSet
+from histo_mlflow.tracking.provenance import describe_origin
+from histo_mlflow.tracking.runs import Run, open_run
+from histo_mlflow.tracking.store import open_store
+
+_FIGURES = {"loss": "log_loss", "accuracy": "accuracy", "balanced_accuracy": "balanced_accuracy"}
+
+
+@dataclass(frozen=True, eq=False)
+class _Folds:
+    """What the folds came to: one row of figures each, the pooled scores, the best fold."""
+
+    table: pd.DataFrame
+    pooled: Scored
+    histories: list[dict[str, list[float]]]
+    best: RecordedSplit
+    best_fold: int
+
+
+def cv(config: CvConfig) -> str:
+    """Run `cv` and return the id of the parent run; everything that can be wrong with the request is found before it begins."""
+    seed = config.learning.seed.seed
+    inputs = open_learning_inputs(config.data, config.learning)
+    tiles = inputs.tiles
+    splits = cut_folds(tiles, config.folds, seed=seed)
+    store = open_store()
+    tags = {
+        **describe_origin(),
+        "histo.entry_point": "cv",
+        "histo.seed": seed,
+        "histo.compute": resolve_compute(config.learning.compute).describe(),
+        "histo.data_fingerprint": tiles.fingerprint,
+        "histo.synthetic": str(tiles.is_synthetic).lower(),
+    }
+    with open_run(store, "cv", tags=tags) as run:
+        log_config(run, flatten(config))
+        _log_membership(run, tiles, splits)
+        folds = _run_folds(run, inputs, splits, config)
+        _record_summary(run, tiles, folds, aug_cutoff=config.learning.augmentation.aug_cutoff)
+        registration = hand_on(run, folds.best, tiles, config.data, config.registry, tags={"best_fold": str(folds.best_fold)})
+    say(f"\n{_describe_folds(folds)}\n\n{describe_registration(registration)}\n\nNext: mlflow ui    (this run: {run.id})")
+    return run.id
+
+
+def _run_folds(run: Run, inputs: LearningInputs, splits: Sequence[Split], config: CvConfig) -> _Folds:
+    tiles = inputs.tiles
+    logits = np.zeros((len(tiles), len(tiles.classes)), dtype=np.float32)
+    rows, histories = [], []
+    best, best_fold = None, 0
+    for fold, split in enumerate(splits, start=1):
+        title = f"fold {fold}"
+        say(f"\n{title} of {len(splits)}: {len(split.train)} training and {len(split.val)} validation tiles")
+        with open_run(run.store, title, parent=run, tags={"histo.entry_point": "cv", "histo.fold": fold}) as fold_run:
+            log_config(fold_run, flatten(config))
+            recorded = record_split(
+                fold_run, tiles, split, test=inputs.test, initial=inputs.initial, config=config.learning, title=title
+            )
+        logits[split.val] = recorded.result.val.logits
+        figures = {name: recorded.val.overall[key].value for name, key in _FIGURES.items()}
+        rows.append({"fold": fold, **figures, "best_epoch": recorded.result.best.best_epoch, "run_id": fold_run.id})
+        histories.append({name: list(values) for name, values in recorded.history.items()})
+        if best is None or recorded.result.val.loss < best.result.val.loss:
+            best, best_fold = recorded, fold
+    assert best is not None  # there are at least two folds
+    pooled = Scored(logits, tiles.labels, cross_entropy_of(logits, tiles.labels))
+    return _Folds(pd.DataFrame(rows), pooled, histories, best, best_fold)
+
+
+def _log_membership(run: Run, tiles: TileSet, splits: Sequence[Split]) -> None:
+    fold_of_tile = np.zeros(len(tiles), dtype=np.int64)
+    for fold, split in enumerate(splits, start=1):
+        fold_of_tile[split.val] = fold
+    with tempfile.TemporaryDirectory(prefix="histo-") as draft:
+        file = Path(draft) / "split.npz"
+        np.savez_compressed(file, fold=fold_of_tile, fingerprint=np.array(tiles.fingerprint))
+        run.log_file(file)
+    log_split_datasets(run, tiles, {"train": np.arange(len(tiles))}, "all folds")
+
+
+def _record_summary(run: Run, tiles: TileSet, folds: _Folds, *, aug_cutoff: int) -> None:
+    selected = "each tile scored by the fold that did not train on it; each fold's epoch by its own validation loss"
+    oof = record_evaluation(
+        run,
+        "oof",
+        tiles,
+        np.arange(len(tiles)),
+        folds.pooled,
+        selected=selected,
+        model=f"the {len(folds.table)} fold models of run {run.id}",
+        looks=0,
+    )
+    metrics = {f"oof/{name}": oof.overall[key].value for name, key in _FIGURES.items()}
+    for name in _FIGURES:
+        metrics |= {f"cv/{name}/mean": folds.table[name].mean(), f"cv/{name}/sd": folds.table[name].std(ddof=1)}
+    run.log_metrics(metrics)
+    run.set_tags({"histo.best_fold": folds.best_fold, "histo.selected": selected})
+    with tempfile.TemporaryDirectory(prefix="histo-") as draft:
+        folder = Path(draft)
+        folds.table.to_csv(folder / "folds.csv", index=False)
+        curves = draw_fold_curves(folds.histories, aug_cutoff=aug_cutoff, title=f"cross-validation: {tiles.source}")
+        (folder / "curves.png").write_bytes(png_of(curves))
+        run.log_folder(folder)
+
+
+def _describe_folds(folds: _Folds) -> str:
+    table = folds.table
+    rows = [
+        [f"{int(row.fold)}{' *' if row.fold == folds.best_fold else ''}", *(f"{row[name]:.4f}" for name in _FIGURES)]
+        for _, row in table.iterrows()
+    ]
+    rows += [
+        ["mean", *(f"{table[name].mean():.4f}" for name in _FIGURES)],
+        ["sd", *(f"{table[name].std(ddof=1):.4f}" for name in _FIGURES)],
+    ]
+    header = ["fold", *(name.replace("_", " ") for name in _FIGURES)]
+    return f"{format_table(header, rows)}\n* lowest validation loss"

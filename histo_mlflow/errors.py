@@ -1,0 +1,44 @@
+"""Every error that a user can meet, in two families that decide the exit code; knows nothing of the code that raises them.
+
+A message is one line: what is wrong, where, and what to do about it.
+"""
+
+
+class RequestError(ValueError):
+    """The request can't be carried out as asked: wrong option, wrong data (exit code 2)."""
+
+
+class OptionError(RequestError):
+    """An option has a value that makes no sense."""
+
+
+class TileFormatError(RequestError):
+    """A file or folder does not hold tiles in a form that can be read."""
+
+
+class SourceNotFoundError(RequestError, FileNotFoundError):
+    """A file, folder, run or model that the request names does not exist."""
+
+
+class WorkError(RuntimeError):
+    """The request was fine and the work on it failed (exit code 1)."""
+
+
+class NonFiniteLossError(WorkError, ArithmeticError):
+    """The training loss became NaN or infinite."""
+
+
+class WeightsUnavailableError(WorkError, OSError):
+    """Pretrained weights could not be fetched."""
+
+
+class UnreadableTilesError(WorkError):
+    """Some files of a folder could not be decoded; all others were dealt with."""
+
+
+class StoreError(WorkError):
+    """The tracking store can't be reached or written."""
+
+
+class Interrupted(BaseException):
+    """SIGTERM or Ctrl-C arrived; a BaseException so that no ``except Exception`` swallows it."""

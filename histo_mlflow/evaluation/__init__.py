@@ -1,0 +1,1 @@
+"""What comes out: figures of merit with intervals, pictures and a report, from labels and probabilities alone."""

@@ -1,0 +1,92 @@
+"""Fit on one split and score the other: what train, cross-validation and tuning have in common; knows nothing of runs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from histo_mlflow.config import LearningConfig
+from histo_mlflow.evaluation.metrics import epoch_figures
+from histo_mlflow.learning.batches import LabelledTiles
+from histo_mlflow.learning.compute import Compute, resolve_compute, seed_everything
+from histo_mlflow.learning.fit import EpochReport, FitResult, Scored, fit, score
+from histo_mlflow.learning.network import TileClassifier
+from histo_mlflow.learning.weights import InitialWeights, make_network
+from histo_mlflow.tiles.splits import Split
+from histo_mlflow.tiles.tile_set import TileSet
+
+
+@dataclass(frozen=True, eq=False)
+class SplitResult:
+    """A trained network with the weights of its best epoch, and its scores in full precision.
+
+    Attributes:
+        network: In evaluation mode.
+        weights_origin: What its first weights were.
+        best: The chosen epoch and its validation loss as training saw it.
+        val: The validation tiles, in the order of the split.
+        test: The test tiles in their own order, or None.
+    """
+
+    network: TileClassifier
+    weights_origin: str
+    best: FitResult
+    val: Scored
+    test: Scored | None
+
+
+def run_split(
+    tiles: TileSet,
+    split: Split,
+    *,
+    test: TileSet | None = None,
+    initial: InitialWeights,
+    config: LearningConfig,
+    on_epoch: Callable[[EpochReport], None],
+) -> SplitResult:
+    """Train on ``split.train``, select the epoch by the loss on ``split.val``, and score.
+
+    `test` is watched, never selected on. Whatever `on_epoch` raises ends the training.
+    """
+    seed_everything(config.seed.seed)
+    compute = resolve_compute(config.compute)
+    tile_size_px = config.network.image_size or tiles.tile_size_px
+    network, origin = make_network(initial, n_classes=len(tiles.classes), tile_size_px=tile_size_px)
+    train, val = (LabelledTiles(tiles.images, tiles.labels, rows) for rows in (split.train, split.val))
+    watched = None if test is None else LabelledTiles(test.images, test.labels, np.arange(len(test)))
+    best = fit(
+        network,
+        train,
+        val,
+        test=watched,
+        options=config.fit,
+        augmentation=config.augmentation,
+        compute=compute,
+        seed=config.seed.seed,
+        on_epoch=on_epoch,
+    )
+    exact = compute.in_fp32()
+    return SplitResult(
+        network,
+        origin,
+        best,
+        val=score(network, val, exact, "score validation"),
+        test=None if watched is None else score(network, watched, exact, "score test"),
+    )
+
+
+def score_network(network: torch.nn.Module, tiles: TileSet, compute: Compute) -> Scored:
+    """Return logits, labels and loss of all `tiles`, in order."""
+    return score(network, LabelledTiles(tiles.images, tiles.labels, np.arange(len(tiles))), compute)
+
+
+def epoch_metrics(report: EpochReport) -> dict[str, float]:
+    """Return the public metrics of an epoch: loss and figures on each split, learning rate, throughput."""
+    metrics = {"train/loss": report.train_loss, "train/accuracy": report.train_accuracy}
+    for name, scored in (("val", report.val), ("test", report.test)):
+        if scored is not None:
+            predicted = scored.logits.argmax(axis=1)
+            figures = epoch_figures(scored.labels, predicted, scored.logits.shape[1])
+            metrics |= {f"{name}/loss": scored.loss, **{f"{name}/{key}": value for key, value in figures.items()}}
+    return metrics | {"learning_rate": report.learning_rate, "train/tiles_per_second": report.tiles_per_second}

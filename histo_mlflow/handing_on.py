@@ -1,0 +1,79 @@
+"""Hands the best model on: logged with its facts, registered with a description that a person can read."""
+
+from histo_mlflow.console import say
+from histo_mlflow.evaluation.metrics import Evaluation, Figure
+from histo_mlflow.recording import RecordedSplit, facts_of
+from histo_mlflow.tiles.open import DataOptions
+from histo_mlflow.tiles.tile_set import TileSet
+from histo_mlflow.tracking.model_flavor import ModelFacts
+from histo_mlflow.tracking.registry import MODEL_URI_TAG, Registration, RegistryOptions, log_model, register_model
+from histo_mlflow.tracking.runs import Run
+
+
+def hand_on(
+    run: Run, recorded: RecordedSplit, tiles: TileSet, data: DataOptions, registry: RegistryOptions, *, tags: dict[str, str]
+) -> Registration | None:
+    """Log the network of `recorded` under its run, register it if asked to, and return the registration.
+
+    `run` is the one that the user started: a cross-validation's parent, or the run of `recorded` itself.
+    """
+    say("exporting the model ...")
+    facts = facts_of(recorded, tiles, microns_per_pixel=data.microns_per_pixel)
+    own_run = run if run.id == recorded.run_id else Run(run.store, recorded.run_id)
+    model_uri = log_model(own_run, recorded.result.network, facts, step=recorded.result.best.best_epoch)
+    for each in {run.id: run, own_run.id: own_run}.values():
+        each.set_tags({MODEL_URI_TAG: model_uri})
+    if not registry.register:
+        return None
+    registration = register_model(
+        run.store,
+        model_uri,
+        registry,
+        run_id=recorded.run_id,
+        description=describe_model(facts, recorded.val, registry.model_name),
+        tags={"data_fingerprint": tiles.fingerprint, "source_run": run.id, **tags},
+    )
+    for each in {run.id: run, own_run.id: own_run}.values():
+        each.set_tags({"histo.registered": registration.uri})
+    return registration
+
+
+def describe_registration(registration: Registration | None) -> str:
+    """Return what became of the model, in one sentence."""
+    if registration is None:
+        return "The model was logged with its run and not registered (register=false)."
+    if registration.incumbent is None:
+        return f"Registered as {registration.uri}, now in Production: models:/{registration.name}/Production."
+    return (
+        f"Registered as {registration.uri}, alias `candidate`; Production stays version {registration.incumbent}, "
+        "for a new version replaces it only on evidence."
+    )
+
+
+def describe_model(facts: ModelFacts, val: Evaluation, model_name: str) -> str:
+    """Return the Markdown that MLflow shows for a registered version."""
+    synthetic = "**Learnt from synthetic demo tiles, not from tissue: of no use on tissue.**\n\n" if facts.is_synthetic else ""
+    figures = "\n".join(f"| {name} | {_in_words(figure)} |" for name, figure in val.overall.items())
+    return f"""{synthetic}Classifies histology tiles. For research use, **not for diagnosis**.
+
+- **Classes, in this order:** {" ".join(facts.classes)}
+- **Input:** uint8 RGB `(n, height, width, 3)`, {facts.microns_per_pixel:g} microns per pixel at {facts.tile_size_px} px;
+  other sizes are resized to that, whatever their scale
+- **Architecture:** {facts.architecture}, started from {facts.weights_origin}
+- **Learnt from:** {facts.data_source} (SHA-256 `{facts.data_fingerprint}`)
+- **Selected:** {facts.selected}
+
+| on the {len(val.labels)} validation tiles that selected it, so optimistic | value (95 % interval) |
+|---|---|
+{figures}
+
+```python
+import mlflow
+model = mlflow.pyfunc.load_model("models:/{model_name}/Production")
+table = model.predict(tiles)   # label, prob_{facts.classes[0]} ... prob_{facts.classes[-1]}
+```
+"""
+
+
+def _in_words(figure: Figure) -> str:
+    return f"{figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"

@@ -1,0 +1,78 @@
+"""Opens what a request names, before any run begins: tiles, test tiles, first weights, models."""
+
+from dataclasses import dataclass
+
+import torch
+
+from histo_mlflow.config import LearningConfig
+from histo_mlflow.console import say, warn
+from histo_mlflow.learning.checkpoints import load_weights
+from histo_mlflow.learning.weights import InitialWeights, read_initial_weights
+from histo_mlflow.tiles.open import DataOptions, open_tiles
+from histo_mlflow.tiles.tile_set import TileSet, with_class_order
+from histo_mlflow.tracking.registry import load_logged_model, locate_model
+from histo_mlflow.tracking.store import Store
+
+_NO_TILES = {"", "none"}
+
+
+@dataclass(frozen=True, eq=False)
+class LearningInputs:
+    """All that training reads; `test` is watched, never selected on."""
+
+    tiles: TileSet
+    test: TileSet | None
+    initial: InitialWeights
+
+
+def open_learning_inputs(data: DataOptions, config: LearningConfig) -> LearningInputs:
+    """Return the opened inputs, and say what they are; raises `RequestError` for whatever is wrong with them."""
+    tiles = announce(open_tiles(data.data, image_size=config.network.image_size))
+    test = None
+    if data.test_data not in _NO_TILES:
+        test = with_class_order(open_tiles(data.test_data, image_size=config.network.image_size), tiles.classes)
+        announce(test)
+        if test.fingerprint == tiles.fingerprint:
+            warn("test_data holds the same tiles as data: its figures will say nothing about new tiles")
+    initial = read_initial_weights(config.network.weights, is_synthetic=tiles.is_synthetic)
+    say(f"weights: {initial.origin}")
+    return LearningInputs(tiles, test, initial)
+
+
+def announce(tiles: TileSet) -> TileSet:
+    """Say what the tiles are, aloud if they are no tissue, and return them."""
+    counts = " ".join(f"{name} {count}" for name, count in tiles.class_counts().items())
+    say(f"tiles: {tiles.source}: {len(tiles)} of {tiles.tile_size_px} px ({counts})")
+    if tiles.is_synthetic:
+        warn("these are SYNTHETIC demo tiles, not tissue; no figure from them says anything about tissue")
+    return tiles
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A network that is ready to infer, with what must be known of it.
+
+    Attributes:
+        network: From uint8 tiles to logits, in evaluation mode.
+        classes: Class names in the order of the logits.
+        address: Under which it was asked for.
+        selected: How it was selected, in words.
+        data_fingerprint: Of the tiles that it learnt from.
+    """
+
+    network: torch.nn.Module
+    classes: tuple[str, ...]
+    address: str
+    selected: str
+    data_fingerprint: str
+
+
+def load_model(store: Store, address: str, device: torch.device) -> LoadedModel:
+    """Return the model that a URI, a run id or a path names, on `device`."""
+    located = locate_model(store, address)
+    if located.is_checkpoint:
+        network, checkpoint = load_weights(located.path)
+        selected = f"epoch {checkpoint.epoch} as asked for; validation loss {checkpoint.val_loss:.4f}"
+        return LoadedModel(network.to(device), checkpoint.classes, address, selected, checkpoint.data_fingerprint)
+    exported, facts = load_logged_model(located.path)
+    return LoadedModel(exported.to(device), facts.classes, address, facts.selected, facts.data_fingerprint)

@@ -1,0 +1,83 @@
+"""Weights and training state as files, written whole or not at all and read without unpickling objects."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from histo_mlflow.errors import RequestError, TileFormatError
+from histo_mlflow.learning.fit import TrainingState
+from histo_mlflow.learning.network import ARCHITECTURE, TileClassifier
+
+_FACTS_KEY = "histo_mlflow"
+
+
+@dataclass(frozen=True)
+class CheckpointFacts:
+    """What must be known to use the weights: it travels in the file's header."""
+
+    classes: tuple[str, ...]
+    tile_size_px: int
+    epoch: int
+    val_loss: float
+    data_fingerprint: str
+    is_synthetic: bool
+    architecture: str = ARCHITECTURE
+
+
+def epoch_file_name(epoch: int) -> str:
+    """Return the name of the checkpoint of an epoch, which sorts in order."""
+    return f"epoch_{epoch:03d}.safetensors"
+
+
+def save_weights(path: Path, network: torch.nn.Module, facts: CheckpointFacts) -> None:
+    """Write the weights and `facts` as safetensors."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    header = {_FACTS_KEY: json.dumps(asdict(facts))}
+    _write_whole(path, lambda draft: save_file(tensors, draft, metadata=header))
+
+
+def load_weights(path: Path) -> tuple[TileClassifier, CheckpointFacts]:
+    """Return the network in evaluation mode, on the CPU, and its facts; raises `RequestError` for another file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = (file.metadata() or {}).get(_FACTS_KEY)
+            if header is None:
+                raise RequestError(f"{path} holds weights without class names; use it as weights= and train, then evaluate")
+            stored = json.loads(header)
+            facts = CheckpointFacts(**{**stored, "classes": tuple(stored["classes"])})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no dict
+    except (SafetensorError, OSError) as error:
+        raise TileFormatError(f"{path} is not a checkpoint ({error}); give a .safetensors file of a run") from None
+    network = TileClassifier(n_classes=len(facts.classes), tile_size_px=facts.tile_size_px)
+    network.load_state_dict(tensors)
+    return network.eval(), facts
+
+
+def save_state(path: Path, state: TrainingState) -> None:
+    """Write everything that training needs to go on; `torch.load(path, weights_only=True)` reads it."""
+    content = {
+        "network": state.network.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
+        "scheduler": state.scheduler.state_dict(),
+        "generator": state.generator.get_state(),
+        "torch_rng": torch.get_rng_state(),
+        "epoch": state.epoch,
+        "best_epoch": state.best_epoch,
+        "best_val_loss": state.best_val_loss,
+    }
+    _write_whole(path, lambda draft: torch.save(content, draft))
+
+
+def _write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(path.name + ".draft")
+    try:
+        write(draft)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)

@@ -1,0 +1,51 @@
+"""The only way from tiles to logits; validation, scoring and prediction all come through here."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from histo_mlflow.learning.batches import load_batches
+from histo_mlflow.learning.compute import Compute
+
+
+@torch.inference_mode()
+def infer(
+    network: nn.Module,
+    images: NDArray[np.uint8],
+    *,
+    rows: NDArray[np.int64] | None = None,
+    compute: Compute,
+    batch_size: int = 128,
+    description: str = "infer",
+) -> NDArray[np.float32]:
+    """Return logits ``(n_rows, n_classes)`` in the order of `rows`, or of `images` if no rows are given.
+
+    Args:
+        network: A module from uint8 ``(n, height, width, 3)`` to logits, in evaluation mode.
+        images: ``(n_tiles, height, width, 3)`` uint8.
+        rows: Which tiles, in which order.
+        compute: Device and precision; the network must be on that device.
+        batch_size: Tiles per forward pass; changes speed and memory, not the result (to rounding).
+        description: What the progress bar says.
+    """
+    chosen = np.arange(len(images)) if rows is None else rows
+    batches = [chosen[start : start + batch_size] for start in range(0, len(chosen), batch_size)]
+    logits: list[Tensor] = []
+    bar = tqdm(load_batches(images, batches, compute.device), total=len(batches), desc=description, disable=None, leave=False)
+    for tiles in bar:
+        with compute.autocast():
+            logits.append(network(tiles).float().cpu())
+    return torch.cat(logits).numpy()
+
+
+def probabilities_of(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the softmax of logits ``(n_tiles, n_classes)``; rows sum to 1 in double precision."""
+    return torch.softmax(torch.from_numpy(logits).double(), dim=1).numpy()
+
+
+def cross_entropy_of(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+    """Return the mean negative log likelihood in nats, over all tiles at once and not over batches."""
+    log_probabilities = torch.log_softmax(torch.from_numpy(logits).double(), dim=1).numpy()
+    return float(-log_probabilities[np.arange(len(labels)), labels].mean())

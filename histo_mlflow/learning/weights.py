@@ -1,0 +1,142 @@
+"""Where a network's first weights come from: nowhere, ImageNet or a file; never falls back from one to another silently."""
+
+import os
+import urllib.error
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from torchvision.models import EfficientNet_B3_Weights
+
+from histo_mlflow.errors import OptionError, SourceNotFoundError, TileFormatError, WeightsUnavailableError
+from histo_mlflow.learning.network import TileClassifier
+
+WEIGHT_SOURCES = ("auto", "imagenet", "none")
+
+_HEAD = ("classifier.1.weight", "classifier.1.bias")
+_OUR_PREFIX = "backbone."
+_MIN_IMAGE_SIZE_PX = 32  # EfficientNet halves the image five times
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """What the network starts from and what size of tile it sees."""
+
+    weights: str = field(
+        default="auto",
+        metadata={
+            "help": "Start from: auto (ImageNet for real tiles, none for demo), imagenet, none (random) or a file: a "
+            "checkpoint of ours (.safetensors) or torchvision's EfficientNet-B3 (.pth)."
+        },
+    )
+    image_size: int = field(
+        default=0, metadata={"help": "Edge length in pixels to which tiles are resized on the device; 0 = as stored."}
+    )
+
+    def __post_init__(self) -> None:
+        if self.image_size != 0 and self.image_size < _MIN_IMAGE_SIZE_PX:
+            raise OptionError(f"image_size={self.image_size}: must be 0 (as stored) or at least {_MIN_IMAGE_SIZE_PX} px")
+
+
+@dataclass(frozen=True, eq=False)
+class InitialWeights:
+    """Weights under torchvision's names, or none, and a sentence on what they are."""
+
+    tensors: dict[str, Tensor] | None
+    origin: str
+
+
+def read_initial_weights(weights: str, *, is_synthetic: bool) -> InitialWeights:
+    """Return the weights that the option `weights` names.
+
+    Args:
+        weights: ``auto``, ``imagenet``, ``none`` or a path.
+        is_synthetic: Whether the tiles are the demo's; then ``auto`` means ``none``.
+
+    Raises:
+        WeightsUnavailableError: ImageNet's weights are not here and can't be fetched.
+        SourceNotFoundError: The file does not exist.
+        TileFormatError: The file does not hold weights of EfficientNet-B3.
+    """
+    if weights == "none" or (weights == "auto" and is_synthetic):
+        return InitialWeights(None, "random initialisation")
+    if weights in {"auto", "imagenet"}:
+        return InitialWeights(_fetch_imagenet(), "ImageNet (torchvision EfficientNet_B3_Weights.IMAGENET1K_V1)")
+    path = Path(weights)
+    if not path.is_file():
+        raise SourceNotFoundError(f"weights={weights}: no such file; give auto, imagenet, none or the path of a file")
+    return InitialWeights(_read_file(path), f"file {path}")
+
+
+def make_network(initial: InitialWeights, *, n_classes: int, tile_size_px: int) -> tuple[TileClassifier, str]:
+    """Return a new network and a sentence on its weights.
+
+    A head for another number of classes is replaced by a new one, and the sentence says so.
+    """
+    network = TileClassifier(n_classes=n_classes, tile_size_px=tile_size_px)
+    if initial.tensors is None:
+        return network, initial.origin
+    tensors = dict(initial.tensors)
+    n_stored = len(tensors[_HEAD[1]])
+    note = initial.origin
+    if n_stored != n_classes:
+        tensors |= {name: network.backbone.state_dict()[name] for name in _HEAD}
+        note += f"; its head for {n_stored} classes is replaced by a new one for {n_classes}"
+    network.backbone.load_state_dict(tensors)
+    return network, note
+
+
+def _fetch_imagenet() -> dict[str, Tensor]:
+    # Behind a firewall a mirror may hold the same file; the hash in its name is checked either way.
+    url = os.environ.get("HISTO_IMAGENET_URL") or EfficientNet_B3_Weights.IMAGENET1K_V1.url
+    target = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
+    try:
+        tensors = torch.hub.load_state_dict_from_url(
+            url, map_location="cpu", check_hash=True, weights_only=True, file_name=target.name
+        )
+    except (urllib.error.URLError, OSError, RuntimeError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise WeightsUnavailableError(
+            f"can't fetch ImageNet weights from {url} ({reason}); put that file at {target}, or start without it: weights=none"
+        ) from None
+    return _checked(tensors, target)
+
+
+def _read_file(path: Path) -> dict[str, Tensor]:
+    try:
+        is_ours = path.suffix == ".safetensors"
+        tensors = load_file(path) if is_ours else torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+        raise TileFormatError(f"weights={path} can't be read ({_first_line(error)}); give a .safetensors or .pth") from None
+    except Exception as error:  # torch raises pickle.UnpicklingError, which may be any class, for what it refuses
+        if type(error).__name__ != "UnpicklingError":
+            raise
+        raise TileFormatError(f"weights={path} holds more than tensors and is refused; save a state_dict instead") from None
+    return _checked(tensors, path)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
+
+
+def _checked(tensors: Any, path: Path) -> dict[str, Tensor]:
+    """Return the tensors under torchvision's names, whether the file has these or ours."""
+    if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
+        raise TileFormatError(f"weights={path} is not a state_dict; save one with torch.save(network.state_dict(), path)")
+    plain = {str(name).removeprefix(_OUR_PREFIX): tensor for name, tensor in tensors.items()}
+    with torch.device("meta"):
+        expected = TileClassifier(n_classes=2, tile_size_px=_MIN_IMAGE_SIZE_PX).backbone.state_dict()
+    wrong = [
+        name
+        for name in expected.keys() | plain.keys()
+        if name not in plain or name not in expected or (name not in _HEAD and plain[name].shape != expected[name].shape)
+    ]
+    if wrong:
+        raise TileFormatError(
+            f"weights={path} is not an EfficientNet-B3: {len(wrong)} tensors differ, {sorted(wrong)[0]} for one"
+        )
+    return plain

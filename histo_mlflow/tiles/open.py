@@ -1,0 +1,74 @@
+"""One door for every form of tiles: what the options `data` and `test_data` may name."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from histo_mlflow.errors import OptionError, SourceNotFoundError
+from histo_mlflow.tiles.demo import draw_demo
+from histo_mlflow.tiles.folder import read_folder
+from histo_mlflow.tiles.npz import read_npz
+from histo_mlflow.tiles.tile_set import TileSet
+
+DEMO = "demo"
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Which tiles to learn from and which to watch."""
+
+    data: str = field(
+        default=DEMO,
+        metadata={
+            "help": "Tiles to learn from: an .npz file (data, labels), a MedMNIST .npz (pathmnist.npz#val names a split; "
+            "default train), a folder with one sub-folder per class, or `demo`: synthetic tiles, not tissue."
+        },
+    )
+    test_data: str = field(
+        default="none",
+        metadata={"help": "Tiles that are scored after every epoch and never selected on, as `data`; `none` for none."},
+    )
+    microns_per_pixel: float = field(
+        default=0.5,
+        metadata={"help": "Width of a pixel of the stored tiles in micrometres (0.5 is 20x); travels with the model."},
+    )
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.microns_per_pixel) and self.microns_per_pixel > 0):
+            raise OptionError(f"microns_per_pixel={self.microns_per_pixel}: must be a positive number, for instance 0.5")
+
+
+def open_tiles(source: str, *, image_size: int = 0) -> TileSet:
+    """Return the tiles that `source` names.
+
+    Args:
+        source: A path to an npz file or a folder, with ``#split`` behind a MedMNIST file; ``demo``, or ``demo#SEED``
+            for another draw.
+        image_size: Edge length in pixels to which a folder of mixed sizes is brought; 0 if sizes must agree.
+
+    Raises:
+        SourceNotFoundError: There is nothing under that name.
+        TileFormatError: What is there can't be read as tiles.
+    """
+    name, _, part = source.partition("#")
+    if name == DEMO:
+        return _draw_numbered_demo(part)
+    path, split = split_source(source)
+    return read_folder(path, image_size) if path.is_dir() else read_npz(path, split)
+
+
+def split_source(source: str) -> tuple[Path, str | None]:
+    """Return the existing path that `source` names and the split behind its ``#``; raises `SourceNotFoundError`."""
+    name, _, part = source.partition("#")
+    for path, split in ((Path(source), None), (Path(name), part or None)):
+        if path.exists():
+            return path, split
+    raise SourceNotFoundError(
+        f"{source!r} does not exist (looked in {Path.cwd()}); give the path of an npz file or a folder, or `demo`"
+    )
+
+
+def _draw_numbered_demo(part: str) -> TileSet:
+    if part and not part.isdecimal():
+        raise OptionError(f"demo#{part}: the number of a draw is meant, for instance demo#1")
+    return draw_demo(seed=int(part or 0))

@@ -1,0 +1,91 @@
+"""Seeded splits that keep class shares, and keep groups whole where groups exist; knows nothing of training."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, StratifiedShuffleSplit
+
+from histo_mlflow.errors import OptionError, RequestError
+from histo_mlflow.tiles.tile_set import TileSet
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class HoldOutOptions:
+    """How much of the data is held out for validation."""
+
+    val_fraction: float = field(
+        default=0.2, metadata={"help": "Share of the tiles that is held out for validation, between 0 and 1."}
+    )
+
+    def __post_init__(self) -> None:
+        if not 0 < self.val_fraction < 1:
+            raise OptionError(f"val_fraction={self.val_fraction}: must lie between 0 and 1, for instance 0.2")
+
+
+@dataclass(frozen=True)
+class FoldOptions:
+    """Into how many folds the data is cut."""
+
+    folds: int = field(default=5, metadata={"help": "Number of folds; each tile is validated on exactly once."})
+
+    def __post_init__(self) -> None:
+        if self.folds < 2:
+            raise OptionError(f"folds={self.folds}: cross-validation needs at least 2")
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Positions of the training and of the validation tiles, both sorted and without overlap."""
+
+    train: Indices
+    val: Indices
+
+
+def hold_out(tiles: TileSet, options: HoldOutOptions, *, seed: int) -> Split:
+    """Return one stratified split; with groups, the nearest that whole groups allow."""
+    _check_counts(tiles, needed=2, why="validation needs at least one tile and training another")
+    if tiles.groups is not None:
+        parts = max(2, round(1 / options.val_fraction))
+        return next(_grouped(tiles, tiles.groups, parts, seed))
+    n_classes = int((np.bincount(tiles.labels) > 0).sum())
+    n_val = round(len(tiles) * options.val_fraction)
+    if not n_classes <= n_val <= len(tiles) - n_classes:
+        raise OptionError(
+            f"val_fraction={options.val_fraction} of {len(tiles)} tiles leaves {n_val} for validation and "
+            f"{len(tiles) - n_val} for training; each of the {n_classes} classes needs one in both: change it"
+        )
+    splitter = StratifiedShuffleSplit(n_splits=1, test_size=n_val, random_state=seed)
+    train, val = next(splitter.split(tiles.labels, tiles.labels))
+    return Split(np.sort(train), np.sort(val))
+
+
+def cut_folds(tiles: TileSet, options: FoldOptions, *, seed: int) -> list[Split]:
+    """Return the stratified folds; every tile is in the validation part of exactly one.
+
+    Raises:
+        RequestError: A class has fewer tiles, or the data has fewer groups, than there are folds.
+    """
+    _check_counts(tiles, needed=options.folds, why=f"folds={options.folds} needs at least one for each: use fewer folds")
+    if tiles.groups is not None:
+        return list(_grouped(tiles, tiles.groups, options.folds, seed))
+    splitter = StratifiedKFold(options.folds, shuffle=True, random_state=seed)
+    return [Split(train, val) for train, val in splitter.split(tiles.labels, tiles.labels)]
+
+
+def _grouped(tiles: TileSet, groups: NDArray[np.str_], parts: int, seed: int) -> Iterator[Split]:
+    n_groups = len(np.unique(groups))
+    if n_groups < parts:
+        raise RequestError(f"{tiles.source} has {n_groups} groups, too few for {parts} parts: use fewer folds or more groups")
+    splitter = StratifiedGroupKFold(parts, shuffle=True, random_state=seed)
+    for train, val in splitter.split(tiles.labels, tiles.labels, groups):
+        yield Split(train, val)
+
+
+def _check_counts(tiles: TileSet, *, needed: int, why: str) -> None:
+    for name, count in tiles.class_counts().items():
+        if 0 < count < needed:
+            raise RequestError(f"{tiles.source} has {count} tile(s) of class {name}; {why}, or add tiles")

@@ -1,0 +1,118 @@
+"""The one form in which tiles travel; knows nothing of files and folders."""
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histo_mlflow.errors import RequestError, TileFormatError
+
+COLORECTAL_CLASSES = ("ADI", "BACK", "DEB", "LYM", "MUC", "MUS", "NORM", "STR", "TUM")
+"""The nine tissue classes in label order: adipose, background, debris, lymphocytes, mucus, smooth muscle, normal mucosa,
+stroma, tumour (Kather et al. 2018, NCT-CRC-HE-100K)."""
+
+_HASH_BLOCK_TILES = 512
+
+
+@dataclass(frozen=True, eq=False)
+class TileSet:
+    """Labelled tiles.
+
+    Attributes:
+        images: ``(n_tiles, height, width, 3)`` uint8 RGB, read-only, mostly a memory map.
+        labels: ``(n_tiles,)`` int64, positions in `classes`.
+        classes: Class names in label order.
+        groups: ``(n_tiles,)`` ids of patient or slide, or None; a split keeps the tiles of a group together.
+        source: Where the tiles came from, for people.
+        fingerprint: SHA-256 over all pixels and labels (hex), the same whatever the file format.
+        is_synthetic: True for the demo tiles, which are not tissue.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+    groups: NDArray[np.str_] | None
+    source: str
+    fingerprint: str
+    is_synthetic: bool = False
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def tile_size_px(self) -> int:
+        """Edge length of a stored tile in pixels."""
+        return int(self.images.shape[1])
+
+    def class_counts(self) -> dict[str, int]:
+        """Return the number of tiles of each class, in class order."""
+        counts = np.bincount(self.labels, minlength=len(self.classes))
+        return dict(zip(self.classes, counts.tolist(), strict=True))
+
+
+def hash_tiles(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> str:
+    """Return the SHA-256 of all pixels and labels; reads block by block, so that a memory map stays on disk."""
+    digest = hashlib.sha256(repr((images.shape, "uint8", "int64")).encode())
+    for start in range(0, len(images), _HASH_BLOCK_TILES):
+        digest.update(np.ascontiguousarray(images[start : start + _HASH_BLOCK_TILES]).data)
+    digest.update(np.ascontiguousarray(labels, dtype="<i8").data)
+    return digest.hexdigest()
+
+
+def check_pixels(shape: tuple[int, ...], dtype: np.dtype[Any], *, where: str) -> None:
+    """Raise `TileFormatError` unless an array of this form is ``(n_tiles, size, size, 3)`` uint8 with at least one tile."""
+    if dtype != np.uint8:
+        raise TileFormatError(f"{where} holds {dtype} values; tiles must be uint8 RGB, 0 to 255: convert them before saving")
+    if len(shape) != 4 or shape[3] != 3:
+        raise TileFormatError(
+            f"{where} has shape {shape}; tiles must be (n_tiles, height, width, 3): stack them so and save again"
+        )
+    if shape[0] == 0:
+        raise TileFormatError(f"{where} holds no tiles; check how it was made")
+    if shape[1] != shape[2] or shape[1] == 0:
+        raise TileFormatError(f"{where} has tiles of {shape[2]} x {shape[1]} px; tiles must be square: cut or pad them")
+
+
+def check_labels(labels: NDArray[np.generic], *, n_tiles: int, classes: tuple[str, ...], where: str) -> NDArray[np.int64]:
+    """Return `labels` as ``(n_tiles,)`` int64, or raise `TileFormatError`; ``(n_tiles, 1)`` is accepted (MedMNIST)."""
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise TileFormatError(f"{where} holds {labels.dtype} labels; labels must be integers, 0 to {len(classes) - 1}")
+    if labels.shape not in {(n_tiles,), (n_tiles, 1)}:
+        raise TileFormatError(f"{where} has labels of shape {labels.shape}; one for each of {n_tiles} tiles is needed")
+    flat = labels.reshape(n_tiles).astype(np.int64)
+    wrong = np.flatnonzero((flat < 0) | (flat >= len(classes)))
+    if len(wrong):
+        raise TileFormatError(
+            f"{where}: label {flat[wrong[0]]} of tile {wrong[0]} is out of range; "
+            f"labels are 0 to {len(classes) - 1} in the order {' '.join(classes)}"
+        )
+    return flat
+
+
+def check_classes(names: list[str], *, where: str) -> tuple[str, ...]:
+    """Return class names as a tuple, or raise `TileFormatError` if they are fewer than two, empty or repeated."""
+    if len(names) < 2:
+        raise TileFormatError(f"{where} names {len(names)} class(es); a classifier needs at least two")
+    if len(set(names)) < len(names) or not all(name.strip() for name in names):
+        raise TileFormatError(f"{where} has repeated or empty class names: {' '.join(names)}")
+    return tuple(names)
+
+
+def with_class_order(tiles: TileSet, classes: tuple[str, ...]) -> TileSet:
+    """Return `tiles` with labels that are positions in `classes`; classes are matched by name, never by position.
+
+    Raises:
+        RequestError: `tiles` has tiles of a class that `classes` does not hold.
+    """
+    if tiles.classes == classes:
+        return tiles
+    present = [name for name, count in tiles.class_counts().items() if count]
+    if strangers := [name for name in present if name not in classes]:
+        raise RequestError(
+            f"{tiles.source} has tiles of {' '.join(strangers)}, but the classes are {' '.join(classes)}: "
+            "rename its folders or its `classes`, or leave those tiles out"
+        )
+    position = np.array([classes.index(name) if name in classes else -1 for name in tiles.classes])
+    return replace(tiles, labels=position[tiles.labels], classes=classes)

@@ -1,0 +1,106 @@
+"""Images to be classified, with or without labels, in blocks that fit in memory; one bad file does not stop the others."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histo_mlflow.errors import RequestError, TileFormatError
+from histo_mlflow.tiles.images import IMAGE_SUFFIXES, decode_image
+from histo_mlflow.tiles.npz import read_npz_images
+from histo_mlflow.tiles.open import DEMO, open_tiles, split_source
+
+_BLOCK_TILES = 512
+
+
+@dataclass(frozen=True, eq=False)
+class ImageBlock:
+    """Some images of one size, in order.
+
+    Attributes:
+        positions: ``(n,)``, where the images stand in the source.
+        images: ``(n, size, size, 3)`` uint8.
+    """
+
+    positions: list[int]
+    images: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSource:
+    """Images with a name each.
+
+    Attributes:
+        column: What a name is: ``path`` or ``index``.
+        names: One per image, in order.
+        array: The pixels, if they are one array.
+        files: The files, if they are files.
+    """
+
+    column: str
+    names: list[str]
+    array: NDArray[np.uint8] | None = None
+    files: tuple[Path, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def blocks(self, failures: list[str]) -> Iterator[list[ImageBlock]]:
+        """Yield the images in order, some hundreds at a time, grouped by size; what can't be read is put into `failures`."""
+        for start in range(0, len(self), _BLOCK_TILES):
+            positions = list(range(start, min(start + _BLOCK_TILES, len(self))))
+            if self.array is not None:
+                yield [ImageBlock(positions, self.array[start : start + _BLOCK_TILES])]
+            else:
+                yield _decode_block(self.files, positions, failures)
+
+
+def open_images(source: str) -> ImageSource:
+    """Return the images of an npz (labels not needed), of a folder with or without sub-folders, or of ``demo``."""
+    if source.partition("#")[0] == DEMO:
+        return _from_array(open_tiles(source).images)
+    path, split = split_source(source)
+    if path.is_file():
+        return _from_array(read_npz_images(path, split))
+    files = tuple(
+        sorted(
+            file
+            for file in path.rglob("*")
+            if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file() and not file.name.startswith(".")
+        )
+    )
+    if not files:
+        raise RequestError(f"{path} holds no images; put png, jpg or tif files there, or name another folder")
+    return ImageSource("path", [str(file) for file in files], files=files)
+
+
+def _from_array(array: NDArray[np.uint8]) -> ImageSource:
+    return ImageSource("index", [str(k) for k in range(len(array))], array=array)
+
+
+def _decode_block(files: tuple[Path, ...], positions: list[int], failures: list[str]) -> list[ImageBlock]:
+    by_size: dict[int, tuple[list[int], list[NDArray[np.uint8]]]] = {}
+    with ThreadPoolExecutor() as pool:
+        decoded = pool.map(_decode_or_error, (files[position] for position in positions))
+        for position, image in zip(positions, decoded, strict=True):
+            if isinstance(image, TileFormatError):
+                failures.append(str(image))
+                continue
+            of_size = by_size.setdefault(image.shape[0], ([], []))
+            of_size[0].append(position)
+            of_size[1].append(image)
+    return [ImageBlock(found, np.stack(images)) for found, images in by_size.values()]
+
+
+def _decode_or_error(file: Path) -> NDArray[np.uint8] | TileFormatError:
+    try:
+        image = decode_image(file)
+    except TileFormatError as error:
+        return error
+    height, width, _ = image.shape
+    if height != width:
+        return TileFormatError(f"{file} has {width} x {height} px; tiles must be square: cut or pad them")
+    return image

@@ -1,0 +1,108 @@
+"""How a network is written as an MLflow model: two flavours over one exported graph, no pickled code, no stored example.
+
+`mlflow.pytorch` writes the graph; the ``python_function`` flavour is ours, for MLflow's own returns bare logits and stays on
+the device that it was exported on (docs/decisions/0003).
+"""
+
+import copy
+import hashlib
+import json
+import shutil
+import tempfile
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import mlflow.pyfunc
+import mlflow.pytorch
+import numpy as np
+import torch
+from mlflow.models import Model
+from mlflow.models.model import MLMODEL_FILE_NAME
+from mlflow.models.signature import ModelSignature
+from mlflow.types.schema import ColSpec, DataType, Schema, TensorSpec
+
+from histo_mlflow import served_model
+
+_CODE_FOLDER, _DATA_FOLDER = "code", "data"
+_REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas")
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a user of the model must know; stored beside the weights as ``data/model.json``."""
+
+    classes: tuple[str, ...]
+    tile_size_px: int
+    microns_per_pixel: float
+    architecture: str
+    preprocessing: str
+    weights_origin: str
+    data_source: str
+    data_fingerprint: str
+    is_synthetic: bool
+    selected: str
+
+
+def save_model(path: str, mlflow_model: Model, *, network: torch.nn.Module, facts: ModelFacts) -> None:
+    """Write an MLflow model to `path`; has the form that `mlflow.models.Model.log` expects of a flavour."""
+    # Batch, height and width are symbols in the exported graph: sizes 0 and 1 and equal sizes would be taken for constants.
+    example = torch.zeros((2, facts.tile_size_px + 2, facts.tile_size_px + 5, 3), dtype=torch.uint8)
+    with tempfile.TemporaryDirectory() as draft, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
+        mlflow.pytorch.save_model(
+            copy.deepcopy(network).eval().cpu().to(memory_format=torch.contiguous_format),
+            path,
+            mlflow_model=mlflow_model,
+            code_paths=[str(_copy_loader(Path(draft)))],
+            signature=_signature(facts.classes),
+            input_example=example,
+            pip_requirements=[f"{name}=={version(name)}" for name in _REQUIREMENTS],
+            serialization_format="pt2",
+        )
+        loader_module = _loader_name()
+    root = Path(path)
+    stored = asdict(facts) | {"weights_sha256": _sha256(root / _DATA_FOLDER / "model.pt2")}
+    (root / _DATA_FOLDER / served_model.FACTS_FILE).write_text(json.dumps(stored, indent=2) + "\n")
+    mlflow.pyfunc.add_to_model(
+        mlflow_model,
+        loader_module=loader_module,
+        data=_DATA_FOLDER,
+        code=_CODE_FOLDER,
+        conda_env="conda.yaml",
+        python_env="python_env.yaml",
+        model_config={"device": None},
+    )
+    mlflow_model.save(str(root / MLMODEL_FILE_NAME))
+
+
+def read_facts(model_folder: Path) -> ModelFacts:
+    """Return the facts of a model that `save_model` wrote."""
+    stored = json.loads((model_folder / _DATA_FOLDER / served_model.FACTS_FILE).read_text())
+    del stored["weights_sha256"]
+    return ModelFacts(**{**stored, "classes": tuple(stored["classes"])})
+
+
+def _signature(classes: Sequence[str]) -> ModelSignature:
+    outputs: list[ColSpec | TensorSpec] = [ColSpec(DataType.string, "label")]
+    outputs += [ColSpec(DataType.double, f"prob_{name}") for name in classes]
+    return ModelSignature(Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))]), Schema(outputs))
+
+
+def _loader_name() -> str:
+    """Return a module name that changes with the loader's code, so that two models in one process never share code."""
+    source = Path(served_model.__file__).read_bytes()
+    return f"histo_served_model_{hashlib.sha256(source).hexdigest()[:12]}"
+
+
+def _copy_loader(folder: Path) -> Path:
+    copy = folder / _loader_name()
+    shutil.copytree(Path(served_model.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    return copy
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

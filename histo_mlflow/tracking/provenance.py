@@ -1,0 +1,56 @@
+"""What is needed to say later how a result came about: code, versions, command, machine."""
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import histo_mlflow
+
+_PACKAGES = ("mlflow", "torch", "torchvision", "numpy", "scikit-learn")
+_PROJECT_FOLDER = Path(histo_mlflow.__file__).resolve().parent.parent
+
+
+def describe_origin() -> Mapping[str, str]:
+    """Return tags with the command, the git commit and whether files differ from it, and the versions in use."""
+    tags = {
+        "histo.command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "histo.version": histo_mlflow.__version__,
+        "histo.python": platform.python_version(),
+        "histo.platform": platform.platform(),
+        "histo.cpu_count": str(os.cpu_count()),
+    }
+    tags |= {f"histo.{name}": _version_of(name) for name in _PACKAGES}
+    return tags | _describe_git()
+
+
+def _version_of(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _describe_git() -> dict[str, str]:
+    commit = _git("rev-parse", "HEAD")
+    if commit is None:
+        return {"histo.git_commit": "none"}
+    return {"histo.git_commit": commit, "histo.git_dirty": str(bool(_git("status", "--porcelain"))).lower()}
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(  # noqa: S603 - fixed words, no shell
+            ["git", "-C", str(_PROJECT_FOLDER), *arguments],  # noqa: S607 - whichever git the user has
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,200 @@
+"""Logged and registered models: what is put into the registry, what is in Production, what a name stands for."""
+
+import json
+import re
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import mlflow.artifacts
+import mlflow.pytorch
+import torch
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model
+
+from histo_mlflow.errors import RequestError, SourceNotFoundError
+from histo_mlflow.tracking import model_flavor
+from histo_mlflow.tracking.model_flavor import ModelFacts, read_facts
+from histo_mlflow.tracking.runs import Run
+from histo_mlflow.tracking.store import Store, reporting_store_errors
+
+PRODUCTION_STAGE = "Production"
+PRODUCTION_ALIASES = ("champion", "Production")
+CANDIDATE_ALIAS = "candidate"
+MODEL_ARTIFACT = "model"
+MODEL_URI_TAG = "histo.model_uri"
+
+_BEST_CHECKPOINT = "checkpoints/best.safetensors"
+_RUN_ID = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclass(frozen=True)
+class RegistryOptions:
+    """Whether and under which name the model is registered."""
+
+    model_name: str = field(default="histo-b3", metadata={"help": "Name under which the model is registered."})
+    register: bool = field(
+        default=True, metadata={"help": "Whether the best model is registered (true or false); it is logged either way."}
+    )
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A new version and what it became; `incumbent` is the version in Production, or None if this one now is."""
+
+    name: str
+    version: str
+    incumbent: str | None
+
+    @property
+    def uri(self) -> str:
+        """The URI of exactly this version."""
+        return f"models:/{self.name}/{self.version}"
+
+
+def log_model(run: Run, network: torch.nn.Module, facts: ModelFacts, *, step: int) -> str:
+    """Log the network under `run`, with the metrics of epoch `step` attached, and return its URI ``models:/m-...``."""
+    with reporting_store_errors(run.store.uri):
+        info = Model.log(
+            None,
+            flavor=model_flavor,
+            name=MODEL_ARTIFACT,
+            run_id=run.id,
+            step=step,
+            model_type="tile classifier",
+            network=network,
+            facts=facts,
+        )
+    return f"models:/{info.model_id}"
+
+
+def register_model(
+    store: Store, model_uri: str, options: RegistryOptions, *, run_id: str, description: str, tags: dict[str, str]
+) -> Registration:
+    """Register a logged model; the first version goes to Production, a later one becomes the candidate and moves nothing."""
+    client = store.client
+    with reporting_store_errors(store.uri):
+        _ensure_registered_model(client, options.model_name)
+        created = client.create_model_version(
+            options.model_name,
+            source=model_uri,
+            run_id=run_id,
+            description=description,
+            tags=tags,
+            model_id=model_uri.removeprefix("models:/"),
+        )
+        version = str(created.version)
+        incumbent = production_version(client, options.model_name)
+        if incumbent is None:
+            promote(client, options.model_name, version)
+        else:
+            client.set_registered_model_alias(options.model_name, CANDIDATE_ALIAS, version)
+    return Registration(options.model_name, version, incumbent)
+
+
+def production_version(client: MlflowClient, name: str) -> str | None:
+    """Return the version that is in Production by stage or alias, or None."""
+    for alias in PRODUCTION_ALIASES:
+        try:
+            return str(client.get_model_version_by_alias(name, alias).version)
+        except MlflowException:
+            continue
+    staged = [v for v in _versions(client, name) if v.current_stage == PRODUCTION_STAGE]
+    return str(max(int(v.version) for v in staged)) if staged else None
+
+
+def promote(client: MlflowClient, name: str, version: str) -> None:
+    """Point the aliases and the stage of Production at `version`; each step leaves every name resolvable."""
+    for alias in PRODUCTION_ALIASES:
+        client.set_registered_model_alias(name, alias, version)
+    with warnings.catch_warnings():
+        # MLflow has deprecated stages, yet ``models:/<name>/Production`` is the address that others' code uses.
+        warnings.simplefilter("ignore", FutureWarning)
+        client.transition_model_version_stage(name, version, PRODUCTION_STAGE, archive_existing_versions=True)
+
+
+def _versions(client: MlflowClient, name: str) -> list[ModelVersion]:
+    return list(client.search_model_versions(f"name = '{name}'"))
+
+
+def _ensure_registered_model(client: MlflowClient, name: str) -> None:
+    try:
+        client.get_registered_model(name)
+    except MlflowException:
+        try:
+            client.create_registered_model(
+                name,
+                description="Classifier of histology tiles (EfficientNet-B3). `models:/"
+                f"{name}/Production` and `models:/{name}@champion` are the version in use. For research, not for diagnosis.",
+            )
+        except MlflowException:
+            client.get_registered_model(name)  # created by another process meanwhile, or the true error
+
+
+@dataclass(frozen=True)
+class LocatedModel:
+    """Where a model's files are: a folder with an MLmodel file, or one checkpoint file."""
+
+    path: Path
+    address: str
+
+    @property
+    def is_checkpoint(self) -> bool:
+        """True for a checkpoint file, False for an MLflow model."""
+        return self.path.is_file()
+
+
+def locate_model(store: Store, address: str) -> LocatedModel:
+    """Return the local files of a model, downloading them if they are elsewhere.
+
+    Args:
+        store: Where runs and registered models are looked up.
+        address: ``models:/...``, ``runs:/RUN_ID/...``, a run id (its model, or its best checkpoint), or a path
+            to a checkpoint or a model folder.
+
+    Raises:
+        SourceNotFoundError: There is no such model.
+    """
+    if Path(address).exists():
+        return LocatedModel(_checked(Path(address), address), address)
+    artifact_uri = address
+    if _RUN_ID.fullmatch(address):
+        artifact_uri = _model_of_run(store.client, address)
+    if not artifact_uri.startswith(("models:/", "runs:/")):
+        raise SourceNotFoundError(
+            f"model={address}: no such file; give models:/histo-b3/Production, a run id, runs:/RUN_ID/checkpoints/"
+            "epoch_007.safetensors or a path"
+        )
+    try:
+        local = mlflow.artifacts.download_artifacts(artifact_uri=artifact_uri, tracking_uri=store.uri)
+    except (MlflowException, OSError) as error:
+        reason = str(error).partition("\n")[0][:200]
+        raise SourceNotFoundError(
+            f"model={address} is not in the store {store.uri} ({reason}); `mlflow ui` shows what is there"
+        ) from None
+    return LocatedModel(_checked(Path(local), address), address)
+
+
+def load_logged_model(folder: Path) -> tuple[torch.nn.Module, ModelFacts]:
+    """Return the exported network, on the CPU, and its facts."""
+    try:
+        facts = read_facts(folder)
+    except (OSError, KeyError, TypeError, json.JSONDecodeError):
+        raise RequestError(f"{folder} is an MLflow model but not one of histo-mlflow: it has no class names") from None
+    return mlflow.pytorch.load_model(str(folder)), facts
+
+
+def _model_of_run(client: MlflowClient, run_id: str) -> str:
+    try:
+        tags = client.get_run(run_id).data.tags
+    except MlflowException:
+        raise SourceNotFoundError(f"model={run_id}: there is no run with this id; `mlflow ui` shows what is there") from None
+    return str(tags.get(MODEL_URI_TAG, f"runs:/{run_id}/{_BEST_CHECKPOINT}"))
+
+
+def _checked(path: Path, address: str) -> Path:
+    if path.is_dir() and not (path / "MLmodel").exists():
+        raise RequestError(f"model={address} is a folder without a file MLmodel; give a model or a .safetensors checkpoint")
+    return path

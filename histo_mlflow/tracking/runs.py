@@ -1,0 +1,150 @@
+"""One run, from its start to a truthful end; every call names its run, so no active run of the caller is touched."""
+
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
+from mlflow.tracking.context.registry import resolve_tags
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
+
+from histo_mlflow.errors import Interrupted
+from histo_mlflow.tracking.interruption import shielded, stop_with_parent
+from histo_mlflow.tracking.store import Store, reporting_store_errors
+
+_DIGEST_CHARACTERS = 36  # MLflow refuses longer ones
+_TAG_CHARACTERS = 5000
+_HOST_TAG, _PID_TAG = "histo.host", "histo.pid"
+
+
+class Run:
+    """A handle to one run by its id."""
+
+    def __init__(self, store: Store, run_id: str) -> None:
+        self.store = store
+        self.id = run_id
+
+    @property
+    def _client(self) -> MlflowClient:
+        return self.store.client
+
+    def log_metrics(self, metrics: Mapping[str, float], *, step: int = 0) -> None:
+        """Send all `metrics` in one call."""
+        now = int(time.time() * 1000)
+        with reporting_store_errors(self.store.uri):
+            self._client.log_batch(self.id, metrics=[Metric(name, value, now, step) for name, value in metrics.items()])
+
+    def log_params(self, params: Mapping[str, object]) -> None:
+        """Send the parameters that are not there yet; `mlflow run` has logged its own, in its own spelling."""
+        with reporting_store_errors(self.store.uri):
+            present = self._client.get_run(self.id).data.params
+            new = [Param(name, _spell(value)) for name, value in params.items() if name not in present]
+            self._client.log_batch(self.id, params=new)
+
+    def set_tags(self, tags: Mapping[str, object]) -> None:
+        """Send all `tags` in one call."""
+        with reporting_store_errors(self.store.uri):
+            self._client.log_batch(self.id, tags=[RunTag(name, str(value)[:_TAG_CHARACTERS]) for name, value in tags.items()])
+
+    def log_dataset(self, *, name: str, split: str, source: str, fingerprint: str, profile: str) -> None:
+        """Record a split as a dataset of its own; MLflow keeps only the first of several with the same name and digest."""
+        dataset = Dataset(name, fingerprint[:_DIGEST_CHARACTERS], "tiles", source, profile=profile)
+        with reporting_store_errors(self.store.uri):
+            self._client.log_inputs(self.id, [DatasetInput(dataset, [InputTag("mlflow.data.context", split)])])
+
+    def log_file(self, file: Path, folder: str | None = None) -> None:
+        """Copy a file to the run's artifacts, under `folder`."""
+        with reporting_store_errors(self.store.uri):
+            self._client.log_artifact(self.id, str(file), folder)
+
+    def log_folder(self, local: Path, folder: str | None = None) -> None:
+        """Copy the content of a folder to the run's artifacts, under `folder`."""
+        with reporting_store_errors(self.store.uri):
+            self._client.log_artifacts(self.id, str(local), folder)
+
+
+def _spell(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+@contextmanager
+def open_run(store: Store, name: str, *, parent: Run | None = None, tags: Mapping[str, object] | None = None) -> Iterator[Run]:
+    """Open a run and end it by what the block does: FINISHED, FAILED with the error in a tag, or KILLED.
+
+    Without `parent` this is the run that ``mlflow run`` has begun (``MLFLOW_RUN_ID``), if it has; else a new one, nested in the
+    caller's active MLflow run if there is one.
+    """
+    run: Run | None = None
+    try:
+        with shielded():
+            run = Run(store, _begin(store, name, parent))
+            run.set_tags({_HOST_TAG: socket.gethostname(), _PID_TAG: os.getpid(), **(tags or {})})
+        yield run
+    except (Interrupted, KeyboardInterrupt) as error:
+        _end(run, "KILLED", error)
+        raise
+    except BaseException as error:
+        _end(run, "FAILED", error)
+        raise
+    _end(run, "FINISHED")
+
+
+def _begin(store: Store, name: str, parent: Run | None) -> str:
+    with reporting_store_errors(store.uri):
+        # Popped, so that a nested run or a later one in this process does not adopt the same run again.
+        adopted = os.environ.pop("MLFLOW_RUN_ID", None) if parent is None else None
+        if adopted:
+            stop_with_parent()
+            store.client.update_run(adopted, status=RunStatus.to_string(RunStatus.RUNNING), name=name)
+            return adopted
+        outer = parent.id if parent else _active_run_id()
+        tags = {**resolve_tags(), MLFLOW_RUN_NAME: name, **({MLFLOW_PARENT_RUN_ID: outer} if outer else {})}
+        return str(store.client.create_run(store.experiment_id, tags=tags, run_name=name).info.run_id)
+
+
+def _active_run_id() -> str | None:
+    active = mlflow.active_run()
+    return active.info.run_id if active else None
+
+
+def _end(run: Run | None, status: str, error: BaseException | None = None) -> None:
+    if run is None:
+        return
+    with shielded():
+        if error is None:
+            with reporting_store_errors(run.store.uri):
+                run.store.client.set_terminated(run.id, status)
+            return
+        # The first error must reach the user, whatever the store says to these last calls.
+        with suppress(Exception):
+            run.set_tags({"error": f"{type(error).__name__}: {error}"})
+        with suppress(Exception):
+            run.store.client.set_terminated(run.id, status)
+
+
+def end_orphans(store: Store) -> list[str]:
+    """End as FAILED the runs of this machine whose process is gone (SIGKILL, power cut), and return their ids."""
+    mine = f"attributes.status = 'RUNNING' AND tags.`{_HOST_TAG}` = '{socket.gethostname()}'"
+    ended = []
+    with reporting_store_errors(store.uri):
+        for found in store.client.search_runs([store.experiment_id], filter_string=mine, max_results=1000):
+            if not _is_alive(int(found.data.tags[_PID_TAG])):
+                store.client.set_tag(found.info.run_id, "error", "the process ended without notice")
+                store.client.set_terminated(found.info.run_id, "FAILED")
+                ended.append(found.info.run_id)
+    return ended
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
