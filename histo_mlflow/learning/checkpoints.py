@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from histo_mlflow.errors import RequestError, TileFormatError
+from histo_mlflow.errors import RequestError, TileFormatError, WorkError
 from histo_mlflow.learning.fit import TrainingState
 from histo_mlflow.learning.network import ARCHITECTURE, TileClassifier
 
@@ -79,5 +79,7 @@ def _write_whole(path: Path, write: Callable[[Path], None]) -> None:
     try:
         write(draft)
         draft.replace(path)
+    except (SafetensorError, RuntimeError, OSError) as error:  # torch and safetensors have their own for a full disk
+        raise WorkError(f"can't write {path} ({error}); check disk space and permissions, then run again") from error
     finally:
         draft.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models import efficientnet_b3
+from torchvision.models.efficientnet import MBConv
 
 ARCHITECTURE = "efficientnet_b3"
 
@@ -26,6 +27,7 @@ class TileClassifier(nn.Module):
         super().__init__()
         self.tile_size_px = tile_size_px
         self.backbone = efficientnet_b3(weights=None, num_classes=n_classes)
+        _start_as_identity(self.backbone)
         mean, std = torch.tensor(_MEAN).view(3, 1, 1), torch.tensor(_STD).view(3, 1, 1)
         # One multiply-add instead of /255, -mean, /std; not persistent, for they are facts and not weights.
         self.register_buffer("scale", 1 / (255 * std), persistent=False)
@@ -51,3 +53,15 @@ class TileClassifier(nn.Module):
             pixels = functional.interpolate(pixels * torch.ones_like(self.scale), size, mode="bilinear", antialias=True)
         logits: Tensor = self.backbone(pixels * self.scale + self.shift)
         return logits
+
+
+def _start_as_identity(backbone: nn.Module) -> None:
+    """Set the last scale of every residual branch to 0, so that an untrained block passes its input through.
+
+    Goyal et al. 2017, "Accurate, Large Minibatch SGD", section 5.1. Without ImageNet weights this decides how much is learnt
+    in few steps: on 360 demo tiles validation accuracy after 20 epochs rose from 0.49 to 0.71, on 718 tissue tiles the best
+    validation loss fell from 0.72 to 0.28 (docs/decisions/0004). Weights that are loaded later replace it.
+    """
+    for block in backbone.modules():
+        if isinstance(block, MBConv) and block.use_res_connect:
+            nn.init.zeros_(block.block[-1][1].weight)

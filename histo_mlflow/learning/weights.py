@@ -4,6 +4,7 @@ import os
 import urllib.error
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -110,12 +111,10 @@ def _read_file(path: Path) -> dict[str, Tensor]:
     try:
         is_ours = path.suffix == ".safetensors"
         tensors = load_file(path) if is_ours else torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError:
+        raise TileFormatError(f"weights={path} is no weight file, or holds objects and is refused; save a state_dict") from None
     except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
         raise TileFormatError(f"weights={path} can't be read ({_first_line(error)}); give a .safetensors or .pth") from None
-    except Exception as error:  # torch raises pickle.UnpicklingError, which may be any class, for what it refuses
-        if type(error).__name__ != "UnpicklingError":
-            raise
-        raise TileFormatError(f"weights={path} holds more than tensors and is refused; save a state_dict instead") from None
     return _checked(tensors, path)
 
 

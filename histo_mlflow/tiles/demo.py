@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from histo_mlflow.tiles.tile_set import COLORECTAL_CLASSES, TileSet, hash_tiles
 
-DEMO_TILES = 540
+DEMO_TILES = 315
 DEMO_TILE_SIZE_PX = 48
 
 # Optical density of the stains in R, G, B (Ruifrok and Johnston 2001, "Quantification of histochemical staining by color

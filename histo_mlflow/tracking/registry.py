@@ -18,7 +18,7 @@ from histo_mlflow.errors import RequestError, SourceNotFoundError
 from histo_mlflow.tracking import model_flavor
 from histo_mlflow.tracking.model_flavor import ModelFacts, read_facts
 from histo_mlflow.tracking.runs import Run
-from histo_mlflow.tracking.store import Store, reporting_store_errors
+from histo_mlflow.tracking.store import Store, alone_in, reporting_store_errors
 
 PRODUCTION_STAGE = "Production"
 PRODUCTION_ALIASES = ("champion", "Production")
@@ -86,11 +86,12 @@ def register_model(
             model_id=model_uri.removeprefix("models:/"),
         )
         version = str(created.version)
-        incumbent = production_version(client, options.model_name)
-        if incumbent is None:
-            promote(client, options.model_name, version)
-        else:
-            client.set_registered_model_alias(options.model_name, CANDIDATE_ALIAS, version)
+        with alone_in(store.uri):  # two first versions must not both find Production empty
+            incumbent = production_version(client, options.model_name)
+            if incumbent is None:
+                promote(client, options.model_name, version)
+            else:
+                client.set_registered_model_alias(options.model_name, CANDIDATE_ALIAS, version)
     return Registration(options.model_name, version, incumbent)
 
 

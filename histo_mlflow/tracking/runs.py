@@ -15,11 +15,10 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
 from histo_mlflow.errors import Interrupted
 from histo_mlflow.tracking.interruption import shielded, stop_with_parent
-from histo_mlflow.tracking.store import Store, reporting_store_errors
+from histo_mlflow.tracking.store import HOST_TAG, PID_TAG, Store, reporting_store_errors
 
 _DIGEST_CHARACTERS = 36  # MLflow refuses longer ones
 _TAG_CHARACTERS = 5000
-_HOST_TAG, _PID_TAG = "histo.host", "histo.pid"
 
 
 class Run:
@@ -83,7 +82,7 @@ def open_run(store: Store, name: str, *, parent: Run | None = None, tags: Mappin
     try:
         with shielded():
             run = Run(store, _begin(store, name, parent))
-            run.set_tags({_HOST_TAG: socket.gethostname(), _PID_TAG: os.getpid(), **(tags or {})})
+            run.set_tags({HOST_TAG: socket.gethostname(), PID_TAG: os.getpid(), **(tags or {})})
         yield run
     except (Interrupted, KeyboardInterrupt) as error:
         _end(run, "KILLED", error)
@@ -125,26 +124,3 @@ def _end(run: Run | None, status: str, error: BaseException | None = None) -> No
             run.set_tags({"error": f"{type(error).__name__}: {error}"})
         with suppress(Exception):
             run.store.client.set_terminated(run.id, status)
-
-
-def end_orphans(store: Store) -> list[str]:
-    """End as FAILED the runs of this machine whose process is gone (SIGKILL, power cut), and return their ids."""
-    mine = f"attributes.status = 'RUNNING' AND tags.`{_HOST_TAG}` = '{socket.gethostname()}'"
-    ended = []
-    with reporting_store_errors(store.uri):
-        for found in store.client.search_runs([store.experiment_id], filter_string=mine, max_results=1000):
-            if not _is_alive(int(found.data.tags[_PID_TAG])):
-                store.client.set_tag(found.info.run_id, "error", "the process ended without notice")
-                store.client.set_terminated(found.info.run_id, "FAILED")
-                ended.append(found.info.run_id)
-    return ended
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import sqlite3
 import warnings
 from collections.abc import Iterator
@@ -18,6 +19,9 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from histo_mlflow.errors import StoreError
+
+HOST_TAG, PID_TAG = "histo.host", "histo.pid"
+"""Tags by which every run of ours names its process."""
 
 _LOCK_SECONDS = 300
 
@@ -37,7 +41,7 @@ def open_store() -> Store:
     The store is MLflow's default ``sqlite:///mlflow.db`` in the working folder, or ``MLFLOW_TRACKING_URI``; the experiment is
     ``MLFLOW_EXPERIMENT_ID``, ``MLFLOW_EXPERIMENT_NAME`` or MLflow's default. A SQLite file is created under a file lock,
     for two processes that create it at once break it, and is set to write-ahead logging, which makes writing about four
-    times as fast and lets readers read meanwhile.
+    times as fast and lets readers read meanwhile. Runs whose process was killed without notice are ended as FAILED.
 
     Raises:
         StoreError: The store can't be reached, created or written.
@@ -45,15 +49,25 @@ def open_store() -> Store:
     _quiet_libraries()
     uri = mlflow.get_tracking_uri()
     with reporting_store_errors(uri):
-        client = MlflowClient(uri)
-        file = _sqlite_file(uri)
-        if file is None:
-            return Store(client, uri, _experiment_id(client))
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{file}.lock", timeout=_LOCK_SECONDS):
-            experiment_id = _experiment_id(client)  # the first access creates the tables
-            _use_write_ahead_log(file)
-        return Store(client, uri, experiment_id)
+        with alone_in(uri):
+            client = MlflowClient(uri)  # creates the tables of a new SQLite store
+            store = Store(client, uri, _experiment_id(client))
+            if file := _sqlite_file(uri):
+                _use_write_ahead_log(file)
+        _end_orphans(store)
+    return store
+
+
+@contextmanager
+def alone_in(uri: str) -> Iterator[None]:
+    """Keep other processes of ours out of the block for a SQLite store; a server looks after itself."""
+    file = _sqlite_file(uri)
+    if file is None:
+        yield
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{file}.lock", timeout=_LOCK_SECONDS):
+        yield
 
 
 @contextmanager
@@ -67,6 +81,25 @@ def reporting_store_errors(uri: str) -> Iterator[None]:
             f"the tracking store {_without_password(uri)} can't be used ({reason}); check that the folder can be written, the "
             "disk has room and the server runs, or name another with MLFLOW_TRACKING_URI"
         ) from error
+
+
+def _end_orphans(store: Store) -> None:
+    """End as FAILED the runs of this machine whose process is gone (SIGKILL, power cut), which nobody else would."""
+    ours = f"attributes.status = 'RUNNING' AND tags.`{HOST_TAG}` = '{socket.gethostname()}'"
+    for run in store.client.search_runs([store.experiment_id], filter_string=ours, max_results=1000):
+        if not _is_alive(int(run.data.tags[PID_TAG])):
+            store.client.set_tag(run.info.run_id, "error", "the process ended without notice")
+            store.client.set_terminated(run.info.run_id, "FAILED")
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _experiment_id(client: MlflowClient) -> str:

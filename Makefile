@@ -1,0 +1,50 @@
+# The one door: `make help` lists what can be done.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+export PATH := $(BIN):$(PATH)
+# MLflow reports usage to its makers unless told not to.
+export MLFLOW_DISABLE_TELEMETRY ?= true
+
+.DEFAULT_GOAL := help
+.PHONY: help setup cv test test-all check bench ui requirements clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.ready ## Build the environment in .venv (Python 3.11, about 6 GB, a minute or two)
+
+$(VENV)/.ready: requirements.txt pyproject.toml
+	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v[:2] == (3, 11) else f"Python 3.11 is needed, this is {v[0]}.{v[1]}: make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' requirements.txt)"
+	$(BIN)/uv pip install --python $(BIN)/python --quiet --requirements requirements.txt --group dev
+	$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+cv: setup ## Cross-validate on demo tiles and register the best model; OPTIONS="-P data=..." for your own
+	mlflow run . -e cv --env-manager local $(OPTIONS)
+
+test: setup ## Run the tests (at most 5 minutes on 2 cores)
+	python -m pytest
+
+test-all: setup ## Run all tests, the slow ones too: fresh environments, pyenv, uv, real data
+	python -m pytest -m ""
+
+check: setup ## Check format, lint, types and the direction of imports
+	ruff format --check .
+	ruff check .
+	mypy
+	lint-imports
+
+bench: setup ## Measure; the results are printed and written to benchmarks/results/
+	python benchmarks/demo_baselines.py
+
+ui: setup ## Open MLflow's pages on http://127.0.0.1:5000
+	mlflow ui
+
+requirements: setup ## Compile requirements.txt, the one pinned list, anew from pyproject.toml
+	uv pip compile pyproject.toml --universal --python-version 3.11 --no-header --quiet --output-file requirements.txt
+
+clean: ## Remove the environment and caches; runs and models stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build *.egg-info

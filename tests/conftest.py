@@ -1,0 +1,104 @@
+"""What all tests share: a folder of their own, a ready MLflow store, and small tiles that can be learnt."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+# Before torch is imported: two test processes on two cores, one thread each.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+
+import mlflow
+import numpy as np
+import pytest
+import torch
+from mlflow import MlflowClient
+
+from histo_mlflow.tiles.demo import draw_demo
+from histo_mlflow.tiles.tile_set import TileSet
+from histo_mlflow.tracking.store import Store, open_store
+
+PROJECT = Path(__file__).resolve().parent.parent
+SIZE_PX = 32
+
+torch.set_num_threads(1)
+
+Histo = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def store_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated, empty SQLite store; creating one takes seconds, copying it nothing."""
+    file = tmp_path_factory.mktemp("template") / "mlflow.db"
+    MlflowClient(f"sqlite:///{file}").search_experiments()
+    return file
+
+
+@pytest.fixture
+def work(tmp_path: Path, store_template: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An own working folder with an own empty store, as a user would have; and no setting of the outer world."""
+    shutil.copy(store_template, tmp_path / "mlflow.db")
+    # The template's default experiment points to its own folder.
+    import sqlite3
+
+    with sqlite3.connect(tmp_path / "mlflow.db") as connection:
+        connection.execute("UPDATE experiments SET artifact_location = ?", (str(tmp_path / "mlruns" / "0"),))
+    connection.close()
+    for name in [name for name in os.environ if name.startswith("MLFLOW_") and name != "MLFLOW_DISABLE_TELEMETRY"]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HISTO_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
+    monkeypatch.chdir(tmp_path)
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    return tmp_path
+
+
+@pytest.fixture
+def store(work: Path) -> Store:
+    return open_store()
+
+
+@pytest.fixture(scope="session")
+def tiny_tiles() -> TileSet:
+    """54 demo tiles of 32 px, six of each class."""
+    return draw_demo(n_tiles=54, tile_size_px=SIZE_PX)
+
+
+@pytest.fixture
+def tiny_npz(work: Path, tiny_tiles: TileSet) -> Path:
+    return save_npz(work / "tiny.npz", tiny_tiles)
+
+
+@pytest.fixture
+def histo(work: Path) -> Histo:
+    """Runs the command line in a process of its own, in the working folder."""
+
+    def run(*arguments: str | Path, timeout: float = 240, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "histo_mlflow", *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            cwd=work,
+            env={**os.environ, **environment},
+            check=False,
+        )
+
+    return run
+
+
+def save_npz(path: Path, tiles: TileSet, *, compressed: bool = False) -> Path:
+    save = np.savez_compressed if compressed else np.savez
+    save(path, data=tiles.images, labels=tiles.labels)
+    return path
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    folder = os.environ.get("HISTO_REAL_DATA")
+    if not folder:
+        pytest.skip("HISTO_REAL_DATA does not name the folder with real tissue tiles")
+    return (PROJECT / folder).resolve()

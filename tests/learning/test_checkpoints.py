@@ -1,0 +1,67 @@
+import math
+import resource
+from pathlib import Path
+
+import pytest
+import torch
+
+from histo_mlflow.errors import RequestError, TileFormatError, WorkError
+from histo_mlflow.learning.checkpoints import CheckpointFacts, load_weights, save_state, save_weights
+from histo_mlflow.learning.fit import TrainingState
+from histo_mlflow.learning.network import TileClassifier
+
+FACTS = CheckpointFacts(("a", "b"), 32, epoch=3, val_loss=0.25, data_fingerprint="0" * 64, is_synthetic=True)
+
+
+@pytest.fixture(scope="module")
+def network() -> TileClassifier:
+    return TileClassifier(n_classes=2, tile_size_px=32).eval()
+
+
+def test_weights_and_facts_come_back(tmp_path: Path, network: TileClassifier) -> None:
+    save_weights(tmp_path / "a.safetensors", network.to(memory_format=torch.channels_last), FACTS)
+    again, facts = load_weights(tmp_path / "a.safetensors")
+    assert facts == FACTS
+    tiles = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        torch.testing.assert_close(again(tiles), network(tiles))
+    assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+def test_state_is_loaded_without_unpickling_objects(tmp_path: Path, network: TileClassifier) -> None:
+    optimizer = torch.optim.AdamW(network.parameters(), fused=True)
+    network(torch.zeros((2, 32, 32, 3), dtype=torch.uint8)).sum().backward()
+    optimizer.step()
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
+    state = TrainingState(network, optimizer, scheduler, torch.Generator().manual_seed(3), 3, 2, math.inf)
+    save_state(tmp_path / "last.pt", state)
+    content = torch.load(tmp_path / "last.pt", weights_only=True)
+    assert content["epoch"] == 3
+    assert torch.equal(content["generator"], state.generator.get_state())
+    assert content["optimizer"]["state"]
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").write_text("no")
+    with pytest.raises(TileFormatError, match=r"a\.safetensors is not a checkpoint"):
+        load_weights(tmp_path / "a.safetensors")
+    from safetensors.torch import save_file
+
+    save_file({"x": torch.zeros(1)}, tmp_path / "b.safetensors")
+    with pytest.raises(RequestError, match="without class names"):
+        load_weights(tmp_path / "b.safetensors")
+
+
+def test_a_full_disk_leaves_the_old_file_whole(tmp_path: Path, network: TileClassifier) -> None:
+    file = tmp_path / "a.safetensors"
+    save_weights(file, network, FACTS)
+    before = file.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, hard))
+    try:
+        with pytest.raises(WorkError, match=r"can't write .*a\.safetensors"):
+            save_weights(file, network, FACTS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert file.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]

@@ -1,0 +1,125 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from histo_mlflow.errors import NonFiniteLossError, OptionError
+from histo_mlflow.learning.augmentation import AugmentationOptions
+from histo_mlflow.learning.batches import LabelledTiles, batch_rows
+from histo_mlflow.learning.compute import Compute, seed_everything
+from histo_mlflow.learning.fit import EpochReport, FitOptions, FitResult, fit, score
+from histo_mlflow.learning.network import TileClassifier
+from histo_mlflow.tiles.tile_set import TileSet
+
+CPU = Compute(torch.device("cpu"), is_bf16=False)
+
+
+def _fit(
+    tiles: TileSet, options: FitOptions, *, seed: int = 0, with_test: bool = False, cutoff: int = 1, compute: Compute = CPU
+) -> tuple[list[EpochReport], TileClassifier, FitResult]:
+    seed_everything(seed)
+    network = TileClassifier(n_classes=9, tile_size_px=tiles.tile_size_px)
+    train, val, test = (
+        LabelledTiles(tiles.images, tiles.labels, rows) for rows in (np.arange(18), np.arange(18, 36), np.arange(36, 54))
+    )
+    reports: list[EpochReport] = []
+    result = fit(
+        network, train, val, test=test if with_test else None, options=options,
+        augmentation=AugmentationOptions(cutoff), compute=compute, seed=seed, on_epoch=reports.append,
+    )  # fmt: skip
+    return reports, network, result
+
+
+def test_18_tiles_are_learnt_by_heart(tiny_tiles: TileSet) -> None:
+    reports, _, _ = _fit(tiny_tiles, FitOptions(epochs=15, learning_rate=2e-3, batch_size=9), cutoff=0)
+    assert reports[0].train_accuracy < 0.5
+    assert reports[-1].train_accuracy >= 0.9
+    assert reports[-1].train_loss < 0.5 * reports[0].train_loss
+
+
+def test_same_seed_same_run_bit_for_bit_and_another_seed_another(tiny_tiles: TileSet) -> None:
+    options = FitOptions(epochs=2, batch_size=9)
+    (first, network, _), (again, network_again, _) = _fit(tiny_tiles, options), _fit(tiny_tiles, options)
+    other, _, _ = _fit(tiny_tiles, options, seed=1)
+
+    assert [r.train_loss for r in first] == [r.train_loss for r in again] != [r.train_loss for r in other]
+    assert [r.val.loss for r in first] == [r.val.loss for r in again]
+    pairs = zip(network.state_dict().values(), network_again.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_watching_a_test_set_changes_nothing(tiny_tiles: TileSet) -> None:
+    options = FitOptions(epochs=2, batch_size=9)
+    (without, _, chosen), (with_test, _, chosen_too) = _fit(tiny_tiles, options), _fit(tiny_tiles, options, with_test=True)
+    assert [r.val.loss for r in without] == [r.val.loss for r in with_test]
+    assert chosen == chosen_too
+    assert without[0].test is None
+    assert with_test[0].test is not None
+    assert with_test[0].test.labels.tolist() == tiny_tiles.labels[36:54].tolist()
+
+
+def test_network_ends_with_the_weights_of_the_lowest_validation_loss(tiny_tiles: TileSet) -> None:
+    reports, network, result = _fit(tiny_tiles, FitOptions(epochs=4, learning_rate=5e-3, batch_size=9))
+    losses = [report.val.loss for report in reports]
+    assert result.best_epoch == 1 + int(np.argmin(losses))
+    assert result.best_val_loss == min(losses)
+    val = LabelledTiles(tiny_tiles.images, tiny_tiles.labels, np.arange(18, 36))
+    assert not network.training
+    assert score(network, val, CPU).loss == min(losses)
+
+
+def test_reported_training_figures_are_means_over_all_tiles(tiny_tiles: TileSet) -> None:
+    """A last batch of another size must not weigh as much as the others: accuracy times 18 is a whole number."""
+    reports, _, _ = _fit(tiny_tiles, FitOptions(epochs=1, batch_size=7))
+    assert (reports[0].train_accuracy * 18) == pytest.approx(round(reports[0].train_accuracy * 18))
+    assert [report.epoch for report in reports] == [1]
+
+
+def test_an_infinite_loss_ends_the_run_with_epoch_and_step(tiny_tiles: TileSet) -> None:
+    with pytest.raises(NonFiniteLossError, match=r"in epoch \d, step \d of 2"):
+        _fit(tiny_tiles, FitOptions(epochs=3, learning_rate=1e30, batch_size=9))
+
+
+def test_an_observer_that_raises_ends_the_training(tiny_tiles: TileSet) -> None:
+    class PrunedError(Exception):
+        pass
+
+    def prune(report: EpochReport) -> None:
+        raise PrunedError(report.epoch)
+
+    tiles = LabelledTiles(tiny_tiles.images, tiny_tiles.labels, np.arange(18))
+    with pytest.raises(PrunedError, match="1"):
+        fit(
+            TileClassifier(n_classes=9, tile_size_px=32), tiles, tiles, options=FitOptions(epochs=3),
+            augmentation=AugmentationOptions(0), compute=CPU, seed=0, on_epoch=prune,
+        )  # fmt: skip
+
+
+def test_learning_rate_warms_up_to_its_peak_and_falls(tiny_tiles: TileSet) -> None:
+    reports, _, _ = _fit(tiny_tiles, FitOptions(epochs=10, learning_rate=1e-3, batch_size=9))
+    rates = [report.learning_rate for report in reports]
+    assert max(rates) == pytest.approx(1e-3, rel=0.05)
+    assert rates[-1] < 1e-4
+
+
+def test_batches_never_hold_a_single_tile() -> None:
+    assert [len(batch) for batch in batch_rows(np.arange(9), 4)] == [4, 5]
+    assert [len(batch) for batch in batch_rows(np.arange(10), 4)] == [4, 4, 2]
+    assert np.concatenate(batch_rows(np.arange(9), 4)).tolist() == list(range(9))
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"epochs": 0}, "epochs=0"),
+        ({"learning_rate": -1.0}, "learning_rate=-1.0"),
+        ({"learning_rate": 0.0}, "learning_rate=0.0"),
+        ({"learning_rate": math.nan}, "learning_rate=nan"),
+        ({"learning_rate": math.inf}, "learning_rate=inf"),
+        ({"batch_size": 1}, "batch_size=1"),
+    ],
+)
+def test_options_without_sense_are_refused(values: dict[str, float], named: str) -> None:
+    with pytest.raises(OptionError, match=named):
+        FitOptions(**values)  # type: ignore[arg-type]

@@ -1,0 +1,131 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from histo_mlflow.errors import RequestError, TileFormatError
+from histo_mlflow.tiles.npz import read_npz, read_npz_images
+from histo_mlflow.tiles.tile_set import COLORECTAL_CLASSES, TileSet
+from tests.conftest import save_npz
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_reads_what_was_saved_whatever_the_compression(work: Path, tiny_tiles: TileSet, compressed: bool) -> None:
+    tiles = read_npz(save_npz(work / "a.npz", tiny_tiles, compressed=compressed))
+
+    np.testing.assert_array_equal(tiles.images, tiny_tiles.images)
+    np.testing.assert_array_equal(tiles.labels, tiny_tiles.labels)
+    assert tiles.classes == COLORECTAL_CLASSES
+    assert tiles.fingerprint == tiny_tiles.fingerprint
+    assert isinstance(tiles.images, np.memmap)
+    assert not tiles.images.flags.writeable
+
+
+def test_compressed_file_is_unpacked_once_and_again_when_it_changes(work: Path, tiny_tiles: TileSet) -> None:
+    file = save_npz(work / "a.npz", tiny_tiles, compressed=True)
+    read_npz(file)
+    (entry,) = (path for path in (work / "cache").iterdir() if path.is_dir())
+    stamp = (entry / "images.npy").stat().st_mtime_ns
+    read_npz(file)
+    assert (entry / "images.npy").stat().st_mtime_ns == stamp
+
+    np.savez_compressed(file, data=tiny_tiles.images[:27], labels=tiny_tiles.labels[:27])
+    assert len(read_npz(file)) == 27
+
+
+def test_fingerprint_sees_the_last_pixel_and_the_last_label(work: Path, tiny_tiles: TileSet) -> None:
+    images, labels = tiny_tiles.images.copy(), tiny_tiles.labels.copy()
+    images[-1, -1, -1, -1] ^= 1
+    np.savez(work / "pixel.npz", data=images, labels=tiny_tiles.labels)
+    labels[-1] = 0
+    np.savez(work / "label.npz", data=tiny_tiles.images, labels=labels)
+
+    found = {read_npz(work / name).fingerprint for name in ("pixel.npz", "label.npz")} | {tiny_tiles.fingerprint}
+    assert len(found) == 3
+
+
+def test_fortran_order_and_optional_arrays(work: Path, tiny_tiles: TileSet) -> None:
+    classes = [f"class {k}" for k in range(9)]
+    groups = np.arange(54) // 3
+    np.savez(
+        work / "a.npz", data=np.asfortranarray(tiny_tiles.images), labels=tiny_tiles.labels, classes=classes, groups=groups
+    )
+    tiles = read_npz(work / "a.npz")
+
+    np.testing.assert_array_equal(tiles.images, tiny_tiles.images)
+    assert tiles.classes == tuple(classes)
+    assert tiles.groups is not None
+    assert tiles.groups[53] == "17"
+
+
+def test_medmnist_default_is_train_and_others_are_named(work: Path, tiny_tiles: TileSet) -> None:
+    images, labels = tiny_tiles.images, tiny_tiles.labels[:, None]
+    np.savez(
+        work / "path.npz",
+        train_images=images[:36], train_labels=labels[:36], test_images=images[36:], test_labels=labels[36:],
+    )  # fmt: skip
+
+    assert len(read_npz(work / "path.npz")) == 36
+    test = read_npz(work / "path.npz", "test")
+    np.testing.assert_array_equal(test.labels, tiny_tiles.labels[36:])
+    with pytest.raises(RequestError, match=r"no val split.*path\.npz#test"):
+        read_npz(work / "path.npz", "val")
+
+
+def test_medmnist_of_another_kind_is_not_taken_for_tissue(work: Path, tiny_tiles: TileSet) -> None:
+    keep = tiny_tiles.labels < 8
+    np.savez(work / "blood.npz", train_images=tiny_tiles.images[keep], train_labels=tiny_tiles.labels[keep, None])
+    with pytest.raises(TileFormatError, match="add an array `classes`"):
+        read_npz(work / "blood.npz")
+
+
+def test_pixels_alone_need_no_labels(work: Path, tiny_tiles: TileSet) -> None:
+    for save in (np.savez, np.savez_compressed):
+        save(work / "a.npz", data=tiny_tiles.images)
+        np.testing.assert_array_equal(read_npz_images(work / "a.npz"), tiny_tiles.images)
+
+
+def _truncate(path: Path, tiles: TileSet) -> None:
+    save_npz(path, tiles)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _damage(path: Path, tiles: TileSet) -> None:
+    save_npz(path, tiles, compressed=True)
+    content = bytearray(path.read_bytes())
+    content[5000:5200] = bytes(200)
+    path.write_bytes(content)
+
+
+BAD_FILES = {
+    "not an npz": (lambda p, _t: p.write_text("tiles"), "is not an npz file"),
+    "truncated": (_truncate, "is truncated"),
+    "damaged": (_damage, "is damaged"),
+    "object array": (lambda p, t: np.savez(p, data=np.array([None] * 3), labels=t.labels[:3]), "object array"),
+    "object labels": (lambda p, t: np.savez(p, data=t.images, labels=np.array([None] * 54)), "object array"),
+    "missing keys": (lambda p, t: np.savez(p, x=t.images), "`data` and `labels` are needed"),
+    "missing labels": (lambda p, t: np.savez(p, data=t.images), "has no `labels`"),
+    "float images": (lambda p, t: np.savez(p, data=t.images / 255, labels=t.labels), "float64 values; tiles must be uint8"),
+    "wrong shape": (lambda p, t: np.savez(p, data=t.images[..., :2], labels=t.labels), r"shape \(54, 32, 32, 2\)"),
+    "not square": (lambda p, t: np.savez(p, data=t.images[:, :20], labels=t.labels), "must be square"),
+    "no tiles": (lambda p, t: np.savez(p, data=t.images[:0], labels=t.labels[:0]), "holds no tiles"),
+    "label too high": (lambda p, t: np.savez(p, data=t.images, labels=t.labels + 1), "label 9 of tile 8 is out of range"),
+    "label negative": (lambda p, t: np.savez(p, data=t.images, labels=t.labels - 1), "label -1 of tile 0 is out of range"),
+    "float labels": (lambda p, t: np.savez(p, data=t.images, labels=t.labels / 2), "labels must be integers"),
+    "label count": (lambda p, t: np.savez(p, data=t.images, labels=t.labels[1:]), "one for each of 54 tiles"),
+    "group count": (
+        lambda p, t: np.savez(p, data=t.images, labels=t.labels, groups=t.labels[1:]),
+        "groups.*one group for each",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_bad_file_is_refused_with_its_name_and_the_reason(work: Path, tiny_tiles: TileSet, case: str) -> None:
+    make, reason = BAD_FILES[case]
+    make(work / "bad.npz", tiny_tiles)
+    with pytest.raises(TileFormatError, match=reason) as caught:
+        read_npz(work / "bad.npz")
+    assert "bad.npz" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not [path for path in (work / "cache").glob("*") if path.is_dir()], "a failed unpacking must leave nothing"

@@ -1,0 +1,41 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from histo_mlflow.errors import RequestError
+from histo_mlflow.tiles.tile_set import TileSet
+from histo_mlflow.tiles.unlabelled import open_images
+from tests.conftest import save_npz
+
+
+def test_npz_is_indexed(work: Path, tiny_tiles: TileSet) -> None:
+    source = open_images(str(save_npz(work / "a.npz", tiny_tiles)))
+    ((block,),) = source.blocks([])
+    assert source.column == "index"
+    assert source.names[:2] == ["0", "1"]
+    np.testing.assert_array_equal(block.images, tiny_tiles.images)
+
+
+def test_folder_of_any_depth_and_size_keeps_going_past_bad_files(work: Path) -> None:
+    (work / "in" / "deep").mkdir(parents=True)
+    for name, size in (("b.png", 32), ("deep/a.jpg", 40), ("deep/c.tif", 32)):
+        Image.new("RGB", (size, size), (size, 0, 0)).save(work / "in" / name)
+    (work / "in" / "a.png").write_text("no image")
+    Image.new("RGB", (10, 20)).save(work / "in" / "wide.png")
+
+    failures: list[str] = []
+    source = open_images(str(work / "in"))
+    (blocks,) = source.blocks(failures)
+    seen = {source.names[p].rsplit("/", 1)[-1] for block in blocks for p in block.positions}
+    assert seen == {"b.png", "a.jpg", "c.tif"}
+    assert [block.images.shape[1] for block in blocks] == [32, 40]
+    assert len(failures) == 2
+    assert "a.png is not an image" in failures[0]
+    assert "wide.png has 10 x 20 px" in failures[1]
+
+
+def test_folder_without_images(work: Path) -> None:
+    with pytest.raises(RequestError, match="holds no images"):
+        open_images(str(work))

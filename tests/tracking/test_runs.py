@@ -1,0 +1,98 @@
+import os
+import signal
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from histo_mlflow.errors import Interrupted
+from histo_mlflow.tracking.interruption import interruptible, shielded
+from histo_mlflow.tracking.runs import open_run
+from histo_mlflow.tracking.store import Store
+
+
+def _status(store: Store, run_id: str) -> str:
+    return str(store.client.get_run(run_id).info.status)
+
+
+def test_a_finished_run_holds_what_was_sent(store: Store, work: Path) -> None:
+    (work / "note.txt").write_text("x")
+    with open_run(store, "one", tags={"colour": "pink"}) as run:
+        run.log_params({"learning_rate": 1e-4, "register": True})
+        run.log_metrics({"val/loss": 0.5, "val/accuracy": 0.9}, step=3)
+        run.log_file(work / "note.txt", "notes")
+    found = store.client.get_run(run.id)
+    assert found.info.status == "FINISHED"
+    assert found.data.params == {"learning_rate": "0.0001", "register": "true"}
+    assert found.data.metrics == {"val/loss": 0.5, "val/accuracy": 0.9}
+    assert store.client.get_metric_history(run.id, "val/loss")[0].step == 3
+    assert found.data.tags["colour"] == "pink"
+    assert [item.path for item in store.client.list_artifacts(run.id, "notes")] == ["notes/note.txt"]
+
+
+def test_parameters_of_mlflow_run_keep_their_spelling(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = store.client.create_run("0").info.run_id
+    store.client.log_param(begun, "learning_rate", "1e-4")
+    monkeypatch.setenv("MLFLOW_RUN_ID", begun)
+    with open_run(store, "one") as run:
+        run.log_params({"learning_rate": 1e-4, "epochs": 3})
+    assert run.id == begun
+    assert store.client.get_run(begun).data.params == {"learning_rate": "1e-4", "epochs": "3"}
+    with open_run(store, "two") as second:
+        assert second.id != begun, "a run is adopted once"
+
+
+def test_nested_in_its_parent_and_in_the_callers_active_run(store: Store) -> None:
+    with mlflow.start_run() as active:
+        with open_run(store, "parent") as parent, open_run(store, "child", parent=parent) as child:
+            pass
+        assert mlflow.active_run().info.run_id == active.info.run_id
+    tags = {run.id: store.client.get_run(run.id).data.tags["mlflow.parentRunId"] for run in (parent, child)}
+    assert tags == {parent.id: active.info.run_id, child.id: parent.id}
+    assert store.client.get_run(active.info.run_id).data.metrics == {}
+
+
+def test_an_exception_fails_every_open_run_and_says_why(store: Store) -> None:
+    with (
+        pytest.raises(ZeroDivisionError),
+        open_run(store, "parent") as parent,
+        open_run(store, "child", parent=parent) as child,
+    ):
+        _ = 1 / 0
+    for run in (parent, child):
+        assert _status(store, run.id) == "FAILED"
+        assert store.client.get_run(run.id).data.tags["error"] == "ZeroDivisionError: division by zero"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_kills_every_open_run(store: Store, number: signal.Signals) -> None:
+    with (
+        pytest.raises(Interrupted, match=number.name),
+        interruptible(),
+        open_run(store, "parent") as parent,
+        open_run(store, "child", parent=parent) as child,
+    ):
+        os.kill(os.getpid(), number)
+        raise AssertionError("the signal came too late")
+    assert [_status(store, run.id) for run in (parent, child)] == ["KILLED", "KILLED"]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_signal_waits_for_a_shielded_block_and_a_second_one_is_ignored() -> None:
+    done = []
+    with pytest.raises(Interrupted), interruptible():
+        with shielded():
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+            done.append("block")
+        done.append("after")
+    assert done == ["block"]
+
+
+def test_two_parts_of_one_set_stay_two_datasets(store: Store) -> None:
+    with open_run(store, "one") as run:
+        for split in ("train", "val"):
+            run.log_dataset(name=f"tiles {split}", split=split, source="s", fingerprint="f" * 64, profile="{}")
+    inputs = store.client.get_run(run.id).inputs.dataset_inputs
+    assert {item.dataset.name: item.tags[0].value for item in inputs} == {"tiles train": "train", "tiles val": "val"}
+    assert {item.dataset.digest for item in inputs} == {"f" * 36}
