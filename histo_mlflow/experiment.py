@@ -23,6 +23,7 @@ class SplitResult:
 
     Attributes:
         network: In evaluation mode.
+        compute: What it was trained on.
         weights_origin: What its first weights were.
         best: The chosen epoch and its validation loss as training saw it.
         val: The validation tiles, in the order of the split.
@@ -30,6 +31,7 @@ class SplitResult:
     """
 
     network: TileClassifier
+    compute: Compute
     weights_origin: str
     best: FitResult
     val: Scored
@@ -50,8 +52,8 @@ def run_split(
     `test` is watched, never selected on. Whatever `on_epoch` raises ends the training.
     """
     seed_everything(config.seed.seed)
-    compute = resolve_compute(config.compute)
     tile_size_px = config.network.image_size or tiles.tile_size_px
+    compute = resolve_compute(config.compute, tile_size_px=tile_size_px)
     network, origin = make_network(initial, n_classes=len(tiles.classes), tile_size_px=tile_size_px)
     train, val = (LabelledTiles(tiles.images, tiles.labels, rows) for rows in (split.train, split.val))
     watched = None if test is None else LabelledTiles(test.images, test.labels, np.arange(len(test)))
@@ -69,6 +71,7 @@ def run_split(
     exact = compute.in_fp32()
     return SplitResult(
         network,
+        compute,
         origin,
         best,
         val=score(network, val, exact, "score validation"),

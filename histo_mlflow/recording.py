@@ -62,7 +62,13 @@ def record_split(
         best = result.best
         selected = f"epoch {best.best_epoch} of {config.fit.epochs}, by validation loss, on {title} validation tiles"
         run.log_metrics({"best/epoch": best.best_epoch, "best/val_loss": best.best_val_loss})
-        run.set_tags({"histo.weights": result.weights_origin, "histo.selected": selected})
+        run.set_tags(
+            {
+                "histo.compute": result.compute.describe(),
+                "histo.weights": result.weights_origin,
+                "histo.selected": selected,
+            }
+        )
         curves = draw_curves(
             observer.history,
             aug_cutoff=config.augmentation.aug_cutoff,

@@ -14,7 +14,6 @@ from histo_mlflow.evaluation.figures import draw_fold_curves
 from histo_mlflow.evaluation.report import png_of
 from histo_mlflow.handing_on import describe_registration, hand_on
 from histo_mlflow.inputs import LearningInputs, open_learning_inputs
-from histo_mlflow.learning.compute import resolve_compute
 from histo_mlflow.learning.fit import Scored
 from histo_mlflow.learning.infer import cross_entropy_of
 from histo_mlflow.recording import RecordedSplit, log_config, log_split_datasets, record_evaluation, record_split
@@ -49,7 +48,6 @@ def cv(config: CvConfig) -> str:
         **describe_origin(),
         "histo.entry_point": "cv",
         "histo.seed": seed,
-        "histo.compute": resolve_compute(config.learning.compute).describe(),
         "histo.data_fingerprint": tiles.fingerprint,
         "histo.synthetic": str(tiles.is_synthetic).lower(),
     }

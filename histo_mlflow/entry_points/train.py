@@ -4,7 +4,6 @@ from histo_mlflow.config import TrainConfig, flatten
 from histo_mlflow.console import say
 from histo_mlflow.handing_on import describe_registration, hand_on
 from histo_mlflow.inputs import open_learning_inputs
-from histo_mlflow.learning.compute import resolve_compute
 from histo_mlflow.recording import RecordedSplit, log_config, record_split
 from histo_mlflow.tiles.splits import hold_out
 from histo_mlflow.tracking.provenance import describe_origin
@@ -22,7 +21,6 @@ def train(config: TrainConfig) -> str:
         **describe_origin(),
         "histo.entry_point": "train",
         "histo.seed": seed,
-        "histo.compute": resolve_compute(config.learning.compute).describe(),
         "histo.data_fingerprint": inputs.tiles.fingerprint,
         "histo.synthetic": str(inputs.tiles.is_synthetic).lower(),
     }

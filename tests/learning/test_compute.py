@@ -14,14 +14,15 @@ def test_unknown_device_is_refused(device: str) -> None:
 def test_precision() -> None:
     with pytest.raises(OptionError, match="precision=fp8"):
         ComputeOptions(precision="fp8")
-    assert resolve_compute(ComputeOptions("cpu", "bf16")).is_bf16
-    assert not resolve_compute(ComputeOptions("cpu", "fp32")).is_bf16
+    assert resolve_compute(ComputeOptions("cpu", "bf16"), tile_size_px=32).is_bf16
+    assert not resolve_compute(ComputeOptions("cpu", "fp32"), tile_size_px=224).is_bf16
+    assert not resolve_compute(ComputeOptions("cpu", "auto"), tile_size_px=64).is_bf16, "slower than fp32 for small tiles"
     assert not resolve_compute_for_report(ComputeOptions("cpu", "auto")).is_bf16
     assert resolve_compute_for_report(ComputeOptions("cpu", "bf16")).is_bf16
 
 
 def test_auto_device_exists() -> None:
-    torch.empty(1, device=resolve_compute(ComputeOptions()).device)
+    torch.empty(1, device=resolve_compute(ComputeOptions(), tile_size_px=32).device)
 
 
 def test_negative_seed() -> None:
