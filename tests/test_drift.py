@@ -1,0 +1,130 @@
+"""What is written in two places must say the same in both."""
+
+import re
+import tomllib
+from typing import Any
+
+import click
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+import histo_mlflow
+from histo_mlflow.cli import cli
+from histo_mlflow.config import CvConfig, EvaluateConfig, PredictConfig, TrainConfig, option_fields
+from tests.conftest import PROJECT
+
+ENTRY_POINTS = {"main": TrainConfig, "train": TrainConfig, "cv": CvConfig, "evaluate": EvaluateConfig, "predict": PredictConfig}
+MLPROJECT: dict[str, Any] = yaml.safe_load((PROJECT / "MLproject").read_text())
+PYPROJECT: dict[str, Any] = tomllib.loads((PROJECT / "pyproject.toml").read_text())
+README = (PROJECT / "README.md").read_text()
+_MLPROJECT_TYPES = {int: "int", float: "float", str: "string", bool: "string"}
+
+
+def _pins() -> dict[str, list[str]]:
+    pins: dict[str, list[str]] = {}
+    for line in (PROJECT / "requirements.txt").read_text().splitlines():
+        if line and not line.startswith((" ", "#")):
+            requirement = Requirement(line)
+            pins.setdefault(requirement.name, []).append(str(requirement.specifier))
+    assert len(pins) > 50
+    return pins
+
+
+def test_mlproject_has_exactly_these_entry_points() -> None:
+    assert set(MLPROJECT["entry_points"]) == set(ENTRY_POINTS)
+    assert set(cli.commands) == set(ENTRY_POINTS) - {"main"}
+
+
+@pytest.mark.parametrize("name", ENTRY_POINTS)
+def test_mlproject_has_the_options_and_defaults_of_the_dataclasses(name: str) -> None:
+    parameters = MLPROJECT["entry_points"][name]["parameters"]
+    options = option_fields(ENTRY_POINTS[name])
+    assert list(parameters) == [*options, "config"]
+    for option, field in options.items():
+        assert parameters[option]["type"] == _MLPROJECT_TYPES[type(field.default)], option
+        default = str(field.default).lower() if isinstance(field.default, bool) else field.default
+        assert parameters[option]["default"] == default, option
+
+
+@pytest.mark.parametrize("name", ENTRY_POINTS)
+def test_mlproject_hands_every_parameter_to_its_command(name: str) -> None:
+    entry = MLPROJECT["entry_points"][name]
+    command = "train" if name == "main" else name
+    expected = " ".join(f"--{key.replace('_', '-')} {{{key}}}" for key in entry["parameters"])
+    assert " ".join(entry["command"].split()) == f"python -m histo_mlflow {command} {expected}"
+
+
+@pytest.mark.parametrize("name", sorted(set(ENTRY_POINTS) - {"main"}))
+def test_command_line_has_the_options_and_defaults_of_the_dataclasses(name: str) -> None:
+    command = cli.commands[name]
+    given = {
+        option.name: option.default for option in command.params if isinstance(option, click.Option) and option.expose_value
+    }
+    expected = {key: field.default for key, field in option_fields(ENTRY_POINTS[name]).items()}
+    assert given == {**expected, "config": "none"}
+
+
+def test_every_dependency_is_pinned_and_the_pins_fit() -> None:
+    pins = _pins()
+    for text in PYPROJECT["project"]["dependencies"]:
+        requirement = Requirement(text)
+        assert requirement.name in pins, f"{requirement.name}: run `make requirements`"
+        for specifier in pins[requirement.name]:
+            assert specifier.startswith("=="), requirement.name
+            assert requirement.specifier.contains(specifier.removeprefix("==")), f"{requirement.name}: run `make requirements`"
+
+
+def test_every_environment_reads_the_one_list() -> None:
+    conda = yaml.safe_load((PROJECT / "conda.yaml").read_text())
+    python_env = yaml.safe_load((PROJECT / "python_env.yaml").read_text())
+    assert python_env["dependencies"] == ["-r requirements.txt"]
+    assert conda["dependencies"][-1] == {"pip": ["-r requirements.txt"]}
+    assert f"python={python_env['python']}" in conda["dependencies"]
+    assert python_env["python"].count(".") == 2, "without its micro version MLflow looks for the newest one"
+    assert "--requirements requirements.txt" in (PROJECT / "Makefile").read_text()
+    assert MLPROJECT["python_env"] == "python_env.yaml"
+
+
+def test_versions_agree() -> None:
+    assert PYPROJECT["project"]["version"] == histo_mlflow.__version__
+    assert f"## {histo_mlflow.__version__}" in (PROJECT / "CHANGELOG.md").read_text()
+    assert f"mlflow=={_pins()['mlflow'][0].removeprefix('==')}" in README
+
+
+def test_readme_names_only_targets_and_entry_points_that_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):.*## ", (PROJECT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"`make ([a-z-]+)`|^ *make ([a-z-]+)", README, re.MULTILINE))
+    assert named
+    assert {first or second for first, second in named} <= targets
+    entries = set(re.findall(r"mlflow run \S+ -e (\w+)", README))
+    assert "cv" in entries
+    assert entries <= set(ENTRY_POINTS)
+
+
+def test_readme_holds_the_four_uses_as_they_must_work() -> None:
+    for use in (
+        "mlflow run . -e cv",
+        "mlflow ui",
+        'mlflow.pyfunc.load_model("models:/histo-b3/Production")',
+        "python tuning/search.py",
+    ):
+        assert use in README
+
+
+def test_links_in_the_documents_lead_somewhere() -> None:
+    documents = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *(PROJECT / "docs").rglob("*.md")]
+    assert len(documents) > 5
+    for document in documents:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", document.read_text()):
+            assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_decisions_that_the_code_cites_exist() -> None:
+    cited = {
+        number
+        for source in (PROJECT / "histo_mlflow").rglob("*.py")
+        for number in re.findall(r"docs/decisions/(\d{4})", source.read_text())
+    }
+    assert cited
+    assert cited <= {path.name[:4] for path in (PROJECT / "docs" / "decisions").glob("*.md")}
