@@ -1,21 +1,21 @@
 """What is said in the terminal while work goes on; plain lines, so that a log reads the same."""
 
+import sys
 from collections.abc import Mapping, Sequence
 
-import click
 from tqdm import tqdm
 
 
 def say(text: str) -> None:
     """Print a line to standard output without tearing a progress bar."""
-    with tqdm.external_write_mode():
-        click.echo(text)
+    tqdm.write(text)
+    sys.stdout.flush()  # a log should not lag behind
 
 
 def warn(text: str) -> None:
     """Print a line that the user should not miss, to standard error."""
-    with tqdm.external_write_mode():
-        click.secho(f"Warning: {text}", fg="yellow", err=True)
+    line = f"Warning: {text}"
+    tqdm.write(f"\033[33m{line}\033[0m" if sys.stderr.isatty() else line, file=sys.stderr)
 
 
 def describe_epoch(epoch: int, epochs: int, metrics: Mapping[str, float], *, is_best: bool) -> str:

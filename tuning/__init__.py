@@ -1,1 +1,1 @@
-"""Search for good settings with Optuna."""
+"""Search for good settings with Optuna; the only place that knows of it."""

@@ -72,11 +72,19 @@ def _spell(value: object) -> str:
 
 
 @contextmanager
-def open_run(store: Store, name: str, *, parent: Run | None = None, tags: Mapping[str, object] | None = None) -> Iterator[Run]:
+def open_run(
+    store: Store,
+    name: str,
+    *,
+    parent: Run | None = None,
+    tags: Mapping[str, object] | None = None,
+    stopped_by: type[BaseException] | None = None,
+) -> Iterator[Run]:
     """Open a run and end it by what the block does: FINISHED, FAILED with the error in a tag, or KILLED.
 
     Without `parent` this is the run that ``mlflow run`` has begun (``MLFLOW_RUN_ID``), if it has; else a new one, nested in the
-    caller's active MLflow run if there is one.
+    caller's active MLflow run if there is one. An exception of the kind `stopped_by` is no failure but
+    an early end (pruning): KILLED.
     """
     run: Run | None = None
     try:
@@ -84,11 +92,9 @@ def open_run(store: Store, name: str, *, parent: Run | None = None, tags: Mappin
             run = Run(store, _begin(store, name, parent))
             run.set_tags({HOST_TAG: socket.gethostname(), PID_TAG: os.getpid(), **(tags or {})})
         yield run
-    except (Interrupted, KeyboardInterrupt) as error:
-        _end(run, "KILLED", error)
-        raise
     except BaseException as error:
-        _end(run, "FAILED", error)
+        is_early_end = isinstance(error, (Interrupted, KeyboardInterrupt, stopped_by or Interrupted))
+        _end(run, "KILLED" if is_early_end else "FAILED", error)
         raise
     _end(run, "FINISHED")
 
