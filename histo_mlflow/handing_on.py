@@ -1,7 +1,8 @@
 """Hands the best model on: logged with its facts, registered with a description that a person can read."""
 
 from histo_mlflow.console import say
-from histo_mlflow.evaluation.metrics import Evaluation, Figure
+from histo_mlflow.evaluation.metrics import Evaluation
+from histo_mlflow.evaluation.report import in_words
 from histo_mlflow.recording import RecordedSplit, facts_of
 from histo_mlflow.tiles.open import DataOptions
 from histo_mlflow.tiles.tile_set import TileSet
@@ -53,7 +54,7 @@ def describe_registration(registration: Registration | None) -> str:
 def describe_model(facts: ModelFacts, val: Evaluation, model_name: str) -> str:
     """Return the Markdown that MLflow shows for a registered version."""
     synthetic = "**Learnt from synthetic demo tiles, not from tissue: of no use on tissue.**\n\n" if facts.is_synthetic else ""
-    figures = "\n".join(f"| {name} | {_in_words(figure)} |" for name, figure in val.overall.items())
+    figures = "\n".join(f"| {name} | {in_words(figure)} |" for name, figure in val.overall.items())
     return f"""{synthetic}Classifies histology tiles. For research use, **not for diagnosis**.
 
 - **Classes, in this order:** {" ".join(facts.classes)}
@@ -73,7 +74,3 @@ model = mlflow.pyfunc.load_model("models:/{model_name}/Production")
 table = model.predict(tiles)   # label, prob_{facts.classes[0]} ... prob_{facts.classes[-1]}
 ```
 """
-
-
-def _in_words(figure: Figure) -> str:
-    return f"{figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"

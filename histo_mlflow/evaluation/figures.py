@@ -89,7 +89,15 @@ def _dress(axes: Axes, name: str) -> None:
 
 def _mark_epochs(axes: Axes, aug_cutoff: int, best_epoch: int | None, *, n_epochs: int) -> None:
     if aug_cutoff > 0:
-        axes.axvspan(0.5, min(aug_cutoff, n_epochs) + 0.5, color="#e8eef5", zorder=0, label="augmentation on")
+        axes.axvspan(
+            0.5,
+            min(aug_cutoff, n_epochs) + 0.5,
+            facecolor="#dfe8f2",
+            edgecolor="#b9cbe0",
+            linewidth=0.8,
+            zorder=0,
+            label="augmentation on",
+        )
     if best_epoch is not None:
         axes.axvline(best_epoch, color=_VAL, linestyle=":", linewidth=1.2, label=f"chosen epoch {best_epoch}")
     axes.set_xlim(0.5, n_epochs + 0.5)

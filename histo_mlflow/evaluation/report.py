@@ -113,7 +113,7 @@ def png_of(picture: Picture) -> bytes:
 def _headline(evaluation: Evaluation, about: Provenance) -> str:
     figure = evaluation.overall["balanced_accuracy"]
     synthetic = " (synthetic tiles, not tissue)" if about.is_synthetic else ""
-    return f"{about.split}: balanced accuracy {_in_words(figure)}, {len(evaluation.labels)} tiles{synthetic}"
+    return f"{about.split}: balanced accuracy {in_words(figure)}, {len(evaluation.labels)} tiles{synthetic}"
 
 
 def _render(evaluation: Evaluation, about: Provenance, confusion_picture: Picture) -> str:
@@ -125,11 +125,12 @@ def _render(evaluation: Evaluation, about: Provenance, confusion_picture: Pictur
     return environment.get_template("report.html.j2").render(
         about=about,
         n_tiles=len(evaluation.labels),
-        headline=_in_words(evaluation.overall["balanced_accuracy"]),
-        overall=[(_OVERALL_NAMES[name], _in_words(figure)) for name, figure in evaluation.overall.items()],
+        headline=in_words(evaluation.overall["balanced_accuracy"]),
+        overall=[(_OVERALL_NAMES[name], in_words(figure)) for name, figure in evaluation.overall.items()],
         class_columns=_CLASS_COLUMNS,
         per_class=[
-            (row.name, row.n, [_in_words(getattr(row, column)) for column in _CLASS_COLUMNS]) for row in evaluation.per_class
+            (row.name, row.n, [_in_two_parts(getattr(row, column)) for column in _CLASS_COLUMNS])
+            for row in evaluation.per_class
         ],
         confused=_most_confused(evaluation),
         confusion_png=base64.b64encode(png_of(confusion_picture)).decode(),
@@ -150,10 +151,16 @@ def _most_confused(evaluation: Evaluation, at_most: int = 5) -> list[tuple[str, 
     ]
 
 
-def _in_words(figure: Figure) -> str:
+def _in_two_parts(figure: Figure) -> tuple[str, str]:
     if math.isnan(figure.value):
-        return "not defined"
-    return f"{figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"
+        return "not defined", ""
+    return f"{figure.value:.3f}", f"{figure.low:.3f} to {figure.high:.3f}"
+
+
+def in_words(figure: Figure) -> str:
+    """Return a value with its interval, or "not defined"."""
+    value, interval = _in_two_parts(figure)
+    return f"{value} ({interval})" if interval else value
 
 
 def _or_none(value: float) -> float | None:

@@ -18,7 +18,7 @@ _PROJECT_FOLDER = Path(histo_mlflow.__file__).resolve().parent.parent
 def describe_origin() -> Mapping[str, str]:
     """Return tags with the command, the git commit and whether files differ from it, and the versions in use."""
     tags = {
-        "histo.command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "histo.command": shlex.join([*_program(), *sys.argv[1:]]),
         "histo.version": histo_mlflow.__version__,
         "histo.python": platform.python_version(),
         "histo.platform": platform.platform(),
@@ -26,6 +26,11 @@ def describe_origin() -> Mapping[str, str]:
     }
     tags |= {f"histo.{name}": _version_of(name) for name in _PACKAGES}
     return tags | _describe_git()
+
+
+def _program() -> list[str]:
+    started = Path(sys.argv[0])
+    return ["python", "-m", "histo_mlflow"] if started.name == "__main__.py" else [started.name]
 
 
 def _version_of(package: str) -> str:
