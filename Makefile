@@ -1,8 +1,8 @@
 # The one door: `make help` lists what can be done.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
-BIN := $(CURDIR)/$(VENV)/bin
-export PATH := $(BIN):$(PATH)
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
 # MLflow reports usage to its makers unless told not to.
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
@@ -18,7 +18,7 @@ $(VENV)/.ready: requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v[:2] == (3, 11) else f"Python 3.11 is needed, this is {v[0]}.{v[1]}: make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' requirements.txt)"
-	$(BIN)/uv pip install --python $(BIN)/python --quiet --requirements requirements.txt --group dev
+	$(BIN)/uv pip install --python $(BIN)/python --quiet --compile-bytecode --requirements requirements.txt --group dev
 	$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 

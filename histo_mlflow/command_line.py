@@ -1,5 +1,6 @@
 """What every command line of ours has in common: options read from dataclasses, one-line errors, exit codes."""
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from typing import Any, NoReturn
 import click
 
 from histo_mlflow.errors import Interrupted, RequestError, WorkError
-from histo_mlflow.tracking.interruption import interruptible
+from histo_mlflow.tracking.interruption import interruptible, stop_with_parent
 
 _WORK_FAILED, _REQUEST_WRONG = 1, 2
 
@@ -36,6 +37,8 @@ def run_command(command: click.Command, *, prog_name: str, arguments: Sequence[s
 
 
 def _run(command: click.Command, prog_name: str, arguments: list[str], *, is_debug: bool) -> int:
+    if "MLFLOW_RUN_ID" in os.environ:
+        stop_with_parent(os.getppid())
     try:
         with interruptible():
             command.main(arguments, prog_name=prog_name, standalone_mode=False)

@@ -46,8 +46,9 @@ def describe_registration(registration: Registration | None) -> str:
     if registration.incumbent is None:
         return f"Registered as {registration.uri}, now in Production: models:/{registration.name}/Production."
     return (
-        f"Registered as {registration.uri}, alias `candidate`; Production stays version {registration.incumbent}, "
-        "for a new version replaces it only on evidence."
+        f"Registered as {registration.uri}; Production stays version {registration.incumbent}, for a new version "
+        f"replaces it only on evidence. Use the new one as models:/{registration.name}@candidate, or register it under "
+        "another name: model_name=..."
     )
 
 

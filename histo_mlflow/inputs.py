@@ -1,15 +1,17 @@
 """Opens what a request names, before any run begins: tiles, test tiles, first weights, models."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from histo_mlflow.config import LearningConfig
 from histo_mlflow.console import say, warn
-from histo_mlflow.learning.checkpoints import load_weights
+from histo_mlflow.learning.checkpoints import CheckpointFacts, load_weights
 from histo_mlflow.learning.weights import InitialWeights, read_initial_weights
 from histo_mlflow.tiles.open import DataOptions, open_tiles
 from histo_mlflow.tiles.tile_set import TileSet, with_class_order
+from histo_mlflow.tracking.model_flavor import ModelFacts
 from histo_mlflow.tracking.registry import load_logged_model, locate_model
 from histo_mlflow.tracking.store import Store
 
@@ -57,14 +59,22 @@ class LoadedModel:
         classes: Class names in the order of the logits.
         address: Under which it was asked for.
         selected: How it was selected, in words.
+        tile_size_px: Edge length to which it resizes tiles.
         data_fingerprint: Of the tiles that it learnt from.
+        is_synthetic: Whether these were the demo's.
     """
 
     network: torch.nn.Module
     classes: tuple[str, ...]
     address: str
     selected: str
+    tile_size_px: int
     data_fingerprint: str
+    is_synthetic: bool
+
+    def describe(self) -> str:
+        """Return the address, with a word on a model that has never seen tissue."""
+        return f"{self.address} (learnt from synthetic demo tiles, not tissue)" if self.is_synthetic else self.address
 
 
 def load_model(store: Store, address: str, device: torch.device) -> LoadedModel:
@@ -73,6 +83,16 @@ def load_model(store: Store, address: str, device: torch.device) -> LoadedModel:
     if located.is_checkpoint:
         network, checkpoint = load_weights(located.path)
         selected = f"epoch {checkpoint.epoch} as asked for; validation loss {checkpoint.val_loss:.4f}"
-        return LoadedModel(network.to(device), checkpoint.classes, address, selected, checkpoint.data_fingerprint)
+        return _announced(LoadedModel(network.to(device), address=address, selected=selected, **_common(checkpoint)))
     exported, facts = load_logged_model(located.path)
-    return LoadedModel(exported.to(device), facts.classes, address, facts.selected, facts.data_fingerprint)
+    return _announced(LoadedModel(exported.to(device), address=address, selected=facts.selected, **_common(facts)))
+
+
+def _common(facts: CheckpointFacts | ModelFacts) -> dict[str, Any]:
+    return {name: getattr(facts, name) for name in ("classes", "tile_size_px", "data_fingerprint", "is_synthetic")}
+
+
+def _announced(model: LoadedModel) -> LoadedModel:
+    if model.is_synthetic:
+        warn(f"{model.address} has learnt from SYNTHETIC demo tiles: what it says of tissue means nothing")
+    return model

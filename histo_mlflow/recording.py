@@ -23,7 +23,7 @@ from histo_mlflow.learning.infer import probabilities_of
 from histo_mlflow.learning.weights import InitialWeights
 from histo_mlflow.tiles.splits import Split
 from histo_mlflow.tiles.tile_set import TileSet
-from histo_mlflow.tracking.looks import record_looks
+from histo_mlflow.tracking.looks import count_looks, note_looks
 from histo_mlflow.tracking.model_flavor import ModelFacts
 from histo_mlflow.tracking.runs import Run
 
@@ -57,7 +57,7 @@ def record_split(
         folder = Path(draft)
         np.savez_compressed(folder / "split.npz", train=split.train, val=split.val, fingerprint=np.array(tiles.fingerprint))
         run.log_file(folder / "split.npz")
-        observer = _Observer(run, folder, tiles)
+        observer = _Observer(run, folder, tiles, test)
         result = run_split(tiles, split, test=test, initial=initial, config=config, on_epoch=observer)
         best = result.best
         selected = f"epoch {best.best_epoch} of {config.fit.epochs}, by validation loss, on {title} validation tiles"
@@ -80,7 +80,8 @@ def record_split(
         val = record_evaluation(run, "val", tiles, split.val, result.val, selected=selected, model=f"run {run.id}", looks=0)
         tested = None
         if test is not None and result.test is not None:
-            looks = record_looks(run, test.fingerprint, config.fit.epochs + 1)
+            note_looks(run, test.fingerprint, config.fit.epochs + 1)
+            looks = count_looks(run.store, test.fingerprint)
             tested = record_evaluation(
                 run, "test", test, np.arange(len(test)), result.test, selected=selected, model=f"run {run.id}", looks=looks
             )
@@ -90,15 +91,17 @@ def record_split(
 class _Observer:
     """Keeps each epoch: its metrics, its weights and the state from which training can go on."""
 
-    def __init__(self, run: Run, folder: Path, tiles: TileSet) -> None:
+    def __init__(self, run: Run, folder: Path, tiles: TileSet, test: TileSet | None) -> None:
         self.history: dict[str, list[float]] = {}
-        self._run, self._folder, self._tiles = run, folder, tiles
+        self._run, self._folder, self._tiles, self._test = run, folder, tiles, test
 
     def __call__(self, report: EpochReport) -> None:
         metrics = epoch_metrics(report)
         for name, value in metrics.items():
             self.history.setdefault(name, []).append(value)
         self._run.log_metrics(metrics, step=report.epoch)
+        if self._test is not None:
+            note_looks(self._run, self._test.fingerprint, report.epoch)
         self._keep_weights(report)
         say(describe_epoch(report.epoch, report.epochs, metrics, is_best=report.is_best))
 

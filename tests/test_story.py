@@ -1,5 +1,7 @@
 """The whole way through the command line on real MLflow: cross-validate, evaluate, predict, load elsewhere."""
 
+import contextlib
+import io
 import json
 import os
 import resource
@@ -21,6 +23,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from PIL import Image
 
+from histo_mlflow.cli import main
 from histo_mlflow.tiles.demo import draw_demo
 from histo_mlflow.tiles.tile_set import COLORECTAL_CLASSES
 from tests.conftest import PROJECT, SIZE_PX, save_npz
@@ -47,11 +50,20 @@ class Story:
         save_npz(folder / "tiles.npz", draw_demo(n_tiles=54, tile_size_px=SIZE_PX), compressed=True)
         save_npz(folder / "test.npz", draw_demo(n_tiles=27, tile_size_px=40, seed=1))
 
-    def histo(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "histo_mlflow", *arguments],
-            cwd=self.folder, env={**self.environment, **environment}, capture_output=True, text=True, timeout=280, check=False,
-        )  # fmt: skip
+    def histo(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run the command line in this process, which saves the seconds that a new one spends on imports."""
+        out, err = io.StringIO(), io.StringIO()
+        mlflow.set_tracking_uri(self.uri)
+        with (
+            contextlib.chdir(self.folder),
+            pytest.MonkeyPatch.context() as patch,
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            pytest.raises(SystemExit) as stopped,
+        ):
+            patch.setenv("HISTO_CACHE_DIR", self.environment["HISTO_CACHE_DIR"])
+            main(arguments)
+        return subprocess.CompletedProcess(arguments, stopped.value.code or 0, out.getvalue(), err.getvalue())
 
     def runs(self, entry_point: str) -> list[Run]:
         found = self.client.search_runs(["0"], f"tags.`histo.entry_point` = '{entry_point}'")
@@ -64,9 +76,12 @@ class Story:
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     told = Story(tmp_path_factory.mktemp("story"))
-    done = told.histo(
-        "cv", "--data", "tiles.npz", "--test-data", "test.npz", "--weights", "none", "--folds", "2", "--epochs", "2",
-        "--aug-cutoff", "1", "--batch-size", "9", "--learning-rate", "1e-4",
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "histo_mlflow", "cv", "--data", "tiles.npz", "--test-data", "test.npz", "--weights", "none",
+            "--folds", "2", "--epochs", "2", "--aug-cutoff", "1", "--batch-size", "9", "--learning-rate", "1e-4",
+        ],
+        cwd=told.folder, env=told.environment, capture_output=True, text=True, timeout=280, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     told.output = done.stdout  # type: ignore[attr-defined]
@@ -277,6 +292,7 @@ def test_train_with_an_incumbent_leaves_production_alone(story: Story) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "Production stays version 1" in done.stdout
+    assert "models:/histo-b3@candidate" in done.stdout
     (run,) = story.runs("train")
     assert run.info.status == "FINISHED"
     assert run.data.params["learning_rate"] == "1e-3"
@@ -299,7 +315,7 @@ def _wait_for(condition: Callable[[], bool], *, seconds: float) -> None:
         time.sleep(0.3)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_interrupted_cross_validation_ends_every_run_as_killed(story: Story, number: signal.Signals) -> None:
     before = {run.info.run_id for run in story.runs("cv")}
 
@@ -318,7 +334,15 @@ def test_interrupted_cross_validation_ends_every_run_as_killed(story: Story, num
     assert [run.info.status for run in new_runs()] == ["KILLED", "KILLED"]
 
 
-def test_killing_mlflow_run_stops_the_work_too(story: Story) -> None:
+@pytest.mark.parametrize(
+    ("number", "whole_group"),
+    [
+        (signal.SIGTERM, False),
+        pytest.param(signal.SIGINT, True, marks=pytest.mark.slow, id="Ctrl-C in a terminal"),
+        pytest.param(signal.SIGTERM, True, marks=pytest.mark.slow, id="a scheduler's SIGTERM"),
+    ],
+)
+def test_ending_mlflow_run_ends_its_runs_as_killed(story: Story, number: signal.Signals, whole_group: bool) -> None:
     before = {run.info.run_id for run in story.runs("cv")}
 
     def new_runs() -> list[Run]:
@@ -329,13 +353,16 @@ def test_killing_mlflow_run_stops_the_work_too(story: Story) -> None:
             Path(sys.executable).with_name("mlflow"), "run", PROJECT, "-e", "cv", "--env-manager", "local",
             "-P", f"data={story.folder / 'tiles.npz'}", "-P", "weights=none", "-P", "epochs=500",
         ],
-        cwd=story.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        cwd=story.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         env={**story.environment, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
     ) as process:  # fmt: skip
         _wait_for(lambda: any(run.data.metrics for run in new_runs()), seconds=150)
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout=30)
-        _wait_for(lambda: {run.info.status for run in new_runs()} == {"KILLED"}, seconds=60)
+        if whole_group:
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+        process.wait(timeout=60)
+        _wait_for(lambda: [run.info.status for run in new_runs()] == ["KILLED"] * 2, seconds=60)
 
 
 def test_a_disk_that_fills_up_fails_the_run_and_keeps_what_was_done(story: Story) -> None:

@@ -7,6 +7,7 @@ import optuna
 
 from histo_mlflow.config import TrainConfig, build, flatten
 from histo_mlflow.console import describe_epoch, say
+from histo_mlflow.errors import Interrupted
 from histo_mlflow.experiment import epoch_metrics, run_split
 from histo_mlflow.inputs import LearningInputs
 from histo_mlflow.learning.fit import EpochReport
@@ -53,12 +54,13 @@ class Objective:
                     run.set_tags({"pruned": "true"})
                     raise optuna.TrialPruned(f"after epoch {report.epoch}")
 
-            result = run_split(
-                self.inputs.tiles,
-                self.split,
-                initial=self.inputs.initial,
-                config=config.learning,
-                on_epoch=observe,
-            )
+            try:
+                result = run_split(
+                    self.inputs.tiles, self.split, initial=self.inputs.initial, config=config.learning, on_epoch=observe
+                )
+            except Interrupted:
+                # Optuna ends a trial for exceptions, not for this one, and would leave it RUNNING for good.
+                trial.study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+                raise
             run.log_metrics({"best/epoch": result.best.best_epoch, "best/val_loss": result.best.best_val_loss})
         return result.best.best_val_loss

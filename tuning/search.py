@@ -10,11 +10,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import click
 import optuna
 import yaml
+from sqlalchemy.exc import SQLAlchemyError
 
 from histo_mlflow.command_line import make_option, run_command
 from histo_mlflow.config import TrainConfig, build, option_fields
 from histo_mlflow.console import format_table, say
-from histo_mlflow.errors import OptionError
+from histo_mlflow.errors import NonFiniteLossError, OptionError, WorkError
 from histo_mlflow.inputs import open_learning_inputs
 from histo_mlflow.tiles.splits import hold_out
 from histo_mlflow.tracking.provenance import describe_origin
@@ -24,6 +25,7 @@ from tuning.objective import RUN_ID_ATTRIBUTE, Objective
 
 _SEARCHED = ("aug_cutoff", "learning_rate")
 _COMMON = ("data", "val_fraction", "weights", "image_size", "batch_size", "seed", "device", "precision")
+_ASKED_ATTRIBUTE = "asked"
 _BEST_CONFIG = Path("best_config.yaml")
 
 
@@ -43,20 +45,40 @@ def search(*, n_trials: int, storage: str, study_name: str, base: dict[str, Any]
     inputs = open_learning_inputs(config.data, config.learning)
     seed = config.learning.seed.seed
     split = hold_out(inputs.tiles, config.hold_out, seed=seed)
-    study = optuna.create_study(
-        storage=storage,
-        study_name=study_name,
-        load_if_exists=True,
-        sampler=optuna.samplers.TPESampler(seed=seed, multivariate=True),
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=2),
-    )
+    study = _open_study(storage, study_name, {**base, "data_fingerprint": inputs.tiles.fingerprint})
+    # Seeded by what the study already holds, or a second call would repeat the trials of the first.
+    study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials), multivariate=True, constant_liar=True)
     tags = {**describe_origin(), "histo.entry_point": "tune", "histo.study": study_name, "histo.seed": seed}
     with open_run(open_store(), f"study {study_name}", tags=tags) as run:
         done = len(study.get_trials(states=(optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)))
-        study.optimize(Objective(run, inputs, split, base), n_trials=max(0, n_trials - done))
+        study.optimize(Objective(run, inputs, split, base), n_trials=max(0, n_trials - done), catch=(NonFiniteLossError,))
+        if not study.get_trials(states=(optuna.trial.TrialState.COMPLETE,)):
+            raise WorkError("no trial came to its end; narrow the ranges in tuning/search_space.py")
         _record(run, study, base)
     say(f"\n{_describe(study)}\n\nbest: {_BEST_CONFIG}; study: {storage}, {study_name}; runs: mlflow ui ({run.id})")
     say(f"Next: mlflow run . -e train --env-manager local -P config={_BEST_CONFIG}")
+
+
+def _open_study(storage: str, name: str, asked: dict[str, Any]) -> optuna.Study:
+    try:
+        study = optuna.create_study(
+            storage=storage,
+            study_name=name,
+            load_if_exists=True,
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=2),
+        )
+    except (SQLAlchemyError, ImportError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise OptionError(f"storage={storage} can't be used ({reason}); for instance sqlite:///optuna.db") from None
+    known = study.user_attrs.get(_ASKED_ATTRIBUTE)
+    if known is None:
+        study.set_user_attr(_ASKED_ATTRIBUTE, asked)
+    elif changed := [key for key in asked if key != "data" and asked[key] != known.get(key)]:
+        raise OptionError(
+            f"study={name} was made with another {changed[0]} ({known.get(changed[0])}, now {asked[changed[0]]}), so its trials "
+            "can't be compared; give another name with --study"
+        )
+    return study
 
 
 def _record(run: Run, study: optuna.Study, base: dict[str, Any]) -> None:
@@ -78,7 +100,9 @@ def _describe(study: optuna.Study) -> str:
     return f"{format_table(header, rows)}\n* lowest validation loss"
 
 
-def _command() -> click.Command:
+def make_command() -> click.Command:
+    """Return the command line of the search."""
+
     def callback(trials: int, storage: str, study: str, **values: Any) -> None:
         search(n_trials=trials, storage=storage, study_name=study, base=values)
 
@@ -95,4 +119,4 @@ def _command() -> click.Command:
 
 
 if __name__ == "__main__":
-    run_command(_command(), prog_name="python tuning/search.py")
+    run_command(make_command(), prog_name="python tuning/search.py")

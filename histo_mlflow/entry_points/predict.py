@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from histo_mlflow.config import PredictConfig
 from histo_mlflow.console import say, warn
-from histo_mlflow.errors import SourceNotFoundError, UnreadableTilesError
+from histo_mlflow.errors import OptionError, SourceNotFoundError, UnreadableTilesError
 from histo_mlflow.inputs import LoadedModel, load_model
 from histo_mlflow.learning.compute import Compute, resolve_compute_for_report
 from histo_mlflow.learning.infer import infer, probabilities_of
@@ -27,6 +27,8 @@ def predict(config: PredictConfig) -> Path:
     output = Path(config.output.output)
     if not output.parent.is_dir():
         raise SourceNotFoundError(f"output={output}: the folder {output.parent} does not exist; make it first")
+    if output.is_dir():
+        raise OptionError(f"output={output}: is a folder; name a file in it")
     images = open_images(config.scoring.data)
     model = load_model(open_store(), config.scoring.model, compute.device)
     failures: list[str] = []
@@ -44,7 +46,7 @@ def _write(output: Path, images: ImageSource, model: LoadedModel, compute: Compu
     draft = output if output.exists() and not output.is_file() else output.with_name(output.name + ".draft")
     try:
         with (
-            draft.open("w", newline="", encoding="utf-8") as file,
+            draft.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
             tqdm(total=len(images), unit="tile", desc="predict", disable=None, leave=False) as bar,
         ):
             writer = csv.writer(file)

@@ -18,7 +18,7 @@ Counts = NDArray[np.int64]
 
 N_RESAMPLES = 2000
 CONFIDENCE = 0.95
-_RESAMPLES_AT_ONCE = 200
+_DRAWS_AT_ONCE = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -202,8 +202,9 @@ def _bootstrapped_means(values: dict[str, Floats], labels: NDArray[np.int64], rn
     sums = np.zeros((N_RESAMPLES, stacked.shape[1]))
     for label in np.unique(labels):
         of_class = stacked[labels == label]
-        for start in range(0, N_RESAMPLES, _RESAMPLES_AT_ONCE):  # in parts, so that memory stays bounded
-            stop = min(start + _RESAMPLES_AT_ONCE, N_RESAMPLES)
+        at_once = max(1, _DRAWS_AT_ONCE // len(of_class))  # in parts, so that memory stays bounded
+        for start in range(0, N_RESAMPLES, at_once):
+            stop = min(start + at_once, N_RESAMPLES)
             drawn = rng.integers(len(of_class), size=(stop - start, len(of_class)))
             sums[start:stop] += of_class[drawn].sum(axis=1)
     resampled, means = sums / len(labels), stacked.mean(axis=0)

@@ -51,10 +51,11 @@ def load_weights(path: Path) -> tuple[TileClassifier, CheckpointFacts]:
             stored = json.loads(header)
             facts = CheckpointFacts(**{**stored, "classes": tuple(stored["classes"])})
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no dict
-    except (SafetensorError, OSError) as error:
-        raise TileFormatError(f"{path} is not a checkpoint ({error}); give a .safetensors file of a run") from None
-    network = TileClassifier(n_classes=len(facts.classes), tile_size_px=facts.tile_size_px)
-    network.load_state_dict(tensors)
+        network = TileClassifier(n_classes=len(facts.classes), tile_size_px=facts.tile_size_px)
+        network.load_state_dict(tensors)
+    except (SafetensorError, OSError, TypeError, KeyError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise TileFormatError(f"{path} is not a checkpoint ({reason}); give a .safetensors file of a run") from None
     return network.eval(), facts
 
 

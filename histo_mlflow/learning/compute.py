@@ -39,8 +39,8 @@ class SeedOptions:
     seed: int = field(default=0, metadata={"help": "Seed of the split, the first weights, the order and the augmentation."})
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise OptionError(f"seed={self.seed}: must be 0 or more")
+        if not 0 <= self.seed < 2**32:
+            raise OptionError(f"seed={self.seed}: must be 0 or more and below 2^32")
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ environments without histo-mlflow; so it imports nothing but mlflow and what the
 package.
 """
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -18,6 +19,7 @@ from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 
 FACTS_FILE = "model.json"
+WEIGHTS_FILE = "model.pt2"
 
 _BATCH_TILES = 128
 
@@ -75,6 +77,10 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Serve
     The device is ``model_config={"device": ...}``, or ``MLFLOW_DEFAULT_PREDICTION_DEVICE``, or a GPU if there is one.
     """
     facts = json.loads((Path(path) / FACTS_FILE).read_text())
+    with (Path(path) / WEIGHTS_FILE).open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != facts["weights_sha256"]:
+        raise MlflowException(f"{path}/{WEIGHTS_FILE} is not the file that was logged: its SHA-256 is {found}; fetch it again")
     automatic = "cuda" if torch.cuda.is_available() else "cpu"
     wanted = (model_config or {}).get("device") or os.environ.get("MLFLOW_DEFAULT_PREDICTION_DEVICE") or automatic
     device = torch.device(wanted)

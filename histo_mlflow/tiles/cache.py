@@ -54,8 +54,19 @@ def unpacked_once(key: str, unpack: Callable[[Path], Unpacked], *, source: str) 
     return _open(entry, source)
 
 
+def create_array(target: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Return a new uint8 memory map of a ``.npy`` file; raises OSError at once if the disk has no room for it."""
+    array = np.lib.format.open_memmap(target, mode="w+", dtype=np.uint8, shape=shape)
+    if hasattr(os, "posix_fallocate"):
+        # The file is sparse until written, and writing a map on a full disk ends the process with a bus error.
+        with target.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, target.stat().st_size)
+    return array
+
+
 def _fill(entry: Path, unpack: Callable[[Path], Unpacked], source: str) -> None:
-    draft = entry.with_suffix(f".{os.getpid()}.draft")
+    draft = entry.with_suffix(".draft")
+    shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed; the lock is ours
     draft.mkdir()
     try:
         unpacked = unpack(draft / "images.npy")

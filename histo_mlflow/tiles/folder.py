@@ -8,7 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 from histo_mlflow.errors import RequestError, TileFormatError
-from histo_mlflow.tiles.cache import Unpacked, cache_key, unpacked_once
+from histo_mlflow.tiles.cache import Unpacked, cache_key, create_array, unpacked_once
 from histo_mlflow.tiles.images import decode_image, image_size_px, list_images, resize_image
 from histo_mlflow.tiles.tile_set import COLORECTAL_CLASSES, TileSet, check_classes
 
@@ -67,7 +67,7 @@ def _class_order(names: list[str], folder: Path) -> tuple[str, ...]:
 def _decode_all(paths: Sequence[Path], target: Path, image_size: int) -> None:
     with ThreadPoolExecutor() as pool:  # threads are enough: Pillow's decoders release the interpreter lock
         size_px = _common_size(paths, list(pool.map(image_size_px, paths)), image_size)
-        out = np.lib.format.open_memmap(target, mode="w+", dtype=np.uint8, shape=(len(paths), size_px, size_px, 3))
+        out = create_array(target, (len(paths), size_px, size_px, 3))
         with tqdm(total=len(paths), unit="tile", desc="decode tiles", disable=None, leave=False) as bar:
             for start in range(0, len(paths), _DECODE_BLOCK_TILES):  # by blocks, so that memory stays flat
                 block = paths[start : start + _DECODE_BLOCK_TILES]
@@ -75,7 +75,6 @@ def _decode_all(paths: Sequence[Path], target: Path, image_size: int) -> None:
                     fits = image.shape[0] == size_px
                     out[start + offset] = image if fits else resize_image(image, size_px)
                 bar.update(len(block))
-    out.flush()
 
 
 def _common_size(paths: Sequence[Path], sizes: list[tuple[int, int]], image_size: int) -> int:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from histo_mlflow.errors import RequestError, TileFormatError
-from histo_mlflow.tiles.cache import Unpacked, cache_key, unpacked_once
+from histo_mlflow.tiles.cache import Unpacked, cache_key, create_array, unpacked_once
 from histo_mlflow.tiles.tile_set import (
     COLORECTAL_CLASSES,
     TileSet,
@@ -150,7 +150,7 @@ def _parse_header(member: IO[bytes], key: str, path: Path) -> _Header:
     if dtype.hasobject:
         raise TileFormatError(
             f"{path}[{key}] is an object array, which could run code when read and is refused; "
-            "stack the tiles into one uint8 array before saving"
+            "save tiles as one uint8 array, labels as integers, names and groups as text (.astype(str))"
         )
     return _Header(shape, is_fortran, dtype, n_bytes=int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
 
@@ -166,10 +166,11 @@ def _read_array(archive: zipfile.ZipFile, key: str, path: Path) -> NDArray[Any]:
 
 def _read_classes(archive: zipfile.ZipFile, path: Path, *, is_medmnist: bool, labels_key: str) -> tuple[str, ...]:
     if "classes.npy" in archive.namelist():
-        names = _read_array(archive, "classes", path)
-        return check_classes([str(name) for name in names.ravel()], where=f"{path}[classes]")
+        names = _read_array(archive, "classes", path).ravel()
+        text = np.char.decode(names, "utf-8") if names.dtype.kind == "S" else names.astype(np.str_)
+        return check_classes(text.tolist(), where=f"{path}[classes]")
     # Other MedMNIST sets have other classes and no names in the file: PathMNIST alone has nine, so fewer are refused.
-    if is_medmnist and _read_array(archive, labels_key, path).max(initial=0) < len(COLORECTAL_CLASSES) - 1:
+    if is_medmnist and len(np.unique(_read_array(archive, labels_key, path))) < len(COLORECTAL_CLASSES):
         raise TileFormatError(
             f"{path} has fewer classes than PathMNIST's nine and does not name them; "
             "add an array `classes` with the names in label order"
@@ -205,7 +206,7 @@ def _unpack_member(archive: zipfile.ZipFile, key: str, header: _Header, target: 
     if header.is_fortran:
         np.save(target, np.ascontiguousarray(_read_array(archive, key, path)))
         return
-    images = np.lib.format.open_memmap(target, mode="w+", dtype=np.uint8, shape=header.shape)
+    images = create_array(target, header.shape)
     flat = images.reshape(-1)
     done = 0
     with (
@@ -222,4 +223,3 @@ def _unpack_member(archive: zipfile.ZipFile, key: str, header: _Header, target: 
             raise TileFormatError(f"{path}[{key}] is damaged ({error}); copy or download it again") from None
     if done != header.n_bytes:
         raise TileFormatError(f"{path}[{key}] is truncated: {done} of {header.n_bytes} bytes; copy or download it again")
-    images.flush()

@@ -57,12 +57,22 @@ def open_tiles(source: str, *, image_size: int = 0) -> TileSet:
     return read_folder(path, image_size) if path.is_dir() else read_npz(path, split)
 
 
+def check_source(source: str) -> None:
+    """Raise what `open_tiles` would if there is nothing under that name, without opening it."""
+    if source.partition("#")[0] != DEMO:
+        split_source(source)
+
+
 def split_source(source: str) -> tuple[Path, str | None]:
     """Return the existing path that `source` names and the split behind its ``#``; raises `SourceNotFoundError`."""
-    name, _, part = source.partition("#")
-    for path, split in ((Path(source), None), (Path(name), part or None)):
-        if path.exists():
-            return path, split
+    name, _, part = source.rpartition("#")
+    whole, before = Path(source).expanduser(), Path(name).expanduser()
+    if source and whole.exists():
+        return whole, None
+    if name and before.is_file():
+        return before, part
+    if name and before.exists():
+        raise OptionError(f"{source!r}: {before} is a folder and has no splits; leave out '#{part}'")
     raise SourceNotFoundError(
         f"{source!r} does not exist (looked in {Path.cwd()}); give the path of an npz file or a folder, or `demo`"
     )

@@ -12,6 +12,8 @@ from histo_mlflow.tiles.tile_set import TileSet
 
 Indices = NDArray[np.int64]
 
+_MAX_GROUP_PARTS = 20
+
 
 @dataclass(frozen=True)
 class HoldOutOptions:
@@ -49,8 +51,7 @@ def hold_out(tiles: TileSet, options: HoldOutOptions, *, seed: int) -> Split:
     """Return one stratified split; with groups, the nearest that whole groups allow."""
     _check_counts(tiles, needed=2, why="validation needs at least one tile and training another")
     if tiles.groups is not None:
-        parts = max(2, round(1 / options.val_fraction))
-        return next(_grouped(tiles, tiles.groups, parts, seed))
+        return _hold_out_groups(tiles, tiles.groups, options.val_fraction, seed)
     n_classes = int((np.bincount(tiles.labels) > 0).sum())
     n_val = round(len(tiles) * options.val_fraction)
     if not n_classes <= n_val <= len(tiles) - n_classes:
@@ -71,9 +72,19 @@ def cut_folds(tiles: TileSet, options: FoldOptions, *, seed: int) -> list[Split]
     """
     _check_counts(tiles, needed=options.folds, why=f"folds={options.folds} needs at least one for each: use fewer folds")
     if tiles.groups is not None:
-        return list(_grouped(tiles, tiles.groups, options.folds, seed))
+        return [_checked(tiles, split) for split in _grouped(tiles, tiles.groups, options.folds, seed)]
     splitter = StratifiedKFold(options.folds, shuffle=True, random_state=seed)
     return [Split(train, val) for train, val in splitter.split(tiles.labels, tiles.labels)]
+
+
+def _hold_out_groups(tiles: TileSet, groups: NDArray[np.str_], val_fraction: float, seed: int) -> Split:
+    """Return the union of as many small grouped parts as come nearest to `val_fraction`."""
+    smallest_class = min(count for count in tiles.class_counts().values() if count)
+    parts = max(2, min(len(np.unique(groups)), smallest_class, _MAX_GROUP_PARTS))
+    n_val_parts = min(max(1, round(val_fraction * parts)), parts - 1)
+    folds = _grouped(tiles, groups, parts, seed)
+    val = np.sort(np.concatenate([next(folds).val for _ in range(n_val_parts)]))
+    return _checked(tiles, Split(np.setdiff1d(np.arange(len(tiles)), val), val))
 
 
 def _grouped(tiles: TileSet, groups: NDArray[np.str_], parts: int, seed: int) -> Iterator[Split]:
@@ -85,7 +96,21 @@ def _grouped(tiles: TileSet, groups: NDArray[np.str_], parts: int, seed: int) ->
         yield Split(train, val)
 
 
+def _checked(tiles: TileSet, split: Split) -> Split:
+    """Return `split`, or raise if a class would have no training tile, as when all its tiles are of one group."""
+    missing = np.setdiff1d(tiles.labels, tiles.labels[split.train])
+    if len(missing):
+        raise RequestError(
+            f"{tiles.source}: class {tiles.classes[missing[0]]} would have no training tile, for it is in too few groups; "
+            "use fewer folds, another seed or more groups"
+        )
+    return split
+
+
 def _check_counts(tiles: TileSet, *, needed: int, why: str) -> None:
-    for name, count in tiles.class_counts().items():
-        if 0 < count < needed:
+    counts = {name: count for name, count in tiles.class_counts().items() if count}
+    if len(counts) < 2:
+        raise RequestError(f"{tiles.source} has tiles of class {' '.join(counts)} alone; at least two classes are needed")
+    for name, count in counts.items():
+        if count < needed:
             raise RequestError(f"{tiles.source} has {count} tile(s) of class {name}; {why}, or add tiles")

@@ -1,6 +1,7 @@
 """The one form in which tiles travel; knows nothing of files and folders."""
 
 import hashlib
+import re
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +15,7 @@ COLORECTAL_CLASSES = ("ADI", "BACK", "DEB", "LYM", "MUC", "MUS", "NORM", "STR", 
 stroma, tumour (Kather et al. 2018, NCT-CRC-HE-100K)."""
 
 _HASH_BLOCK_TILES = 512
+_CLASS_NAME = re.compile(r"[\w.:-]([\w.: -]*[\w.:-])?")  # what MLflow takes in the name of a metric
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,8 +97,13 @@ def check_classes(names: list[str], *, where: str) -> tuple[str, ...]:
     """Return class names as a tuple, or raise `TileFormatError` if they are fewer than two, empty or repeated."""
     if len(names) < 2:
         raise TileFormatError(f"{where} names {len(names)} class(es); a classifier needs at least two")
-    if len(set(names)) < len(names) or not all(name.strip() for name in names):
-        raise TileFormatError(f"{where} has repeated or empty class names: {' '.join(names)}")
+    if len(set(names)) < len(names):
+        raise TileFormatError(f"{where} has repeated class names: {' '.join(names)}; give each class its own")
+    if unfit := [name for name in names if not _CLASS_NAME.fullmatch(name)]:
+        raise TileFormatError(
+            f"{where} has the class name {unfit[0]!r}; names become parts of metric names: rename it to letters, digits, "
+            "spaces, '.', '-', '_' or ':'"
+        )
     return tuple(names)
 
 

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histo_mlflow.errors import RequestError, TileFormatError
-from histo_mlflow.tiles.images import IMAGE_SUFFIXES, decode_image
+from histo_mlflow.tiles.folder import class_folders
+from histo_mlflow.tiles.images import decode_image, list_images
 from histo_mlflow.tiles.npz import read_npz_images
 from histo_mlflow.tiles.open import DEMO, open_tiles, split_source
 
-_BLOCK_TILES = 512
+_BLOCK_TILES = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,16 +66,17 @@ def open_images(source: str) -> ImageSource:
     path, split = split_source(source)
     if path.is_file():
         return _from_array(read_npz_images(path, split))
-    files = tuple(
-        sorted(
-            file
-            for file in path.rglob("*")
-            if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file() and not file.name.startswith(".")
-        )
-    )
+    files = tuple(_walk(path))
     if not files:
         raise RequestError(f"{path} holds no images; put png, jpg or tif files there, or name another folder")
     return ImageSource("path", [str(file) for file in files], files=files)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Yield the image files of `folder` and all its sub-folders, linked ones too and hidden ones not, sorted by name."""
+    yield from list_images(folder)
+    for sub in class_folders(folder):
+        yield from _walk(sub)
 
 
 def _from_array(array: NDArray[np.uint8]) -> ImageSource:

@@ -6,27 +6,41 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 
 from histo_mlflow.errors import Interrupted
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_REDELIVERY_SECONDS = 1.0
 _PARENT_POLL_SECONDS = 1.0
 
-_shields = 0
-_pending: str | None = None
+
+@dataclass
+class _State:
+    """What is known of the present interruption: the signal's name, how many shields are up, whether somebody reacted."""
+
+    pending: str | None = None
+    shields: int = 0
+    is_acknowledged: bool = False
+
+
+_state = _State()
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Raise `Interrupted` in the block on the first SIGINT or SIGTERM; further ones are ignored while the block winds up."""
+    """Raise `Interrupted` in the block on SIGINT or SIGTERM; once it is acknowledged, further signals are ignored."""
+    global _state
     if threading.current_thread() is not threading.main_thread():
         yield  # Python delivers signals to the main thread only
         return
+    _state = _State()
     previous = {number: signal.signal(number, _on_signal) for number in _SIGNALS}
     try:
         yield
     finally:
+        acknowledge()
         for number, handler in previous.items():
             signal.signal(number, handler)
 
@@ -34,19 +48,21 @@ def interruptible() -> Iterator[None]:
 @contextmanager
 def shielded() -> Iterator[None]:
     """Hold an interruption back until the block is done, so that a run is never created without being noted, or half ended."""
-    global _shields
-    _shields += 1
+    _state.shields += 1
     try:
         yield
     finally:
-        _shields -= 1
-    if _shields == 0 and _pending is not None:
-        _raise_pending()
+        _state.shields -= 1
+    _raise_if_due()
 
 
-def stop_with_parent() -> None:
-    """Send SIGTERM to this process when its parent dies: `mlflow run` does not pass on the signal that ends it."""
-    parent = os.getppid()
+def acknowledge() -> None:
+    """Say that the interruption has arrived where runs are ended, which further signals must not disturb."""
+    _state.is_acknowledged = True
+
+
+def stop_with_parent(parent: int) -> None:
+    """Send SIGTERM to this process when its parent is gone: `mlflow run` does not pass on the signal that ends it."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -57,15 +73,24 @@ def stop_with_parent() -> None:
 
 
 def _on_signal(number: int, _frame: FrameType | None) -> None:
-    global _pending
-    for other in _SIGNALS:
-        signal.signal(other, signal.SIG_IGN)
-    _pending = signal.Signals(number).name
-    if _shields == 0:
-        _raise_pending()
+    if _state.is_acknowledged:
+        return
+    if _state.pending is None:
+        _state.pending = signal.Signals(number).name
+        threading.Thread(target=_redeliver, args=(number,), daemon=True, name="redeliver-signal").start()
+    _raise_if_due()
 
 
-def _raise_pending() -> None:
-    global _pending
-    name, _pending = _pending, None
-    raise Interrupted(f"interrupted by {name}")
+def _redeliver(number: int) -> None:
+    # Python drops an exception that is raised in a finaliser or a callback from C, wherever the signal happens to hit.
+    state = _state
+    while True:
+        time.sleep(_REDELIVERY_SECONDS)
+        if state.is_acknowledged:
+            return
+        os.kill(os.getpid(), number)
+
+
+def _raise_if_due() -> None:
+    if _state.pending is not None and _state.shields == 0 and not _state.is_acknowledged:
+        raise Interrupted(f"interrupted by {_state.pending}")

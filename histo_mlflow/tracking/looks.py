@@ -7,10 +7,9 @@ _FINGERPRINT_TAG, _LOOKS_TAG = "histo.test_fingerprint", "histo.test_looks"
 _PAGE = 1000
 
 
-def record_looks(run: Run, fingerprint: str, looks: int) -> int:
-    """Note on `run` how often it scored the set, and return the sum over all runs of the store."""
+def note_looks(run: Run, fingerprint: str, looks: int) -> None:
+    """Note on `run` how often it has scored the set so far."""
     run.set_tags({_FINGERPRINT_TAG: fingerprint, _LOOKS_TAG: looks})
-    return count_looks(run.store, fingerprint)
 
 
 def count_looks(store: Store, fingerprint: str) -> int:

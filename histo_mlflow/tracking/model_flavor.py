@@ -64,7 +64,7 @@ def save_model(path: str, mlflow_model: Model, *, network: torch.nn.Module, fact
         )
         loader_module = _loader_name()
     root = Path(path)
-    stored = asdict(facts) | {"weights_sha256": _sha256(root / _DATA_FOLDER / "model.pt2")}
+    stored = asdict(facts) | {"weights_sha256": _sha256(root / _DATA_FOLDER / served_model.WEIGHTS_FILE)}
     (root / _DATA_FOLDER / served_model.FACTS_FILE).write_text(json.dumps(stored, indent=2) + "\n")
     mlflow.pyfunc.add_to_model(
         mlflow_model,

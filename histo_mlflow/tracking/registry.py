@@ -14,8 +14,9 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
-from histo_mlflow.errors import RequestError, SourceNotFoundError
+from histo_mlflow.errors import OptionError, RequestError, SourceNotFoundError
 from histo_mlflow.tracking import model_flavor
+from histo_mlflow.tracking.interruption import shielded
 from histo_mlflow.tracking.model_flavor import ModelFacts, read_facts
 from histo_mlflow.tracking.runs import Run
 from histo_mlflow.tracking.store import Store, alone_in, reporting_store_errors
@@ -27,6 +28,7 @@ MODEL_ARTIFACT = "model"
 MODEL_URI_TAG = "histo.model_uri"
 
 _BEST_CHECKPOINT = "checkpoints/best.safetensors"
+_MODEL_NAME = re.compile(r"[\w.-]+")
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -38,6 +40,12 @@ class RegistryOptions:
     register: bool = field(
         default=True, metadata={"help": "Whether the best model is registered (true or false); it is logged either way."}
     )
+
+    def __post_init__(self) -> None:
+        if not _MODEL_NAME.fullmatch(self.model_name):
+            raise OptionError(
+                f"model_name={self.model_name!r}: use letters, digits, '.', '-' and '_', as in models:/histo-b3/1"
+            )
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,8 @@ def register_model(
 ) -> Registration:
     """Register a logged model; the first version goes to Production, a later one becomes the candidate and moves nothing."""
     client = store.client
-    with reporting_store_errors(store.uri):
+    # Shielded: an interruption between the steps would leave a version that some names resolve to and others don't.
+    with shielded(), reporting_store_errors(store.uri):
         _ensure_registered_model(client, options.model_name)
         created = client.create_model_version(
             options.model_name,
@@ -91,6 +100,7 @@ def register_model(
             if incumbent is None:
                 promote(client, options.model_name, version)
             else:
+                promote(client, options.model_name, incumbent)  # completes a promotion that a crash has cut short
                 client.set_registered_model_alias(options.model_name, CANDIDATE_ALIAS, version)
     return Registration(options.model_name, version, incumbent)
 

@@ -1,6 +1,7 @@
 """One run, from its start to a truthful end; every call names its run, so no active run of the caller is touched."""
 
 import os
+import shlex
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,7 @@ from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
 from histo_mlflow.errors import Interrupted
-from histo_mlflow.tracking.interruption import shielded, stop_with_parent
+from histo_mlflow.tracking.interruption import acknowledge, shielded
 from histo_mlflow.tracking.store import HOST_TAG, PID_TAG, Store, reporting_store_errors
 
 _DIGEST_CHARACTERS = 36  # MLflow refuses longer ones
@@ -39,11 +40,19 @@ class Run:
             self._client.log_batch(self.id, metrics=[Metric(name, value, now, step) for name, value in metrics.items()])
 
     def log_params(self, params: Mapping[str, object]) -> None:
-        """Send the parameters that are not there yet; `mlflow run` has logged its own, in its own spelling."""
+        """Send the parameters that are not there yet; `mlflow run` has logged its own, in its own spelling.
+
+        A parameter that it logged with another value than the one in use, because a yaml gave it, is sent as ``config/<name>``.
+        """
         with reporting_store_errors(self.store.uri):
             present = self._client.get_run(self.id).data.params
-            new = [Param(name, _spell(value)) for name, value in params.items() if name not in present]
-            self._client.log_batch(self.id, params=new)
+            new = {name: value for name, value in params.items() if name not in present}
+            new |= {
+                f"config/{name}": value
+                for name, value in params.items()
+                if name in present and not _means(present[name], value)
+            }
+            self._client.log_batch(self.id, params=[Param(name, _spell(value)) for name, value in new.items()])
 
     def set_tags(self, tags: Mapping[str, object]) -> None:
         """Send all `tags` in one call."""
@@ -71,6 +80,17 @@ def _spell(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def _means(spelling: str, value: object) -> bool:
+    """Return whether a logged spelling stands for `value`: 1e-4 for 0.0001."""
+    if isinstance(value, float):
+        try:
+            return float(spelling) == value
+        except ValueError:
+            return False
+    # `mlflow run` logs a text as it quotes it for the shell.
+    return spelling.lower() == _spell(value).lower() or spelling == shlex.quote(str(value))
+
+
 @contextmanager
 def open_run(
     store: Store,
@@ -92,11 +112,15 @@ def open_run(
             run = Run(store, _begin(store, name, parent))
             run.set_tags({HOST_TAG: socket.gethostname(), PID_TAG: os.getpid(), **(tags or {})})
         yield run
+        with shielded(), reporting_store_errors(store.uri):
+            store.client.set_terminated(run.id, "FINISHED")
     except BaseException as error:
         is_early_end = isinstance(error, (Interrupted, KeyboardInterrupt, stopped_by or Interrupted))
-        _end(run, "KILLED" if is_early_end else "FAILED", error)
+        if isinstance(error, Interrupted):
+            acknowledge()
+        if run is not None:
+            _end(run, "KILLED" if is_early_end else "FAILED", error)
         raise
-    _end(run, "FINISHED")
 
 
 def _begin(store: Store, name: str, parent: Run | None) -> str:
@@ -104,29 +128,22 @@ def _begin(store: Store, name: str, parent: Run | None) -> str:
         # Popped, so that a nested run or a later one in this process does not adopt the same run again.
         adopted = os.environ.pop("MLFLOW_RUN_ID", None) if parent is None else None
         if adopted:
-            stop_with_parent()
-            store.client.update_run(adopted, status=RunStatus.to_string(RunStatus.RUNNING), name=name)
+            store.client.update_run(adopted, status=RunStatus.to_string(RunStatus.RUNNING))
             return adopted
         outer = parent.id if parent else _active_run_id()
         tags = {**resolve_tags(), MLFLOW_RUN_NAME: name, **({MLFLOW_PARENT_RUN_ID: outer} if outer else {})}
         return str(store.client.create_run(store.experiment_id, tags=tags, run_name=name).info.run_id)
 
 
-def _active_run_id() -> str | None:
-    active = mlflow.active_run()
-    return active.info.run_id if active else None
-
-
-def _end(run: Run | None, status: str, error: BaseException | None = None) -> None:
-    if run is None:
-        return
+def _end(run: Run, status: str, error: BaseException) -> None:
     with shielded():
-        if error is None:
-            with reporting_store_errors(run.store.uri):
-                run.store.client.set_terminated(run.id, status)
-            return
         # The first error must reach the user, whatever the store says to these last calls.
         with suppress(Exception):
             run.set_tags({"error": f"{type(error).__name__}: {error}"})
         with suppress(Exception):
             run.store.client.set_terminated(run.id, status)
+
+
+def _active_run_id() -> str | None:
+    active = mlflow.active_run()
+    return active.info.run_id if active else None

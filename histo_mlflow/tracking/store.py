@@ -54,8 +54,20 @@ def open_store() -> Store:
             store = Store(client, uri, _experiment_id(client))
             if file := _sqlite_file(uri):
                 _use_write_ahead_log(file)
+                _refuse_experiment_of_a_server(store)
         _end_orphans(store)
     return store
+
+
+def _refuse_experiment_of_a_server(store: Store) -> None:
+    # `mlflow ui` in an empty folder makes the default experiment its own: artifacts then go through that server only.
+    experiment = store.client.get_experiment(store.experiment_id)
+    if experiment.artifact_location.startswith("mlflow-artifacts:"):
+        raise StoreError(
+            f"experiment {experiment.name!r} was made by a server (`mlflow ui` before the first run), which alone can keep its "
+            "files; leave the server running and set MLFLOW_TRACKING_URI=http://127.0.0.1:5000, or set "
+            "MLFLOW_EXPERIMENT_NAME=histo to begin another"
+        )
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The exported EfficientNet-B3 and the loader that travels with it."""
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -112,6 +113,14 @@ def test_two_models_with_other_loaders_share_no_code(saved: Path, tmp_path: Path
     assert list(second.predict(tiles).columns) == ["label", "p_x", "p_y", "p_z"]
     assert list(first.predict(tiles).columns)[1] == "prob_a"
     assert len([name for name in sys.modules if name.startswith("histo_served_model_")]) >= 2
+
+
+def test_a_changed_weight_file_is_refused(saved: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(saved, tmp_path / "copy")
+    with (copy / "data" / "model.pt2").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(MlflowException, match="not the file that was logged"):
+        mlflow.pyfunc.load_model(str(copy))
 
 
 def test_folder_holds_facts_and_nothing_that_unpickles(saved: Path) -> None:

@@ -129,3 +129,25 @@ def test_bad_file_is_refused_with_its_name_and_the_reason(work: Path, tiny_tiles
     assert "bad.npz" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not [path for path in (work / "cache").glob("*") if path.is_dir()], "a failed unpacking must leave nothing"
+
+
+def test_class_names_saved_as_bytes_are_text(work: Path, tiny_tiles: TileSet) -> None:
+    np.savez(work / "a.npz", data=tiny_tiles.images, labels=tiny_tiles.labels, classes=np.array([b"K%d" % k for k in range(9)]))
+    assert read_npz(work / "a.npz").classes == tuple(f"K{k}" for k in range(9))
+
+
+@pytest.mark.parametrize("name", ["T(1)", "A&B", "a,b", "x%", " ", "a/b"])
+def test_class_names_that_can_not_name_a_metric_are_refused(work: Path, tiny_tiles: TileSet, name: str) -> None:
+    names = [*(f"K{k}" for k in range(8)), name]
+    np.savez(work / "a.npz", data=tiny_tiles.images, labels=tiny_tiles.labels, classes=names)
+    with pytest.raises(TileFormatError, match="rename it"):
+        read_npz(work / "a.npz")
+
+
+def test_what_a_killed_process_left_does_not_block_the_cache(work: Path, tiny_tiles: TileSet) -> None:
+    file = save_npz(work / "a.npz", tiny_tiles, compressed=True)
+    read_npz(file)
+    (entry,) = (path for path in (work / "cache").iterdir() if path.is_dir())
+    entry.rename(entry.with_suffix(".draft"))
+    assert len(read_npz(file)) == 54
+    assert [path.name for path in (work / "cache").iterdir() if path.is_dir()] == [entry.name]

@@ -48,3 +48,23 @@ def test_fraction_must_lie_between_0_and_1(fraction: float) -> None:
 def test_fraction_that_leaves_a_class_out(tiny_tiles: TileSet) -> None:
     with pytest.raises(OptionError, match="leaves 3 for validation"):
         hold_out(tiny_tiles, HoldOutOptions(0.05), seed=0)
+
+
+def test_grouped_fraction_is_met(tiny_tiles: TileSet) -> None:
+    grouped = replace(tiny_tiles, groups=np.random.default_rng(0).integers(27, size=54).astype(str))
+    for fraction in (0.2, 0.4, 0.7):
+        split = hold_out(grouped, HoldOutOptions(fraction), seed=0)
+        assert len(split.val) / 54 == pytest.approx(fraction, abs=0.12)
+
+
+def test_a_class_of_a_single_group_can_not_be_learnt_and_validated(tiny_tiles: TileSet) -> None:
+    groups = np.where(tiny_tiles.labels == 0, "one", (np.arange(54) % 7).astype(str))
+    with pytest.raises(RequestError, match="class ADI would have no training tile"):
+        cut_folds(replace(tiny_tiles, groups=groups), FoldOptions(3), seed=0)
+
+
+def test_one_class_alone_is_refused(tiny_tiles: TileSet) -> None:
+    alone = replace(tiny_tiles, labels=np.zeros(54, dtype=np.int64))
+    for cut in (lambda: hold_out(alone, HoldOutOptions(), seed=0), lambda: cut_folds(alone, FoldOptions(), seed=0)):
+        with pytest.raises(RequestError, match="class ADI alone"):
+            cut()

@@ -39,3 +39,11 @@ def test_folder_of_any_depth_and_size_keeps_going_past_bad_files(work: Path) -> 
 def test_folder_without_images(work: Path) -> None:
     with pytest.raises(RequestError, match="holds no images"):
         open_images(str(work))
+
+
+def test_linked_folders_are_entered_and_hidden_ones_are_not(work: Path) -> None:
+    for name in ("real", "in/.hidden"):
+        (work / name).mkdir(parents=True)
+        Image.new("RGB", (32, 32)).save(work / name / "a.png")
+    (work / "in" / "linked").symlink_to(work / "real")
+    assert open_images("in").names == ["in/linked/a.png"]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from histo_mlflow.errors import RequestError, SourceNotFoundError
-from histo_mlflow.tracking.looks import count_looks, record_looks
+from histo_mlflow.errors import OptionError, RequestError, SourceNotFoundError
+from histo_mlflow.tracking.looks import count_looks, note_looks
 from histo_mlflow.tracking.model_flavor import ModelFacts
 from histo_mlflow.tracking.registry import (
     RegistryOptions,
@@ -111,4 +111,19 @@ def test_looks_add_up_per_set(store: Store) -> None:
     assert count_looks(store, "a" * 64) == 0
     for fingerprint, looks, total in (("a" * 64, 21, 21), ("a" * 64, 1, 22), ("b" * 64, 1, 1)):
         with open_run(store, "evaluate") as run:
-            assert record_looks(run, fingerprint, looks) == total
+            note_looks(run, fingerprint, looks)
+            assert count_looks(store, fingerprint) == total
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a:b", "o'brien"])
+def test_model_names_that_no_address_can_hold(name: str) -> None:
+    with pytest.raises(OptionError, match="model_name"):
+        RegistryOptions(model_name=name)
+
+
+def test_a_promotion_that_a_crash_cut_short_is_completed(store: Store) -> None:
+    _register(store, Small(0.0))
+    store.client.transition_model_version_stage("histo-b3", "1", "None")
+    _register(store, Small(1.0))
+    assert store.client.get_model_version("histo-b3", "1").current_stage == "Production"
+    assert mlflow.pyfunc.load_model("models:/histo-b3/Production").predict(np.zeros((1, 8, 8, 3), np.uint8)).shape == (1, 4)

@@ -1,5 +1,6 @@
 import os
 import signal
+import time
 from pathlib import Path
 
 import mlflow
@@ -96,3 +97,31 @@ def test_two_parts_of_one_set_stay_two_datasets(store: Store) -> None:
     inputs = store.client.get_run(run.id).inputs.dataset_inputs
     assert {item.dataset.name: item.tags[0].value for item in inputs} == {"tiles train": "train", "tiles val": "val"}
     assert {item.dataset.digest for item in inputs} == {"f" * 36}
+
+
+def test_a_value_from_a_yaml_is_told_beside_the_one_that_mlflow_run_logged(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = store.client.create_run("0").info.run_id
+    for name, value in {"learning_rate": "0.001", "epochs": "20", "data": "'a b.npz'"}.items():
+        store.client.log_param(begun, name, value)
+    monkeypatch.setenv("MLFLOW_RUN_ID", begun)
+    with open_run(store, "one") as run:
+        run.log_params({"learning_rate": 0.005, "epochs": 20, "data": "a b.npz"})
+    params = store.client.get_run(begun).data.params
+    assert {name for name in params if name.startswith("config/")} == {"config/learning_rate"}
+    assert params["config/learning_rate"] == "0.005"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interruption_that_gets_lost_comes_again() -> None:
+    """Python drops what is raised in a finaliser; the signal must not be lost with it."""
+
+    class Finaliser:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted), interruptible():
+        Finaliser()
+        time.sleep(20)
+        raise AssertionError("the signal was lost")

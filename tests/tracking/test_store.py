@@ -69,3 +69,13 @@ def test_runs_of_vanished_processes_are_ended(work: Path) -> None:
     states = {name: store.client.get_run(run_id).info.status for name, run_id in ids.items()}
     assert states == {"gone": "FAILED", "here": "RUNNING", "elsewhere": "RUNNING"}
     assert "without notice" in store.client.get_run(ids["gone"]).data.tags["error"]
+
+
+def test_an_experiment_that_mlflow_ui_made_is_refused_with_the_way_out(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with sqlite3.connect(work / "mlflow.db") as connection:
+        connection.execute("UPDATE experiments SET artifact_location = 'mlflow-artifacts:/0'")
+    connection.close()
+    with pytest.raises(StoreError, match="MLFLOW_EXPERIMENT_NAME=histo"):
+        open_store()
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "histo")
+    assert open_store().experiment_id != "0"
