@@ -74,9 +74,10 @@ def _open_study(storage: str, name: str, asked: dict[str, Any]) -> optuna.Study:
     if known is None:
         study.set_user_attr(_ASKED_ATTRIBUTE, asked)
     elif changed := [key for key in asked if key != "data" and asked[key] != known.get(key)]:
+        before, now = known.get(changed[0]), asked[changed[0]]
         raise OptionError(
-            f"study={name} was made with another {changed[0]} ({known.get(changed[0])}, now {asked[changed[0]]}), so its trials "
-            "can't be compared; give another name with --study"
+            f"study={name} was made with another {changed[0]} ({before}, now {now}), so its trials can't be compared; "
+            "give another name with --study"
         )
     return study
 
