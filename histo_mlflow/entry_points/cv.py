@@ -56,8 +56,10 @@ def cv(config: CvConfig) -> str:
         _log_membership(run, tiles, splits)
         folds = _run_folds(run, inputs, splits, config)
         _record_summary(run, tiles, folds, aug_cutoff=config.learning.augmentation.aug_cutoff)
+        table = _describe_folds(folds)
+        run.describe(f"```\n{table}\n```")
         registration = hand_on(run, folds.best, tiles, config.data, config.registry, tags={"best_fold": str(folds.best_fold)})
-    say(f"\n{_describe_folds(folds)}\n\n{describe_registration(registration)}\n\nNext: mlflow ui    (this run: {run.id})")
+    say(f"\n{table}\n\n{describe_registration(registration)}\n\nNext: mlflow ui    (this run: {run.id})")
     return run.id
 
 

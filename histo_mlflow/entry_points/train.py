@@ -29,8 +29,10 @@ def train(config: TrainConfig) -> str:
         recorded = record_split(
             run, inputs.tiles, split, test=inputs.test, initial=inputs.initial, config=config.learning, title="hold-out"
         )
+        scores = describe_scores(recorded)
+        run.describe(scores.replace("\n", "\n\n"))
         registration = hand_on(run, recorded, inputs.tiles, config.data, config.registry, tags={})
-    say(f"\n{describe_scores(recorded)}\n{describe_registration(registration)}\n\nNext: mlflow ui    (this run: {run.id})")
+    say(f"\n{scores}\n{describe_registration(registration)}\n\nNext: mlflow ui    (this run: {run.id})")
     return run.id
 
 

@@ -1,6 +1,7 @@
 """One run, from its start to a truthful end; every call names its run, so no active run of the caller is touched."""
 
 import os
+import re
 import shlex
 import socket
 import time
@@ -12,7 +13,7 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
 from mlflow.tracking.context.registry import resolve_tags
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
 
 from histo_mlflow.errors import Interrupted
 from histo_mlflow.tracking.interruption import acknowledge, shielded
@@ -20,6 +21,7 @@ from histo_mlflow.tracking.store import HOST_TAG, PID_TAG, Store, reporting_stor
 
 _DIGEST_CHARACTERS = 36  # MLflow refuses longer ones
 _TAG_CHARACTERS = 5000
+_MADE_UP_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")  # what MLflow calls a run that nobody named: able-newt-960
 
 
 class Run:
@@ -58,6 +60,10 @@ class Run:
         """Send all `tags` in one call."""
         with reporting_store_errors(self.store.uri):
             self._client.log_batch(self.id, tags=[RunTag(name, str(value)[:_TAG_CHARACTERS]) for name, value in tags.items()])
+
+    def describe(self, markdown: str) -> None:
+        """Set the description that MLflow shows on the run's page."""
+        self.set_tags({MLFLOW_RUN_NOTE: markdown})
 
     def log_dataset(self, *, name: str, split: str, source: str, fingerprint: str, profile: str) -> None:
         """Record a split as a dataset of its own; MLflow keeps only the first of several with the same name and digest."""
@@ -128,7 +134,9 @@ def _begin(store: Store, name: str, parent: Run | None) -> str:
         # Popped, so that a nested run or a later one in this process does not adopt the same run again.
         adopted = os.environ.pop("MLFLOW_RUN_ID", None) if parent is None else None
         if adopted:
-            store.client.update_run(adopted, status=RunStatus.to_string(RunStatus.RUNNING))
+            begun = store.client.get_run(adopted).info.run_name or ""
+            kept = begun if begun and not _MADE_UP_NAME.fullmatch(begun) else name
+            store.client.update_run(adopted, status=RunStatus.to_string(RunStatus.RUNNING), name=kept)
             return adopted
         outer = parent.id if parent else _active_run_id()
         tags = {**resolve_tags(), MLFLOW_RUN_NAME: name, **({MLFLOW_PARENT_RUN_ID: outer} if outer else {})}

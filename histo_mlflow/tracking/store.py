@@ -23,6 +23,7 @@ from histo_mlflow.errors import StoreError
 HOST_TAG, PID_TAG = "histo.host", "histo.pid"
 """Tags by which every run of ours names its process."""
 
+_KIND_TAG = "mlflow.experimentKind"
 _LOCK_SECONDS = 300
 
 
@@ -55,6 +56,7 @@ def open_store() -> Store:
             if file := _sqlite_file(uri):
                 _use_write_ahead_log(file)
                 _refuse_experiment_of_a_server(store)
+            _show_as_training(store)
         _end_orphans(store)
     return store
 
@@ -93,6 +95,12 @@ def reporting_store_errors(uri: str) -> Iterator[None]:
             f"the tracking store {_without_password(uri)} can't be used ({reason}); check that the folder can be written, the "
             "disk has room and the server runs, or name another with MLFLOW_TRACKING_URI"
         ) from error
+
+
+def _show_as_training(store: Store) -> None:
+    # Without this tag MLflow's pages open on its tools for language models and call our runs evaluations.
+    if _KIND_TAG not in store.client.get_experiment(store.experiment_id).tags:
+        store.client.set_experiment_tag(store.experiment_id, _KIND_TAG, "custom_model_development")
 
 
 def _end_orphans(store: Store) -> None:

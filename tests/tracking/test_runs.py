@@ -125,3 +125,12 @@ def test_an_interruption_that_gets_lost_comes_again() -> None:
         Finaliser()
         time.sleep(20)
         raise AssertionError("the signal was lost")
+
+
+@pytest.mark.parametrize(("begun_as", "name"), [("my experiment", "my experiment"), ("able-newt-960", "cv")])
+def test_a_name_that_the_user_chose_is_kept(store: Store, monkeypatch: pytest.MonkeyPatch, begun_as: str, name: str) -> None:
+    begun = store.client.create_run("0", run_name=begun_as).info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", begun)
+    with open_run(store, "cv"):
+        pass
+    assert store.client.get_run(begun).info.run_name == name
