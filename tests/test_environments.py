@@ -51,7 +51,7 @@ def test_mlflow_builds_the_environment_and_runs(tmp_path: Path, manager: str) ->
 
 
 def test_model_answers_where_only_mlflow_and_torch_are(work: Path) -> None:
-    save_npz(work / "tiles.npz", draw_demo(n_tiles=27, tile_size_px=32))
+    save_npz(work / "tiles.npz", draw_demo(n_tiles=54, tile_size_px=32))
     base = [sys.executable, "-m", "histo_mlflow"]
     subprocess.run([*base, "train", "--data", "tiles.npz", "--weights", "none", "--epochs", "1"], cwd=work, check=True)
     subprocess.run([*base, "predict", "--data", "tiles.npz", "--output", "out.csv"], cwd=work, check=True)
