@@ -20,8 +20,8 @@ class ComputeOptions:
     precision: str = field(
         default="auto",
         metadata={
-            "help": "Of training: auto (bf16 where it was measured to be faster, else fp32), fp32 or bf16. "
-            "Final scores are always computed in fp32.",
+            "help": "auto (training: bf16 where it was measured to be faster, else fp32; final scores, evaluate and predict: "
+            "fp32), fp32 or bf16.",
             "choices": PRECISIONS,
         },
     )
