@@ -13,8 +13,8 @@ import yaml
 
 from histo_mlflow.errors import OptionError, SourceNotFoundError
 from histo_mlflow.learning.augmentation import AugmentationOptions
-from histo_mlflow.learning.compute import ComputeOptions, SeedOptions
-from histo_mlflow.learning.fit import FitOptions
+from histo_mlflow.learning.compute import ComputeOptions, EngineOptions, SeedOptions
+from histo_mlflow.learning.optimization import FitOptions
 from histo_mlflow.learning.weights import NetworkOptions
 from histo_mlflow.tiles.open import DataOptions
 from histo_mlflow.tiles.splits import FoldOptions, HoldOutOptions
@@ -32,6 +32,7 @@ class LearningConfig:
     augmentation: AugmentationOptions
     seed: SeedOptions
     compute: ComputeOptions
+    engine: EngineOptions
 
 
 @dataclass(frozen=True)

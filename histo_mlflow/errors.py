@@ -36,6 +36,10 @@ class UnreadableTilesError(WorkError):
     """Some files of a folder could not be decoded; all others were dealt with."""
 
 
+class RankLostError(WorkError, ConnectionError):
+    """Another process of a training on many devices is gone."""
+
+
 class StoreError(WorkError):
     """The tracking store can't be reached or written."""
 

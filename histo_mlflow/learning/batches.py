@@ -1,12 +1,17 @@
-"""Rows of a memory map as uint8 batches on the device; knows nothing of what is done with them."""
+"""Rows of a memory map as uint8 batches on the device, gathered ahead; knows nothing of what is done with them."""
 
-from collections.abc import Iterator
+import queue
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+_N_AHEAD = 2  # batches: one ready, one being gathered
+_RESIDENT_SHARE = 0.5  # of the free memory of a GPU; the rest is for activations, which grow with the batch
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,15 +32,78 @@ class LabelledTiles:
         return len(self.rows)
 
 
-def batch_rows(rows: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
-    """Return `rows` cut into batches; a last batch of one joins its neighbour, for batch norm needs two values."""
+def batch_rows(rows: NDArray[np.int64], batch_size: int, *, smallest: int = 2) -> list[NDArray[np.int64]]:
+    """Return `rows` cut into batches; a last batch below `smallest` joins its neighbour, for batch norm needs two values."""
     batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
-    if len(batches) > 1 and len(batches[-1]) == 1:
+    if len(batches) > 1 and len(batches[-1]) < smallest:
         batches[-2:] = [np.concatenate(batches[-2:])]
     return batches
 
 
-def load_batches(images: NDArray[np.uint8], batches: list[NDArray[np.int64]], device: torch.device) -> Iterator[Tensor]:
-    """Yield the tiles of each batch as ``(n_tiles, height, width, 3)`` uint8 on `device`, in order."""
-    for rows in batches:
-        yield torch.from_numpy(images[rows]).to(device, non_blocking=True)
+class TileSource:
+    """Tiles of an array, ready to be asked for in batches.
+
+    Those of `resident_rows` are put on a GPU once if it has room, for many epochs. Otherwise a background thread gathers the next batches from the memory map
+    while the device computes; for a GPU into pinned memory, from which copies run beside the computation.
+    """
+
+    def __init__(
+        self, images: NDArray[np.uint8], device: torch.device, *, resident_rows: NDArray[np.int64] | None = None
+    ) -> None:
+        self._images = images
+        self._device = device
+        self._resident: Tensor | None = None
+        if resident_rows is not None and device.type == "cuda":
+            n_free_bytes, _ = torch.cuda.mem_get_info(device)
+            if len(resident_rows) * images[:1].nbytes <= _RESIDENT_SHARE * n_free_bytes:
+                self._make_resident(resident_rows)
+
+    def _make_resident(self, rows: NDArray[np.int64]) -> None:
+        shape = (len(rows), *self._images.shape[1:])
+        self._resident = torch.empty(shape, dtype=torch.uint8, device=self._device)
+        self._position = np.full(len(self._images), -1)
+        self._position[rows] = np.arange(len(rows))
+        block = 1024
+        for start in range(0, len(rows), block):
+            self._resident[start : start + block] = torch.from_numpy(self._images[rows[start : start + block]])
+
+    def load(self, batches: Sequence[NDArray[np.int64]]) -> Iterator[Tensor]:
+        """Yield the tiles of each batch of rows as ``(n_tiles, height, width, 3)`` uint8 on the device, in order."""
+        if self._resident is None:
+            yield from self._stream(batches)
+            return
+        for rows in batches:
+            positions = torch.from_numpy(self._position[rows])
+            yield self._resident[positions.to(self._device, non_blocking=True)]
+
+    def _stream(self, batches: Sequence[NDArray[np.int64]]) -> Iterator[Tensor]:
+        gathered: queue.Queue[Tensor | BaseException] = queue.Queue(maxsize=_N_AHEAD)
+        is_over = threading.Event()
+
+        def gather() -> None:
+            try:
+                for rows in batches:
+                    tiles = torch.from_numpy(self._images[rows])
+                    _put(gathered, tiles.pin_memory() if self._device.type == "cuda" else tiles, is_over)
+                    if is_over.is_set():
+                        return
+            except BaseException as error:  # handed to the thread that waits for the tiles
+                _put(gathered, error, is_over)
+
+        threading.Thread(target=gather, daemon=True, name="gather-tiles").start()
+        try:
+            for _ in batches:
+                tiles = gathered.get()
+                if isinstance(tiles, BaseException):
+                    raise tiles
+                yield tiles.to(self._device, non_blocking=True)
+        finally:
+            is_over.set()
+
+
+def _put(target: "queue.Queue[Tensor | BaseException]", item: Tensor | BaseException, is_over: threading.Event) -> None:
+    while not is_over.is_set():
+        try:
+            return target.put(item, timeout=0.5)
+        except queue.Full:
+            continue

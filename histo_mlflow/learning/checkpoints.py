@@ -1,16 +1,17 @@
 """Weights and training state as files, written whole or not at all and read without unpickling objects."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from histo_mlflow.errors import RequestError, TileFormatError, WorkError
-from histo_mlflow.learning.fit import TrainingState
 from histo_mlflow.learning.network import ARCHITECTURE, TileClassifier
 
 _FACTS_KEY = "histo_mlflow"
@@ -59,19 +60,24 @@ def load_weights(path: Path) -> tuple[TileClassifier, CheckpointFacts]:
     return network.eval(), facts
 
 
-def save_state(path: Path, state: TrainingState) -> None:
-    """Write everything that training needs to go on; `torch.load(path, weights_only=True)` reads it."""
-    content = {
-        "network": state.network.state_dict(),
-        "optimizer": state.optimizer.state_dict(),
-        "scheduler": state.scheduler.state_dict(),
-        "generator": state.generator.get_state(),
-        "torch_rng": torch.get_rng_state(),
-        "epoch": state.epoch,
-        "best_epoch": state.best_epoch,
-        "best_val_loss": state.best_val_loss,
-    }
-    _write_whole(path, lambda draft: torch.save(content, draft))
+def save_state(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a training state, which `load_state` reads without unpickling objects."""
+    _write_whole(path, lambda draft: torch.save(dict(content), draft))
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Return what `save_state` wrote, on the CPU; raises `TileFormatError` for another or a damaged file."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, OSError, EOFError, UnpicklingError, ValueError, KeyError) as error:
+        reason = str(error).partition("\n")[0]
+        raise TileFormatError(
+            f"{path} is no whole training state ({reason}); start a new run from the last weights: "
+            "weights=runs:/RUN_ID/checkpoints/epoch_NNN.safetensors"
+        ) from None
+    if not isinstance(content, dict) or "random_states" not in content:
+        raise TileFormatError(f"{path} is no training state; give the run id of a training: resume=RUN_ID")
+    return content
 
 
 def _write_whole(path: Path, write: Callable[[Path], None]) -> None:

@@ -1,5 +1,6 @@
 """On what and how precisely the network computes; knows nothing of the network."""
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
@@ -7,7 +8,7 @@ import torch
 
 from histo_mlflow.errors import OptionError
 
-_BF16_MIN_TILE_PX_ON_CPU = 128
+_BF16_MIN_TILE_PX_ON_CPU = 96
 
 PRECISIONS = ("auto", "fp32", "bf16")
 
@@ -30,6 +31,28 @@ class ComputeOptions:
         if self.precision not in PRECISIONS:
             raise OptionError(f"precision={self.precision}: must be one of {', '.join(PRECISIONS)}")
         resolve_device(self.device)
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How training uses the machine; with the thread count and the device these decide the last bits of a result."""
+
+    processes: int = field(
+        default=1,
+        metadata={"help": "Processes that divide each batch among them (DDP): one per GPU, or 1. On CPUs 1 is fastest."},
+    )
+    deterministic: bool = field(
+        default=False,
+        metadata={"help": "Also on a GPU the same weights to the last bit for the same seed; slower there. CPUs always do."},
+    )
+    compile: bool = field(
+        default=False,
+        metadata={"help": "torch.compile the network: takes a minute or more first, so for long trainings only."},
+    )
+
+    def __post_init__(self) -> None:
+        if self.processes < 1:
+            raise OptionError(f"processes={self.processes}: at least 1 is needed")
 
 
 @dataclass(frozen=True)
@@ -96,12 +119,15 @@ def _gains_from_bf16(device: torch.device, tile_size_px: int) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
-        # Emulated bf16 is slower than fp32. With AVX512-BF16 a step of EfficientNet-B3 in channels_last took 0.69 to 0.82 times
-        # as many tiles per second as fp32 at 48 to 96 px, 1.15 times at 128 px and 1.27 times at 224 px.
+        # Emulated bf16 is slower than fp32. With AVX512-BF16 a training step gains 1.1 to 1.7 times (docs/performance.md);
+        # small tiles gain least and stay in fp32.
         return tile_size_px >= _BF16_MIN_TILE_PX_ON_CPU and bool(torch.cpu._is_avx512_bf16_supported())
     return False
 
 
-def seed_everything(seed: int) -> None:
+def seed_everything(seed: int, *, deterministic: bool = False) -> None:
     """Seed torch's global generators, which draw first weights, dropout and stochastic depth; no other global one is used."""
     torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(deterministic)
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used

@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,35 +11,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from histo_mlflow.errors import NonFiniteLossError, OptionError
-from histo_mlflow.learning.augmentation import AugmentationOptions, augment, schedule
-from histo_mlflow.learning.batches import LabelledTiles, batch_rows, load_batches
-from histo_mlflow.learning.compute import Compute
+from histo_mlflow.learning.augmentation import AugmentationOptions, apply_changes, draw_changes, schedule
+from histo_mlflow.learning.batches import LabelledTiles, TileSource, batch_rows
+from histo_mlflow.learning.compute import Compute, EngineOptions
+from histo_mlflow.learning.distributed import ALONE, Ranks
 from histo_mlflow.learning.infer import cross_entropy_of, infer
+from histo_mlflow.learning.optimization import FitOptions, Objective, make_average, make_optimizer, make_scheduler
+from histo_mlflow.learning.state import TrainingState
 
-WEIGHT_DECAY = 0.05
-WARM_UP_SHARE = 0.1  # of all steps
-
-
-@dataclass(frozen=True)
-class FitOptions:
-    """How long and how fast the network learns."""
-
-    epochs: int = field(default=20, metadata={"help": "How often every training tile is seen."})
-    learning_rate: float = field(
-        default=1e-3, metadata={"help": "Peak of the learning rate (AdamW, linear warm-up, then cosine to 0)."}
-    )
-    batch_size: int = field(default=32, metadata={"help": "Tiles per step, at least 2."})
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1:
-            raise OptionError(f"epochs={self.epochs}: at least 1 is needed")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise OptionError(f"learning_rate={self.learning_rate}: must be a positive number, for instance 1e-3")
-        if self.batch_size < 2:
-            raise OptionError(f"batch_size={self.batch_size}: at least 2 is needed, for batch norm compares tiles")
+# A look at the loss makes the host wait for a GPU, so there several steps are looked at together.
+_STEPS_PER_CHECK_ON_GPU = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,21 +37,22 @@ class Scored:
 
 
 @dataclass(frozen=True, eq=False)
-class TrainingState:
-    """The live objects of a run after an epoch; a checkpoint holds what they hold."""
-
-    network: nn.Module
-    optimizer: torch.optim.Optimizer
-    scheduler: torch.optim.lr_scheduler.LRScheduler
-    generator: torch.Generator
-    epoch: int
-    best_epoch: int
-    best_val_loss: float
-
-
-@dataclass(frozen=True, eq=False)
 class EpochReport:
-    """What the observer is told after each epoch, counted from 1; `train_*` are means over all tiles while learning."""
+    """What the observer is told after each epoch, counted from 1.
+
+    Attributes:
+        epoch: Which one.
+        epochs: Of how many.
+        train_loss: Cross-entropy in nats, the mean over all tiles while learning: without smoothing or class weights.
+        train_accuracy: Over the same logits.
+        val: Selects.
+        test: Is watched.
+        learning_rate: At the start of the epoch.
+        tiles_per_second: While learning, without validation.
+        is_best: Whether the validation loss is the lowest so far.
+        network: The one that was validated.
+        state: `TrainingState.capture` after the epoch: `fit` goes on from it.
+    """
 
     epoch: int
     epochs: int
@@ -77,7 +63,8 @@ class EpochReport:
     learning_rate: float
     tiles_per_second: float
     is_best: bool
-    state: TrainingState
+    network: nn.Module
+    state: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -99,103 +86,162 @@ def fit(
     compute: Compute,
     seed: int,
     on_epoch: Callable[[EpochReport], None],
+    engine: EngineOptions = EngineOptions(),  # noqa: B008 - frozen
+    ranks: Ranks = ALONE,
+    resume: Mapping[str, Any] | None = None,
 ) -> FitResult:
     """Train `network` in place and leave it with the weights of the lowest validation loss, in evaluation mode.
 
     `test` is scored after every epoch for the observer's eyes and decides nothing. Whatever `on_epoch` raises ends the
-    training, which is how a search prunes it.
+    training, which is how a search prunes it. With several `ranks` each calls this with the same arguments, learns from its
+    share of every batch, and is told the same. `resume` is the state of an earlier report: training goes on after its epoch,
+    and on a CPU ends with the same weights to the last bit as if it had never stopped.
 
     Raises:
         NonFiniteLossError: The loss became NaN or infinite; says in which epoch and step.
     """
     network.to(compute.device).to(memory_format=torch.channels_last)
-    n_steps = len(batch_rows(train.rows, options.batch_size))
-    optimizer = _make_optimizer(network, options)
-    scheduler = _make_scheduler(optimizer, n_steps * options.epochs)
-    generator = torch.Generator().manual_seed(seed)
+    smallest = 2 * ranks.size  # each process needs two tiles for batch norm
+    if options.batch_size < smallest:
+        raise OptionError(f"batch_size={options.batch_size}: {ranks.size} processes need at least {smallest}")
+    state = _begin(network, options, n_steps=len(batch_rows(train.rows, options.batch_size, smallest=smallest)), seed=seed)
+    if ranks.size > 1:
+        torch.manual_seed(seed + ranks.rank)  # of dropout: each process has tiles of its own
+    if resume is not None:
+        state.restore(resume, ranks)
+    learner = _prepare(network, compute, engine, ranks)
+    objective = Objective(options, train.labels[train.rows], n_classes=_n_classes(network, train), device=compute.device)
+    source = TileSource(train.images, compute.device, resident_rows=train.rows)
     transforms = schedule(augmentation)
-    best_epoch, best_val_loss, best_weights = 0, math.inf, {}
-    for epoch in range(1, options.epochs + 1):
-        started, learning_rate = time.perf_counter(), float(scheduler.get_last_lr()[0])
-        order = train.rows[torch.randperm(len(train), generator=generator).numpy()]
-        batches = batch_rows(order, options.batch_size)
-        tiles_on_device = load_batches(train.images, batches, compute.device)
-        bar = tqdm(tiles_on_device, total=n_steps, desc=f"epoch {epoch}/{options.epochs}", disable=None, leave=False)
-        loss_sum, n_right = 0.0, 0
+
+    while state.epoch < options.epochs and not _has_lost_patience(state, options):
+        epoch, started, learning_rate = state.epoch + 1, time.perf_counter(), float(state.scheduler.get_last_lr()[0])
+        order = train.rows[torch.randperm(len(train), generator=state.generator).numpy()]
+        batches = batch_rows(order, options.batch_size, smallest=smallest)
+        shares = [rows[ranks.share(len(rows))] for rows in batches]
+        bar = tqdm(
+            zip(batches, source.load(shares), strict=True), total=len(batches), desc=f"epoch {epoch}/{options.epochs}",
+            disable=None if ranks.is_first else True, leave=False,
+        )  # fmt: skip
+        tally = _Tally(f"in epoch {epoch}, step {{}} of {len(batches)}", compute.device, options)
         network.train()
-        for step, (rows, tiles) in enumerate(zip(batches, bar, strict=True), start=1):
-            labels = torch.from_numpy(train.labels[rows]).to(compute.device)
-            tiles = augment(tiles, epoch=epoch, transforms=transforms, generator=generator)
+        for rows, tiles in bar:
+            share = ranks.share(len(rows))
+            batch_labels = torch.from_numpy(train.labels[rows]).to(compute.device, non_blocking=True)
+            labels = batch_labels[share]
+            changes = draw_changes(len(rows), epoch=epoch, transforms=transforms, generator=state.generator)
+            tiles = apply_changes(tiles, changes, share=share)
             with compute.autocast():
-                logits = network(tiles).float()
-            loss = functional.cross_entropy(logits, labels)
-            _check_finite(loss.item(), f"epoch {epoch}, step {step} of {n_steps}", options)
-            optimizer.zero_grad(set_to_none=True)
+                logits = learner(tiles).float()
+            loss = objective(logits, labels, batch_labels) * ranks.size  # DDP takes the mean of the processes' gradients
+            state.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            scheduler.step()
-            loss_sum += loss.item() * len(rows)
-            n_right += int((logits.argmax(1) == labels).sum())
+            if options.clip_norm > 0:
+                nn.utils.clip_grad_norm_(network.parameters(), options.clip_norm)
+            tally.add(logits.detach(), labels, loss.detach())
+            state.optimizer.step()
+            state.scheduler.step()
+            if state.average is not None:
+                state.average.update_parameters(network)
+        train_loss, train_accuracy = tally.mean_over(ranks)
         tiles_per_second = len(train) / (time.perf_counter() - started)
 
-        network.eval()
-        val_scored = score(network, val, compute, "validate")
-        is_best = val_scored.loss < best_val_loss
-        if is_best:
-            best_epoch, best_val_loss, best_weights = epoch, val_scored.loss, _copy_weights(network)
+        for each in {network, state.judged}:
+            ranks.average(list(each.buffers()))  # batch norm's, which each process has of its own tiles
+        state.epoch = epoch
+        state.judged.eval()
+        val_scored = score(state.judged, val, compute, "validate", ranks)
+        is_best = state.note_best(val_scored.loss)
         report = EpochReport(
             epoch=epoch,
             epochs=options.epochs,
-            train_loss=loss_sum / len(train),
-            train_accuracy=n_right / len(train),
+            train_loss=train_loss,
+            train_accuracy=train_accuracy,
             val=val_scored,
-            test=score(network, test, compute, "watch test") if test is not None else None,
+            test=score(state.judged, test, compute, "watch test", ranks) if test is not None else None,
             learning_rate=learning_rate,
             tiles_per_second=tiles_per_second,
             is_best=is_best,
-            state=TrainingState(network, optimizer, scheduler, generator, epoch, best_epoch, best_val_loss),
+            network=state.judged,
+            state=state.capture(ranks),
         )
         on_epoch(report)
-    if not best_weights:
+    if not state.best_weights:
         raise NonFiniteLossError("the validation loss was never finite; try a lower learning_rate")
-    network.load_state_dict(best_weights)
-    return FitResult(best_epoch, best_val_loss)
+    network.load_state_dict(state.best_weights)
+    network.eval()
+    return FitResult(state.best_epoch, state.best_val_loss)
 
 
-def _check_finite(loss: float, where: str, options: FitOptions) -> None:
-    if not math.isfinite(loss):
-        raise NonFiniteLossError(
-            f"the loss became {loss} in {where}; try a lower learning_rate than {options.learning_rate:g}, or precision=fp32"
-        )
+def _begin(network: nn.Module, options: FitOptions, *, n_steps: int, seed: int) -> TrainingState:
+    optimizer = make_optimizer(network, options)
+    scheduler = make_scheduler(optimizer, n_steps * options.epochs)
+    return TrainingState(
+        network, make_average(network, options), optimizer, scheduler, torch.Generator().manual_seed(seed)
+    )
 
 
-def score(network: nn.Module, tiles: LabelledTiles, compute: Compute, description: str = "score") -> Scored:
-    """Return logits, labels and loss of `tiles`; `network` must be in evaluation mode."""
-    logits = infer(network, tiles.images, rows=tiles.rows, compute=compute, description=description)
+def _prepare(network: nn.Module, compute: Compute, engine: EngineOptions, ranks: Ranks) -> nn.Module:
+    """Return what a step calls: the network itself, wrapped for several processes or compiled where that is asked for."""
+    learner = network
+    if ranks.size > 1:
+        if compute.device.type == "cuda":  # torch has no synchronised batch norm for CPUs
+            nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        learner = DistributedDataParallel(network, broadcast_buffers=False)
+    return torch.compile(learner) if engine.compile else learner
+
+
+def _n_classes(network: nn.Module, train: LabelledTiles) -> int:
+    return int(getattr(network, "n_classes", train.labels.max() + 1))
+
+
+def _has_lost_patience(state: TrainingState, options: FitOptions) -> bool:
+    return options.patience > 0 and state.epoch - state.best_epoch >= options.patience
+
+
+class _Tally:
+    """Sums of loss and right answers over an epoch, and the watch that the loss stays finite."""
+
+    def __init__(self, where: str, device: torch.device, options: FitOptions) -> None:
+        self._where, self._options = where, options
+        self._steps_per_check = _STEPS_PER_CHECK_ON_GPU if device.type == "cuda" else 1
+        self._sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, right answers, tiles
+        self._unchecked: list[Tensor] = []
+        self._n_checked = 0
+
+    def add(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:
+        """Take in one step."""
+        total = functional.cross_entropy(logits, labels, reduction="sum")
+        self._sums += torch.stack([total, (logits.argmax(1) == labels).sum(), torch.ones_like(total) * len(labels)])
+        self._unchecked.append(loss)
+        if len(self._unchecked) == self._steps_per_check:
+            self._check()
+
+    def mean_over(self, ranks: Ranks) -> tuple[float, float]:
+        """Return loss and accuracy over all tiles of all processes."""
+        self._check()
+        loss, n_right, n_tiles = np.sum(ranks.gather(self._sums.tolist()), axis=0).tolist()
+        return loss / n_tiles, n_right / n_tiles
+
+    def _check(self) -> None:
+        for step, loss in enumerate(torch.stack(self._unchecked).tolist() if self._unchecked else [], self._n_checked + 1):
+            if not math.isfinite(loss):
+                where, rate = self._where.format(step), self._options.learning_rate
+                raise NonFiniteLossError(
+                    f"the loss became {loss} {where}; try a lower learning_rate than {rate:g}, or precision=fp32"
+                )
+        self._n_checked += len(self._unchecked)
+        self._unchecked.clear()
+
+
+def score(
+    network: nn.Module, tiles: LabelledTiles, compute: Compute, description: str = "score", ranks: Ranks = ALONE
+) -> Scored:
+    """Return logits, labels and loss of `tiles`; `network` must be in evaluation mode. Several `ranks` share the work."""
+    mine = tiles.rows[ranks.share(len(tiles))]
+    logits = infer(
+        network, tiles.images, rows=mine, compute=compute, description=description, is_quiet=not ranks.is_first
+    )
     labels = tiles.labels[tiles.rows]
-    return Scored(logits, labels, cross_entropy_of(logits, labels))
-
-
-def _make_optimizer(network: nn.Module, options: FitOptions) -> torch.optim.Optimizer:
-    # Decay pulls weights to 0, which means nothing for the scales of norms and for biases, the parameters of one dimension.
-    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": WEIGHT_DECAY},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=options.learning_rate, fused=True)
-
-
-def _make_scheduler(optimizer: torch.optim.Optimizer, n_steps: int) -> torch.optim.lr_scheduler.LRScheduler:
-    n_warm_up = max(1, round(WARM_UP_SHARE * n_steps))
-
-    def factor(step: int) -> float:
-        if step < n_warm_up:
-            return (step + 1) / n_warm_up
-        return 0.5 * (1 + math.cos(math.pi * (step - n_warm_up) / max(1, n_steps - n_warm_up)))
-
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-
-
-def _copy_weights(network: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in network.state_dict().items()}
+    pooled = np.concatenate(ranks.gather(logits))
+    return Scored(pooled, labels, cross_entropy_of(pooled, labels))

@@ -6,8 +6,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from histo_mlflow.learning.batches import load_batches
+from histo_mlflow.learning.batches import TileSource
 from histo_mlflow.learning.compute import Compute
+from histo_mlflow.learning.network import fold_batch_norms
 
 
 @torch.inference_mode()
@@ -19,6 +20,7 @@ def infer(
     compute: Compute,
     batch_size: int = 128,
     description: str = "infer",
+    is_quiet: bool = False,
 ) -> NDArray[np.float32]:
     """Return logits ``(n_rows, n_classes)`` in the order of `rows`, or of `images` if no rows are given.
 
@@ -29,15 +31,20 @@ def infer(
         compute: Device and precision; the network must be on that device.
         batch_size: Tiles per forward pass; changes speed and memory, not the result (to rounding).
         description: What the progress bar says.
+        is_quiet: Without a progress bar.
     """
     chosen = np.arange(len(images)) if rows is None else rows
     batches = [chosen[start : start + batch_size] for start in range(0, len(chosen), batch_size)]
+    if len(chosen) == 0:
+        return np.zeros((0, network(torch.from_numpy(images[:1]).to(compute.device)).shape[1]), dtype=np.float32)
+    folded = fold_batch_norms(network)
+    source = TileSource(images, compute.device)
     logits: list[Tensor] = []
-    bar = tqdm(load_batches(images, batches, compute.device), total=len(batches), desc=description, disable=None, leave=False)
+    bar = tqdm(source.load(batches), total=len(batches), desc=description, disable=is_quiet or None, leave=False)
     for tiles in bar:
         with compute.autocast():
-            logits.append(network(tiles).float().cpu())
-    return torch.cat(logits).numpy()
+            logits.append(folded(tiles).float())
+    return torch.cat(logits).cpu().numpy()
 
 
 def probabilities_of(logits: NDArray[np.float32]) -> NDArray[np.float64]:

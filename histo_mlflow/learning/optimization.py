@@ -1,0 +1,109 @@
+"""How weights are improved: loss, optimiser, schedule, averaging; each option's reason is in docs/augmentation.md."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from histo_mlflow.errors import OptionError
+
+WARM_UP_SHARE = 0.1  # of all steps
+CLASS_WEIGHTS = ("none", "balanced")
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How long, how fast and how carefully the network learns."""
+
+    epochs: int = field(default=20, metadata={"help": "How often every training tile is seen."})
+    learning_rate: float = field(
+        default=1e-3, metadata={"help": "Peak of the learning rate (AdamW, linear warm-up, then cosine to 0)."}
+    )
+    batch_size: int = field(default=32, metadata={"help": "Tiles per step, at least 2; of all processes together."})
+    weight_decay: float = field(default=0.05, metadata={"help": "Decay of weights (AdamW); norms and biases have none."})
+    label_smoothing: float = field(default=0.0, metadata={"help": "Share of the target spread over all classes, 0 to 0.5."})
+    clip_norm: float = field(default=0.0, metadata={"help": "Largest norm of the gradient; longer ones are cut. 0 = no limit."})
+    ema_decay: float = field(
+        default=0.0,
+        metadata={"help": "Validate and keep a moving average of the weights, for instance 0.99 per step; 0 = the weights."},
+    )
+    class_weights: str = field(
+        default="none",
+        metadata={"help": "none, or balanced: rare classes weigh more in the training loss.", "choices": CLASS_WEIGHTS},
+    )
+    patience: int = field(
+        default=0, metadata={"help": "Stop after so many epochs without a lower validation loss; 0 = learn all epochs."}
+    )
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise OptionError(f"epochs={self.epochs}: at least 1 is needed")
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise OptionError(f"learning_rate={self.learning_rate}: must be a positive number, for instance 1e-3")
+        if self.batch_size < 2:
+            raise OptionError(f"batch_size={self.batch_size}: at least 2 is needed, for batch norm compares tiles")
+        if self.class_weights not in CLASS_WEIGHTS:
+            raise OptionError(f"class_weights={self.class_weights}: must be one of {', '.join(CLASS_WEIGHTS)}")
+        if self.patience < 0:
+            raise OptionError(f"patience={self.patience}: must be 0 (learn all epochs) or a number of epochs")
+        for name, most in (("weight_decay", 1.0), ("label_smoothing", 0.5), ("clip_norm", math.inf), ("ema_decay", 0.99999)):
+            value = getattr(self, name)
+            if not 0 <= value <= most:
+                raise OptionError(f"{name}={value}: must be between 0 and {most:g}")
+
+
+class Objective:
+    """The training loss: cross-entropy in nats, with the options' class weights and label smoothing."""
+
+    def __init__(self, options: FitOptions, labels: NDArray[np.int64], *, n_classes: int, device: torch.device) -> None:
+        self._smoothing = options.label_smoothing
+        self._weights: Tensor | None = None
+        if options.class_weights == "balanced":
+            counts = np.bincount(labels, minlength=n_classes)
+            # scikit-learn's "balanced": n_tiles / (n_classes * count), here over the classes that are present.
+            weights = np.where(counts > 0, len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1)), 0.0)
+            self._weights = torch.tensor(weights, dtype=torch.float32, device=device)
+
+    def __call__(self, logits: Tensor, labels: Tensor, batch_labels: Tensor) -> Tensor:
+        """Return the loss of some tiles as their part of the mean over the whole batch, whose labels are `batch_labels`."""
+        total = functional.cross_entropy(
+            logits, labels, weight=self._weights, label_smoothing=self._smoothing, reduction="sum"
+        )
+        return total / (len(batch_labels) if self._weights is None else self._weights[batch_labels].sum())
+
+
+def make_optimizer(network: nn.Module, options: FitOptions) -> torch.optim.Optimizer:
+    """Return fused AdamW (Loshchilov and Hutter 2019)."""
+    # Decay pulls weights to 0, which means nothing for the scales of norms and for biases, the parameters of one dimension.
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": options.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=options.learning_rate, fused=True)
+
+
+def make_scheduler(optimizer: torch.optim.Optimizer, n_steps: int) -> LRScheduler:
+    """Return a linear warm-up over the first tenth of `n_steps`, then a cosine to 0 (Goyal et al. 2017; Loshchilov 2017)."""
+    n_warm_up = max(1, round(WARM_UP_SHARE * n_steps))
+
+    def factor(step: int) -> float:
+        if step < n_warm_up:
+            return (step + 1) / n_warm_up
+        return 0.5 * (1 + math.cos(math.pi * (step - n_warm_up) / max(1, n_steps - n_warm_up)))
+
+    return LambdaLR(optimizer, factor)
+
+
+def make_average(network: nn.Module, options: FitOptions) -> AveragedModel | None:
+    """Return a moving average of weights and batch-norm statistics, or None if the options want none."""
+    if options.ema_decay == 0:
+        return None
+    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(options.ema_decay), use_buffers=True)
