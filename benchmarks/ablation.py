@@ -1,4 +1,4 @@
-"""What each augmentation and each option of the optimiser is worth: `python benchmarks/ablation.py --data TILES --image-size 32`.
+"""What each augmentation and each option of the optimiser is worth: `python benchmarks/ablation.py --data TILES`.
 
 Half of the tiles train, half validate; each seed draws another split, other first weights and another order, the same for all
 arms. The epoch is the one of the lowest validation loss. Every chosen network is also asked about the validation tiles after a

@@ -18,6 +18,7 @@ from histo_mlflow.learning.optimization import FitOptions
 from histo_mlflow.learning.weights import NetworkOptions
 from histo_mlflow.tiles.open import DataOptions
 from histo_mlflow.tiles.splits import FoldOptions, HoldOutOptions
+from histo_mlflow.tracking.kept_checkpoints import KeepingOptions
 from histo_mlflow.tracking.registry import RegistryOptions
 
 ConfigT = TypeVar("ConfigT")
@@ -42,6 +43,7 @@ class TrainConfig:
     data: DataOptions
     hold_out: HoldOutOptions
     learning: LearningConfig
+    keeping: KeepingOptions
     registry: RegistryOptions
 
 
@@ -52,6 +54,7 @@ class CvConfig:
     data: DataOptions
     folds: FoldOptions
     learning: LearningConfig
+    keeping: KeepingOptions
     registry: RegistryOptions
 
 

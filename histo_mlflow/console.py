@@ -5,15 +5,21 @@ from collections.abc import Mapping, Sequence
 
 from tqdm import tqdm
 
+from histo_mlflow.learning.distributed import is_first_process
+
 
 def say(text: str) -> None:
     """Print a line to standard output without tearing a progress bar."""
+    if not is_first_process():
+        return
     tqdm.write(text)
     sys.stdout.flush()  # a log should not lag behind
 
 
 def warn(text: str) -> None:
     """Print a line that the user should not miss, to standard error."""
+    if not is_first_process():
+        return
     line = f"Warning: {text}"
     tqdm.write(f"\033[33m{line}\033[0m" if sys.stderr.isatty() else line, file=sys.stderr)
 

@@ -1,7 +1,8 @@
 """Fit on one split and score the other: what train, cross-validation and tuning have in common; knows nothing of runs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from histo_mlflow.config import LearningConfig
 from histo_mlflow.evaluation.metrics import epoch_figures
 from histo_mlflow.learning.batches import LabelledTiles
 from histo_mlflow.learning.compute import Compute, resolve_compute, seed_everything
+from histo_mlflow.learning.distributed import ALONE, Ranks, local_device, noticing_losses
 from histo_mlflow.learning.fit import EpochReport, FitResult, Scored, fit, score
 from histo_mlflow.learning.network import TileClassifier
 from histo_mlflow.learning.weights import InitialWeights, make_network
@@ -46,15 +48,33 @@ def run_split(
     initial: InitialWeights,
     config: LearningConfig,
     on_epoch: Callable[[EpochReport], None],
+    ranks: Ranks = ALONE,
+    resume: Mapping[str, Any] | None = None,
 ) -> SplitResult:
     """Train on ``split.train``, select the epoch by the loss on ``split.val``, and score.
 
-    `test` is watched, never selected on. Whatever `on_epoch` raises ends the training.
+    `test` is watched, never selected on. Whatever `on_epoch` raises ends the training. Several `ranks` call this together;
+    `resume`, the state to go on from, counts as the first of them has it.
     """
-    seed_everything(config.seed.seed)
+    with noticing_losses(ranks):
+        return _run_split(tiles, split, test, initial, config, on_epoch, ranks, ranks.from_first(resume))
+
+
+def _run_split(
+    tiles: TileSet,
+    split: Split,
+    test: TileSet | None,
+    initial: InitialWeights,
+    config: LearningConfig,
+    on_epoch: Callable[[EpochReport], None],
+    ranks: Ranks,
+    resume: Mapping[str, Any] | None,
+) -> SplitResult:
+    seed_everything(config.seed.seed, deterministic=config.engine.deterministic)
     tile_size_px = config.network.image_size or tiles.tile_size_px
     compute = resolve_compute(config.compute, tile_size_px=tile_size_px)
-    network, origin = make_network(initial, n_classes=len(tiles.classes), tile_size_px=tile_size_px)
+    compute = Compute(local_device(compute.device), compute.is_bf16)
+    network, origin = make_network(initial, classes=tiles.classes, tile_size_px=tile_size_px)
     train, val = (LabelledTiles(tiles.images, tiles.labels, rows) for rows in (split.train, split.val))
     watched = None if test is None else LabelledTiles(test.images, test.labels, np.arange(len(test)))
     best = fit(
@@ -67,6 +87,9 @@ def run_split(
         compute=compute,
         seed=config.seed.seed,
         on_epoch=on_epoch,
+        engine=config.engine,
+        ranks=ranks,
+        resume=resume,
     )
     exact = compute.in_fp32()
     return SplitResult(
@@ -74,8 +97,8 @@ def run_split(
         compute,
         origin,
         best,
-        val=score(network, val, exact, "score validation"),
-        test=None if watched is None else score(network, watched, exact, "score test"),
+        val=score(network, val, exact, "score validation", ranks),
+        test=None if watched is None else score(network, watched, exact, "score test", ranks),
     )
 
 

@@ -1,6 +1,7 @@
 """Opens what a request names, before any run begins: tiles, test tiles, first weights, models."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,12 +9,12 @@ import torch
 from histo_mlflow.config import LearningConfig
 from histo_mlflow.console import say, warn
 from histo_mlflow.learning.checkpoints import CheckpointFacts, load_weights
-from histo_mlflow.learning.weights import InitialWeights, read_initial_weights
+from histo_mlflow.learning.weights import InitialWeights, adopt_weights, read_initial_weights
 from histo_mlflow.tiles.open import DataOptions, open_tiles
 from histo_mlflow.tiles.tile_set import TileSet, with_class_order
 from histo_mlflow.tracking.model_flavor import ModelFacts
-from histo_mlflow.tracking.registry import load_logged_model, locate_model
-from histo_mlflow.tracking.store import Store
+from histo_mlflow.tracking.registry import load_logged_model, locate_model, names_a_model
+from histo_mlflow.tracking.store import Store, open_store
 
 _NO_TILES = {"", "none"}
 
@@ -36,9 +37,19 @@ def open_learning_inputs(data: DataOptions, config: LearningConfig) -> LearningI
         announce(test)
         if test.fingerprint == tiles.fingerprint:
             warn("test_data holds the same tiles as data: its figures will say nothing about new tiles")
-    initial = read_initial_weights(config.network.weights, is_synthetic=tiles.is_synthetic)
+    initial = _open_weights(config.network.weights, is_synthetic=tiles.is_synthetic)
     say(f"weights: {initial.origin}")
     return LearningInputs(tiles, test, initial)
+
+
+def _open_weights(weights: str, *, is_synthetic: bool) -> InitialWeights:
+    if not names_a_model(weights) and not (Path(weights) / "MLmodel").exists():
+        return read_initial_weights(weights, is_synthetic=is_synthetic)
+    located = locate_model(open_store(), weights, option="weights")
+    if located.is_checkpoint:
+        return replace(read_initial_weights(str(located.path), is_synthetic=is_synthetic), origin=weights)
+    network, facts = load_logged_model(located.path)
+    return adopt_weights(network, facts.classes, origin=weights)
 
 
 def announce(tiles: TileSet) -> TileSet:

@@ -11,23 +11,26 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from histo_mlflow.config import LearningConfig
+from histo_mlflow.config import LearningConfig, flatten
 from histo_mlflow.console import describe_epoch, say
 from histo_mlflow.evaluation.figures import draw_curves
 from histo_mlflow.evaluation.metrics import Evaluation, evaluate_predictions
 from histo_mlflow.evaluation.report import Provenance, png_of, write_evaluation
 from histo_mlflow.experiment import SplitResult, epoch_metrics, run_split
-from histo_mlflow.learning.checkpoints import CheckpointFacts, epoch_file_name, save_state, save_weights
+from histo_mlflow.learning.augmentation import last_augmented_epoch
+from histo_mlflow.learning.checkpoints import CheckpointFacts, epoch_file_name, load_state, save_state, save_weights
+from histo_mlflow.learning.distributed import ALONE, Ranks
 from histo_mlflow.learning.fit import EpochReport, Scored
 from histo_mlflow.learning.infer import probabilities_of
 from histo_mlflow.learning.weights import InitialWeights
 from histo_mlflow.tiles.splits import Split
 from histo_mlflow.tiles.tile_set import TileSet
+from histo_mlflow.tracking.kept_checkpoints import FOLDER, LAST, KeepingOptions, keep_weights, load_last_state
 from histo_mlflow.tracking.looks import count_looks, note_looks
 from histo_mlflow.tracking.model_flavor import ModelFacts
+from histo_mlflow.tracking.provenance import describe_origin
 from histo_mlflow.tracking.runs import Run
 
-_CHECKPOINTS = "checkpoints"
 _PREPROCESSING = (
     "uint8 RGB (n, height, width, 3) -> bilinear resize with antialiasing to tile_size_px -> / 255 -> "
     "ImageNet mean and standard deviation per channel; inside the network"
@@ -47,9 +50,18 @@ class RecordedSplit:
 
 
 def record_split(
-    run: Run, tiles: TileSet, split: Split, *, test: TileSet | None, initial: InitialWeights, config: LearningConfig, title: str
+    run: Run,
+    tiles: TileSet,
+    split: Split,
+    *,
+    test: TileSet | None,
+    initial: InitialWeights,
+    config: LearningConfig,
+    keeping: KeepingOptions,
+    title: str,
+    ranks: Ranks = ALONE,
 ) -> RecordedSplit:
-    """Fit and score one split, keeping everything in `run` as soon as it exists."""
+    """Fit and score one split, keeping everything in `run` as soon as it exists; goes on where `run` has stopped."""
     log_split_datasets(run, tiles, {"train": split.train, "val": split.val}, title)
     if test is not None:
         log_split_datasets(run, test, {"test": np.arange(len(test))}, title)
@@ -57,21 +69,26 @@ def record_split(
         folder = Path(draft)
         np.savez_compressed(folder / "split.npz", train=split.train, val=split.val, fingerprint=np.array(tiles.fingerprint))
         run.log_file(folder / "split.npz")
-        observer = _Observer(run, folder, tiles, test)
-        result = run_split(tiles, split, test=test, initial=initial, config=config, on_epoch=observer)
+        state = load_last_state(run, load_state)
+        observer = _Observer(run, folder, tiles, test, keeping, flatten(config), state)
+        result = run_split(
+            tiles, split, test=test, initial=initial, config=config, on_epoch=observer, ranks=ranks, resume=state
+        )
         best = result.best
-        selected = f"epoch {best.best_epoch} of {config.fit.epochs}, by validation loss, on {title} validation tiles"
+        selected = (
+            f"epoch {best.best_epoch} of {len(observer.history['val/loss'])}, by validation loss, on {title} validation tiles"
+        )
         run.log_metrics({"best/epoch": best.best_epoch, "best/val_loss": best.best_val_loss})
         run.set_tags(
             {
-                "histo.compute": result.compute.describe(),
+                "histo.compute": result.compute.describe() + (f", {ranks.size} processes" if ranks.size > 1 else ""),
                 "histo.weights": result.weights_origin,
                 "histo.selected": selected,
             }
         )
         curves = draw_curves(
             observer.history,
-            aug_cutoff=config.augmentation.aug_cutoff,
+            aug_cutoff=last_augmented_epoch(config.augmentation, epochs=config.fit.epochs),
             best_epoch=best.best_epoch,
             title=f"{title}: {tiles.source}",
         )
@@ -80,7 +97,7 @@ def record_split(
         val = record_evaluation(run, "val", tiles, split.val, result.val, selected=selected, model=f"run {run.id}", looks=0)
         tested = None
         if test is not None and result.test is not None:
-            note_looks(run, test.fingerprint, config.fit.epochs + 1)
+            note_looks(run, test.fingerprint, len(observer.history["val/loss"]) + 1)
             looks = count_looks(run.store, test.fingerprint)
             tested = record_evaluation(
                 run, "test", test, np.arange(len(test)), result.test, selected=selected, model=f"run {run.id}", looks=looks
@@ -89,42 +106,76 @@ def record_split(
 
 
 class _Observer:
-    """Keeps each epoch: its metrics, its weights and the state from which training can go on."""
+    """Keeps each epoch: its weights, the state from which training can go on, its metrics.
 
-    def __init__(self, run: Run, folder: Path, tiles: TileSet, test: TileSet | None) -> None:
+    In this order: a state then never lacks the weights that it was judged by, and metrics that a kill has kept from the store
+    are in the state and are sent when the run goes on.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        folder: Path,
+        tiles: TileSet,
+        test: TileSet | None,
+        keeping: KeepingOptions,
+        options: dict[str, Any],
+        state: Mapping[str, Any] | None,
+    ) -> None:
         self.history: dict[str, list[float]] = {}
         self._run, self._folder, self._tiles, self._test = run, folder, tiles, test
+        self._keeping, self._options = keeping, options
+        if state is not None:
+            self.history = {name: list(values) for name, values in state["history"].items()}
+            self._send_missing(state["epoch"])
 
     def __call__(self, report: EpochReport) -> None:
         metrics = epoch_metrics(report)
         for name, value in metrics.items():
             self.history.setdefault(name, []).append(value)
-        self._run.log_metrics(metrics, step=report.epoch)
-        if self._test is not None:
-            note_looks(self._run, self._test.fingerprint, report.epoch)
         self._keep_weights(report)
+        self._send(report.epoch)
         say(describe_epoch(report.epoch, report.epochs, metrics, is_best=report.is_best))
 
+    def _send(self, epoch: int) -> None:
+        self._run.log_metrics({name: values[epoch - 1] for name, values in self.history.items()}, step=epoch)
+        if self._test is not None:
+            note_looks(self._run, self._test.fingerprint, epoch)
+
+    def _send_missing(self, last_epoch: int) -> None:
+        say(f"{last_epoch} epoch(s) are done")
+        for epoch in set(range(1, last_epoch + 1)) - self._run.logged_steps("train/loss"):
+            self._send(epoch)
+
     def _keep_weights(self, report: EpochReport) -> None:
-        network = report.state.network
         facts = CheckpointFacts(
             classes=self._tiles.classes,
-            tile_size_px=int(network.tile_size_px),  # type: ignore[arg-type]
+            tile_size_px=int(report.network.tile_size_px),  # type: ignore[arg-type]
             epoch=report.epoch,
             val_loss=report.val.loss,
             data_fingerprint=self._tiles.fingerprint,
             is_synthetic=self._tiles.is_synthetic,
         )
         file = self._folder / epoch_file_name(report.epoch)
-        save_weights(file, network, facts)
-        self._run.log_file(file, _CHECKPOINTS)
-        if report.is_best:
-            self._run.log_file(file.rename(file.with_name("best.safetensors")), _CHECKPOINTS)
-        else:
-            file.unlink()
-        state_file = self._folder / "last.pt"
-        save_state(state_file, report.state)
-        self._run.log_file(state_file, _CHECKPOINTS)
+        save_weights(file, report.network, facts)
+        older = [epoch_file_name(epoch) for epoch in range(1, report.epoch)]
+        keep_weights(self._run, file, self._keeping, is_best=report.is_best, older=older)
+        state_file = self._folder / LAST
+        facts_of_state = {"history": self.history, "data_fingerprint": self._tiles.fingerprint, "options": self._options}
+        save_state(state_file, {**report.state, **facts_of_state})
+        self._run.log_file(state_file, FOLDER)
+
+
+def training_tags(entry_point: str, tiles: TileSet, test: TileSet | None, *, seed: int) -> dict[str, object]:
+    """Return the tags that say how a training came about."""
+    return {
+        **describe_origin(),
+        "histo.entry_point": entry_point,
+        "histo.seed": seed,
+        "histo.data_fingerprint": tiles.fingerprint,
+        "histo.test_data_fingerprint": test.fingerprint if test else "none",
+        "histo.synthetic": str(tiles.is_synthetic).lower(),
+    }
 
 
 def record_evaluation(

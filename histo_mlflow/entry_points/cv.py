@@ -14,13 +14,24 @@ from histo_mlflow.evaluation.figures import draw_fold_curves
 from histo_mlflow.evaluation.report import png_of
 from histo_mlflow.handing_on import describe_registration, hand_on
 from histo_mlflow.inputs import LearningInputs, open_learning_inputs
+from histo_mlflow.learning.augmentation import last_augmented_epoch
+from histo_mlflow.learning.compute import resolve_device
+from histo_mlflow.learning.distributed import Ranks, is_first_process, joined_ranks
 from histo_mlflow.learning.fit import Scored
 from histo_mlflow.learning.infer import cross_entropy_of
-from histo_mlflow.recording import RecordedSplit, log_config, log_split_datasets, record_evaluation, record_split
+from histo_mlflow.many_processes import follow, launch_if_asked
+from histo_mlflow.recording import (
+    RecordedSplit,
+    log_config,
+    log_split_datasets,
+    record_evaluation,
+    record_split,
+    training_tags,
+)
+from histo_mlflow.resumption import check_same_tiles, reopen
 from histo_mlflow.tiles.splits import Split, cut_folds
 from histo_mlflow.tiles.tile_set import TileSet
-from histo_mlflow.tracking.provenance import describe_origin
-from histo_mlflow.tracking.runs import Run, open_run
+from histo_mlflow.tracking.runs import Run, find_nested_run, open_run
 from histo_mlflow.tracking.store import open_store
 
 _FIGURES = {"loss": "log_loss", "accuracy": "accuracy", "balanced_accuracy": "balanced_accuracy"}
@@ -37,33 +48,36 @@ class _Folds:
     best_fold: int
 
 
-def cv(config: CvConfig) -> str:
-    """Run `cv` and return the id of the parent run; everything that can be wrong with the request is found before it begins."""
-    seed = config.learning.seed.seed
-    inputs = open_learning_inputs(config.data, config.learning)
+def cv(config: CvConfig) -> None:
+    """Run `cv`; everything that can be wrong with the request is found before it begins."""
+    resumed, config = reopen(config, config.keeping, entry_point="cv")
+    learning = config.learning
+    seed = learning.seed.seed
+    inputs = open_learning_inputs(config.data, learning)
     tiles = inputs.tiles
+    check_same_tiles(resumed, tiles, inputs.test)
     splits = cut_folds(tiles, config.folds, seed=seed)
+    launch_if_asked(learning.engine.processes)
+    if not is_first_process():
+        follow(inputs, splits, learning)
+        return
     store = open_store()
-    tags = {
-        **describe_origin(),
-        "histo.entry_point": "cv",
-        "histo.seed": seed,
-        "histo.data_fingerprint": tiles.fingerprint,
-        "histo.synthetic": str(tiles.is_synthetic).lower(),
-    }
-    with open_run(store, "cv", tags=tags) as run:
+    tags = training_tags("cv", tiles, inputs.test, seed=seed)
+    with (
+        open_run(store, "cv", tags=tags, resumed=resumed) as run,
+        joined_ranks(resolve_device(learning.compute.device)) as ranks,
+    ):
         log_config(run, flatten(config))
         _log_membership(run, tiles, splits)
-        folds = _run_folds(run, inputs, splits, config)
-        _record_summary(run, tiles, folds, aug_cutoff=config.learning.augmentation.aug_cutoff)
+        folds = _run_folds(run, inputs, splits, config, ranks)
+        _record_summary(run, tiles, folds, aug_cutoff=last_augmented_epoch(learning.augmentation, epochs=learning.fit.epochs))
         table = _describe_folds(folds)
         run.describe(f"```\n{table}\n```")
         registration = hand_on(run, folds.best, tiles, config.data, config.registry, tags={"best_fold": str(folds.best_fold)})
     say(f"\n{table}\n\n{describe_registration(registration)}\n\nNext: mlflow ui    (this run: {run.id})")
-    return run.id
 
 
-def _run_folds(run: Run, inputs: LearningInputs, splits: Sequence[Split], config: CvConfig) -> _Folds:
+def _run_folds(run: Run, inputs: LearningInputs, splits: Sequence[Split], config: CvConfig, ranks: Ranks) -> _Folds:
     tiles = inputs.tiles
     logits = np.zeros((len(tiles), len(tiles.classes)), dtype=np.float32)
     rows, histories = [], []
@@ -71,10 +85,21 @@ def _run_folds(run: Run, inputs: LearningInputs, splits: Sequence[Split], config
     for fold, split in enumerate(splits, start=1):
         title = f"fold {fold}"
         say(f"\n{title} of {len(splits)}: {len(split.train)} training and {len(split.val)} validation tiles")
-        with open_run(run.store, title, parent=run, tags={"histo.entry_point": "cv", "histo.fold": fold}) as fold_run:
+        # A fold that is done already is only scored again.
+        resumed = find_nested_run(run, "histo.fold", fold) if config.keeping.is_resumed else None
+        tags = {"histo.entry_point": "cv", "histo.fold": fold}
+        with open_run(run.store, title, parent=run, tags=tags, resumed=resumed) as fold_run:
             log_config(fold_run, flatten(config))
             recorded = record_split(
-                fold_run, tiles, split, test=inputs.test, initial=inputs.initial, config=config.learning, title=title
+                fold_run,
+                tiles,
+                split,
+                test=inputs.test,
+                initial=inputs.initial,
+                config=config.learning,
+                keeping=config.keeping,
+                title=title,
+                ranks=ranks,
             )
         logits[split.val] = recorded.result.val.logits
         figures = {name: recorded.val.overall[key].value for name, key in _FIGURES.items()}

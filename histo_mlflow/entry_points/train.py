@@ -4,36 +4,50 @@ from histo_mlflow.config import TrainConfig, flatten
 from histo_mlflow.console import say
 from histo_mlflow.handing_on import describe_registration, hand_on
 from histo_mlflow.inputs import open_learning_inputs
-from histo_mlflow.recording import RecordedSplit, log_config, record_split
+from histo_mlflow.learning.compute import resolve_device
+from histo_mlflow.learning.distributed import is_first_process, joined_ranks
+from histo_mlflow.many_processes import follow, launch_if_asked
+from histo_mlflow.recording import RecordedSplit, log_config, record_split, training_tags
+from histo_mlflow.resumption import check_same_tiles, reopen
 from histo_mlflow.tiles.splits import hold_out
-from histo_mlflow.tracking.provenance import describe_origin
 from histo_mlflow.tracking.runs import open_run
 from histo_mlflow.tracking.store import open_store
 
 
-def train(config: TrainConfig) -> str:
-    """Run `train` and return the id of its run; everything that can be wrong with the request is found before it begins."""
-    seed = config.learning.seed.seed
-    inputs = open_learning_inputs(config.data, config.learning)
+def train(config: TrainConfig) -> None:
+    """Run `train`; everything that can be wrong with the request is found before it begins."""
+    resumed, config = reopen(config, config.keeping, entry_point="train")
+    learning = config.learning
+    seed = learning.seed.seed
+    inputs = open_learning_inputs(config.data, learning)
+    check_same_tiles(resumed, inputs.tiles, inputs.test)
     split = hold_out(inputs.tiles, config.hold_out, seed=seed)
+    launch_if_asked(learning.engine.processes)
+    if not is_first_process():
+        follow(inputs, [split], learning)
+        return
     store = open_store()
-    tags = {
-        **describe_origin(),
-        "histo.entry_point": "train",
-        "histo.seed": seed,
-        "histo.data_fingerprint": inputs.tiles.fingerprint,
-        "histo.synthetic": str(inputs.tiles.is_synthetic).lower(),
-    }
-    with open_run(store, "train", tags=tags) as run:
+    tags = training_tags("train", inputs.tiles, inputs.test, seed=seed)
+    with (
+        open_run(store, "train", tags=tags, resumed=resumed) as run,
+        joined_ranks(resolve_device(learning.compute.device)) as ranks,
+    ):
         log_config(run, flatten(config))
         recorded = record_split(
-            run, inputs.tiles, split, test=inputs.test, initial=inputs.initial, config=config.learning, title="hold-out"
+            run,
+            inputs.tiles,
+            split,
+            test=inputs.test,
+            initial=inputs.initial,
+            config=learning,
+            keeping=config.keeping,
+            title="hold-out",
+            ranks=ranks,
         )
         scores = describe_scores(recorded)
         run.describe(scores.replace("\n", "\n\n"))
         registration = hand_on(run, recorded, inputs.tiles, config.data, config.registry, tags={})
     say(f"\n{scores}\n{describe_registration(registration)}\n\nNext: mlflow ui    (this run: {run.id})")
-    return run.id
 
 
 def describe_scores(recorded: RecordedSplit) -> str:

@@ -65,13 +65,16 @@ def draw_curves(history: Mapping[str, Sequence[float]], *, aug_cutoff: int, best
 def draw_fold_curves(histories: Sequence[Mapping[str, Sequence[float]]], *, aug_cutoff: int, title: str) -> Picture:
     """Return validation loss and accuracy per epoch, a thin line for each fold and a thick one for their mean."""
     picture = Picture(figsize=(10.5, 4.2), layout="constrained")
-    n_epochs = len(histories[0]["val/loss"])
+    n_epochs = max(len(history["val/loss"]) for history in histories)
     epochs = range(1, n_epochs + 1)
     for axes, name in zip(picture.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        values = np.array([history[f"val/{name}"] for history in histories])
+        # A fold that has stopped early has no values later on.
+        values = np.full((len(histories), n_epochs), np.nan)
+        for k, history in enumerate(histories):
+            values[k, : len(history[f"val/{name}"])] = history[f"val/{name}"]
         for k, of_fold in enumerate(values):
             axes.plot(epochs, of_fold, color=_VAL, alpha=0.3, linewidth=0.9, label="val, each fold" if k == 0 else None)
-        axes.plot(epochs, values.mean(axis=0), color=_VAL, linewidth=2.2, label="val, mean of folds")
+        axes.plot(epochs, np.nanmean(values, axis=0), color=_VAL, linewidth=2.2, label="val, mean of folds")
         _mark_epochs(axes, aug_cutoff, None, n_epochs=n_epochs)
         _dress(axes, name)
     picture.suptitle(title, fontsize="medium")

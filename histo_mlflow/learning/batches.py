@@ -43,8 +43,9 @@ def batch_rows(rows: NDArray[np.int64], batch_size: int, *, smallest: int = 2) -
 class TileSource:
     """Tiles of an array, ready to be asked for in batches.
 
-    Those of `resident_rows` are put on a GPU once if it has room, for many epochs. Otherwise a background thread gathers the next batches from the memory map
-    while the device computes; for a GPU into pinned memory, from which copies run beside the computation.
+    Those of `resident_rows` are put on a GPU once if it has room, for many epochs. Otherwise a background thread gathers the
+    next batches from the memory map while the device computes; for a GPU into pinned memory, from which copies run beside the
+    computation.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class TileSource:
 def _put(target: "queue.Queue[Tensor | BaseException]", item: Tensor | BaseException, is_over: threading.Event) -> None:
     while not is_over.is_set():
         try:
-            return target.put(item, timeout=0.5)
+            target.put(item, timeout=0.5)
         except queue.Full:
             continue
+        return

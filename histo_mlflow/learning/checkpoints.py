@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from histo_mlflow.errors import RequestError, TileFormatError, WorkError
 from histo_mlflow.learning.network import ARCHITECTURE, TileClassifier
 
-_FACTS_KEY = "histo_mlflow"
+FACTS_KEY = "histo_mlflow"
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def epoch_file_name(epoch: int) -> str:
 def save_weights(path: Path, network: torch.nn.Module, facts: CheckpointFacts) -> None:
     """Write the weights and `facts` as safetensors."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    header = {_FACTS_KEY: json.dumps(asdict(facts))}
+    header = {FACTS_KEY: json.dumps(asdict(facts))}
     _write_whole(path, lambda draft: save_file(tensors, draft, metadata=header))
 
 
@@ -46,7 +46,7 @@ def load_weights(path: Path) -> tuple[TileClassifier, CheckpointFacts]:
     """Return the network in evaluation mode, on the CPU, and its facts; raises `RequestError` for another file."""
     try:
         with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get(_FACTS_KEY)
+            header = (file.metadata() or {}).get(FACTS_KEY)
             if header is None:
                 raise RequestError(f"{path} holds weights without class names; use it as weights= and train, then evaluate")
             stored = json.loads(header)

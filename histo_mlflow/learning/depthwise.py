@@ -1,8 +1,8 @@
 """Depthwise convolution whose backward pass is fast in bf16 on a CPU; forward, results and state_dict are torch's.
 
-oneDNN has no bf16 kernel on CPUs for two parts of this backward pass, the gradient of the input for a stride of 2 and the gradient
-of a 5 x 5 kernel, and falls back to its reference code: in EfficientNet-B3 at 224 px they took two thirds of a training step. Both
-can be said in convolutions that it has: docs/performance.md gives the figures.
+oneDNN has no bf16 kernel on CPUs for two parts of this backward pass, the gradient of the input for a stride of 2 and the
+gradient of a 5 x 5 kernel, and falls back to its reference code: in EfficientNet-B3 at 224 px they took two thirds of a
+training step. Both can be said in convolutions that it has: docs/performance.md gives the figures.
 """
 
 from typing import Any
@@ -37,7 +37,7 @@ def use_fast_depthwise(network: nn.Module) -> None:
                     child.out_channels,
                     child.kernel_size,  # type: ignore[arg-type]
                     stride=child.stride,  # type: ignore[arg-type]
-                    padding=child.padding,
+                    padding=child.padding,  # type: ignore[arg-type]
                     groups=child.groups,
                     bias=False,
                     device="meta",
@@ -58,7 +58,11 @@ class _DepthwiseFunction(torch.autograd.Function):
         pixels, weight = ctx.saved_tensors
         (gradient,) = gradients
         gradient = gradient.contiguous(memory_format=torch.channels_last)
-        return _gradient_of_input(gradient, pixels, weight, ctx.stride), _gradient_of_weight(gradient, pixels, weight, ctx.stride), None
+        return (
+            _gradient_of_input(gradient, pixels, weight, ctx.stride),
+            _gradient_of_weight(gradient, pixels, weight, ctx.stride),
+            None,
+        )
 
 
 def _gradient_of_input(gradient: Tensor, pixels: Tensor, weight: Tensor, stride: int) -> Tensor:

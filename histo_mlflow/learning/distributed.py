@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from histo_mlflow.errors import Interrupted, RankLostError, WorkError
+from histo_mlflow.liveness import is_alive
 
 T = TypeVar("T")
 
@@ -75,7 +76,7 @@ class Ranks:
         """Return the other ranks of this machine whose process is gone."""
         here = socket.gethostname()
         others = [(rank, pid) for rank, (host, pid) in enumerate(self.members) if host == here and rank != self.rank]
-        return [rank for rank, pid in others if not _is_alive(pid)]
+        return [rank for rank, pid in others if not is_alive(pid)]
 
 
 ALONE = Ranks()
@@ -100,11 +101,7 @@ def local_device(device: torch.device) -> torch.device:
 
 @contextmanager
 def joined_ranks(device: torch.device) -> Iterator[Ranks]:
-    """Meet the other processes that torchrun has started, if it has; with NCCL on GPUs and gloo on CPUs.
-
-    Raises:
-        RankLostError: Another process has died. Its peers notice when they next need it, or when torchrun ends them.
-    """
+    """Meet the other processes that torchrun has started, if it has; with NCCL on GPUs and gloo on CPUs."""
     if not is_launched():
         yield ALONE
         return
@@ -112,17 +109,26 @@ def joined_ranks(device: torch.device) -> Iterator[Ranks]:
         torch.cuda.set_device(local_device(device))
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
     met = Ranks(dist.get_rank(), dist.get_world_size(), group=dist.new_group(backend="gloo", timeout=_TIMEOUT))
-    ranks = Ranks(met.rank, met.size, tuple(met.gather((socket.gethostname(), os.getpid()))), met.group)
+    yield Ranks(met.rank, met.size, tuple(met.gather((socket.gethostname(), os.getpid()))), met.group)
+    dist.destroy_process_group()  # not after an error: it would wait for the lost
+
+
+@contextmanager
+def noticing_losses(ranks: Ranks) -> Iterator[None]:
+    """Say what has happened when another process dies: its peers see a broken connection, or torchrun's SIGTERM.
+
+    Raises:
+        RankLostError: Another process of this machine is gone.
+    """
     try:
-        yield ranks
-        dist.destroy_process_group()
+        yield
     except WorkError:
         raise
     except (Interrupted, RuntimeError) as error:  # torch has no common class for a broken connection
-        if isinstance(error, Interrupted) and not ranks.is_first:
+        if ranks.size > 1 and isinstance(error, Interrupted) and not ranks.is_first:
             # All get a scheduler's signal at once. The first must find us alive then, or it would take us for lost.
             _wait_for(lambda: 0 in ranks.lost(), seconds=_FAREWELL_SECONDS)
-        elif not isinstance(error, Interrupted):
+        elif ranks.size > 1 and not isinstance(error, Interrupted):
             # The connection breaks before torchrun has noticed that the process is dead.
             _wait_for(lambda: bool(ranks.lost()), seconds=_NOTICE_SECONDS)
         if lost := ranks.lost():
@@ -137,18 +143,3 @@ def _wait_for(condition: Callable[[], bool], *, seconds: float) -> None:
     end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:
         time.sleep(0.1)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123 - a zombie is dead, which kill(pid, 0) doesn't know
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        pass
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

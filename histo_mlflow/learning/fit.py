@@ -176,19 +176,19 @@ def fit(
 def _begin(network: nn.Module, options: FitOptions, *, n_steps: int, seed: int) -> TrainingState:
     optimizer = make_optimizer(network, options)
     scheduler = make_scheduler(optimizer, n_steps * options.epochs)
-    return TrainingState(
-        network, make_average(network, options), optimizer, scheduler, torch.Generator().manual_seed(seed)
-    )
+    return TrainingState(network, make_average(network, options), optimizer, scheduler, torch.Generator().manual_seed(seed))
 
 
 def _prepare(network: nn.Module, compute: Compute, engine: EngineOptions, ranks: Ranks) -> nn.Module:
     """Return what a step calls: the network itself, wrapped for several processes or compiled where that is asked for."""
-    learner = network
+    learner: nn.Module = network
     if ranks.size > 1:
         if compute.device.type == "cuda":  # torch has no synchronised batch norm for CPUs
-            nn.SyncBatchNorm.convert_sync_batchnorm(network)
+            nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         learner = DistributedDataParallel(network, broadcast_buffers=False)
-    return torch.compile(learner) if engine.compile else learner
+    if engine.compile:
+        learner.compile()
+    return learner
 
 
 def _n_classes(network: nn.Module, train: LabelledTiles) -> int:
@@ -239,9 +239,7 @@ def score(
 ) -> Scored:
     """Return logits, labels and loss of `tiles`; `network` must be in evaluation mode. Several `ranks` share the work."""
     mine = tiles.rows[ranks.share(len(tiles))]
-    logits = infer(
-        network, tiles.images, rows=mine, compute=compute, description=description, is_quiet=not ranks.is_first
-    )
+    logits = infer(network, tiles.images, rows=mine, compute=compute, description=description, is_quiet=not ranks.is_first)
     labels = tiles.labels[tiles.rows]
     pooled = np.concatenate(ranks.gather(logits))
     return Scored(pooled, labels, cross_entropy_of(pooled, labels))

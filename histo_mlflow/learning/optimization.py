@@ -73,9 +73,7 @@ class Objective:
 
     def __call__(self, logits: Tensor, labels: Tensor, batch_labels: Tensor) -> Tensor:
         """Return the loss of some tiles as their part of the mean over the whole batch, whose labels are `batch_labels`."""
-        total = functional.cross_entropy(
-            logits, labels, weight=self._weights, label_smoothing=self._smoothing, reduction="sum"
-        )
+        total = functional.cross_entropy(logits, labels, weight=self._weights, label_smoothing=self._smoothing, reduction="sum")
         return total / (len(batch_labels) if self._weights is None else self._weights[batch_labels].sum())
 
 
@@ -106,4 +104,4 @@ def make_average(network: nn.Module, options: FitOptions) -> AveragedModel | Non
     """Return a moving average of weights and batch-norm statistics, or None if the options want none."""
     if options.ema_decay == 0:
         return None
-    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(options.ema_decay), use_buffers=True)
+    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(options.ema_decay), use_buffers=True)  # type: ignore[no-untyped-call]

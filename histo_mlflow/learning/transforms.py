@@ -1,7 +1,7 @@
 """Random changes of uint8 batches that leave a tile a valid tile of its class; knows nothing of epochs.
 
-Each has two steps: `draw` takes the chance for a whole batch from one generator on the CPU, so that a saved state of it gives the
-same changes on every device and however a batch is shared among processes; `apply` makes the changes where the tiles are.
+Each has two steps: `draw` takes the chance for a whole batch from one generator on the CPU, so that a saved state of it gives
+the same changes on every device and however a batch is shared among processes; `apply` makes the changes where the tiles are.
 """
 
 import math
@@ -60,9 +60,10 @@ _STAINS = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
 class StainJitter:
     """Change the amount and the base of each stain, as other laboratories' staining does.
 
-    Tellez et al. 2019, "Quantifying the effects of data augmentation and stain color normalization ...", HED jitter: in the space
-    of haematoxylin, eosin and DAB each channel becomes ``a * s + b``, a from U(1 - sigma, 1 + sigma), b from U(-sigma, sigma). Its
-    "light" variant has a sigma of 0.05, the strong one 0.2. Densities are decadic.
+    HED jitter after Tellez et al. 2019, "Quantifying the effects of data augmentation and stain color normalization in
+    convolutional neural networks for computational pathology": in the space of haematoxylin, eosin and DAB each channel becomes
+    ``a * s + b``, a from U(1 - sigma, 1 + sigma), b from U(-sigma, sigma). Its "light" variant has a sigma of 0.05, the strong
+    one 0.2. Densities are decadic.
     """
 
     sigma: float
@@ -103,8 +104,8 @@ _CHROMINANCE = (
 class JpegNoise:
     """Lose what JPEG compression loses, in half of the tiles, at a quality from `lowest_quality` to 95.
 
-    The lossy steps of JPEG for a whole batch on the device: YCbCr, chroma halved (4:2:0), DCT of 8 x 8 blocks, quantisation with
-    the tables of ITU-T T.81 scaled as libjpeg does. Entropy coding, which loses nothing, is left out.
+    The lossy steps of JPEG for a whole batch on the device: YCbCr, chroma halved (4:2:0), DCT of 8 x 8 blocks, quantisation
+    with the tables of ITU-T T.81 scaled as libjpeg does. Entropy coding, which loses nothing, is left out.
     """
 
     lowest_quality: int

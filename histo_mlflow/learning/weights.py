@@ -1,5 +1,6 @@
-"""Where a network's first weights come from: nowhere, ImageNet or a file; never falls back from one to another silently."""
+"""Where a network's first weights come from: nowhere, ImageNet, a file or a model; never one for another silently."""
 
+import json
 import os
 import urllib.error
 from dataclasses import dataclass, field
@@ -8,12 +9,13 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 from torchvision.models import EfficientNet_B3_Weights
 
 from histo_mlflow.errors import OptionError, SourceNotFoundError, TileFormatError, WeightsUnavailableError
+from histo_mlflow.learning.checkpoints import FACTS_KEY
 from histo_mlflow.learning.network import TileClassifier
 
 WEIGHT_SOURCES = ("auto", "imagenet", "none")
@@ -30,7 +32,8 @@ class NetworkOptions:
     weights: str = field(
         default="auto",
         metadata={
-            "help": "Start from: auto (ImageNet for real tiles, none for demo), imagenet, none (random) or a file: a "
+            "help": "Start from: auto (ImageNet for real tiles, none for demo), imagenet, none (random), a model "
+            "(models:/histo-b3/Production, a run id, runs:/RUN_ID/checkpoints/epoch_007.safetensors) or a file: a "
             "checkpoint of ours (.safetensors) or torchvision's EfficientNet-B3 (.pth)."
         },
     )
@@ -45,10 +48,17 @@ class NetworkOptions:
 
 @dataclass(frozen=True, eq=False)
 class InitialWeights:
-    """Weights under torchvision's names, or none, and a sentence on what they are."""
+    """Weights under torchvision's names, or none.
+
+    Attributes:
+        tensors: By name.
+        origin: What they are, in words.
+        classes: What the rows of the head stand for, if that is known.
+    """
 
     tensors: dict[str, Tensor] | None
     origin: str
+    classes: tuple[str, ...] | None = None
 
 
 def read_initial_weights(weights: str, *, is_synthetic: bool) -> InitialWeights:
@@ -69,26 +79,59 @@ def read_initial_weights(weights: str, *, is_synthetic: bool) -> InitialWeights:
         return InitialWeights(_fetch_imagenet(), "ImageNet (torchvision EfficientNet_B3_Weights.IMAGENET1K_V1)")
     path = Path(weights)
     if not path.is_file():
-        raise SourceNotFoundError(f"weights={weights}: no such file; give auto, imagenet, none or the path of a file")
-    return InitialWeights(_read_file(path), f"file {path}")
+        raise SourceNotFoundError(
+            f"weights={weights}: no such file; give auto, imagenet, none, a model (models:/..., runs:/..., a run id) or a file"
+        )
+    return InitialWeights(_read_file(path), f"file {path}", _read_classes(path))
 
 
-def make_network(initial: InitialWeights, *, n_classes: int, tile_size_px: int) -> tuple[TileClassifier, str]:
-    """Return a new network and a sentence on its weights.
+def adopt_weights(network: torch.nn.Module, classes: tuple[str, ...], *, origin: str) -> InitialWeights:
+    """Return the weights of a network of ours, be it exported or not, as first weights for another."""
+    tensors = {name: tensor.detach() for name, tensor in network.state_dict().items() if name.startswith(_OUR_PREFIX)}
+    return InitialWeights(_checked(tensors, origin), origin, classes)
 
-    A head for another number of classes is replaced by a new one, and the sentence says so.
+
+def make_network(initial: InitialWeights, *, classes: tuple[str, ...], tile_size_px: int) -> tuple[TileClassifier, str]:
+    """Return a new network for `classes` and a sentence on its weights.
+
+    Rows of the head are taken over by the names of their classes where these are known; else the head is taken over whole if it
+    has as many rows, and is new if not. What is new is said in the sentence.
     """
-    network = TileClassifier(n_classes=n_classes, tile_size_px=tile_size_px)
+    network = TileClassifier(n_classes=len(classes), tile_size_px=tile_size_px)
     if initial.tensors is None:
         return network, initial.origin
-    tensors = dict(initial.tensors)
-    n_stored = len(tensors[_HEAD[1]])
-    note = initial.origin
-    if n_stored != n_classes:
-        tensors |= {name: network.backbone.state_dict()[name] for name in _HEAD}
-        note += f"; its head for {n_stored} classes is replaced by a new one for {n_classes}"
-    network.backbone.load_state_dict(tensors)
+    head, note = _fit_head(initial, {name: network.backbone.state_dict()[name].clone() for name in _HEAD}, classes)
+    network.backbone.load_state_dict({**initial.tensors, **head})
     return network, note
+
+
+def _fit_head(initial: InitialWeights, fresh: dict[str, Tensor], classes: tuple[str, ...]) -> tuple[dict[str, Tensor], str]:
+    assert initial.tensors is not None  # the caller has looked
+    stored = {name: initial.tensors[name] for name in _HEAD}
+    n_stored = len(stored[_HEAD[1]])
+    if initial.classes is None:
+        if n_stored == len(classes):
+            return stored, initial.origin
+        return fresh, f"{initial.origin}; its head for {n_stored} classes is replaced by a new one for {len(classes)}"
+    if initial.classes == classes:
+        return stored, initial.origin
+    known = [name for name in classes if name in initial.classes]
+    for name in _HEAD:
+        for each in known:
+            fresh[name][classes.index(each)] = stored[name][initial.classes.index(each)]
+    new = " ".join(name for name in classes if name not in known) or "no class"
+    return fresh, (
+        f"{initial.origin}; its head for {' '.join(initial.classes)} is replaced by a new one for {len(classes)} classes, "
+        f"of which {' '.join(known) or 'none'} taken over and {new} new"
+    )
+
+
+def _read_classes(path: Path) -> tuple[str, ...] | None:
+    if path.suffix != ".safetensors":
+        return None
+    with safe_open(path, framework="pt") as file:
+        header = (file.metadata() or {}).get(FACTS_KEY)
+    return None if header is None else tuple(json.loads(header)["classes"])
 
 
 def _fetch_imagenet() -> dict[str, Tensor]:
@@ -122,7 +165,7 @@ def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0]
 
 
-def _checked(tensors: Any, path: Path) -> dict[str, Tensor]:
+def _checked(tensors: Any, path: Path | str) -> dict[str, Tensor]:
     """Return the tensors under torchvision's names, whether the file has these or ours."""
     if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
         raise TileFormatError(f"weights={path} is not a state_dict; save one with torch.save(network.state_dict(), path)")

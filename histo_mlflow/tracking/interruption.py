@@ -10,6 +10,10 @@ from dataclasses import dataclass
 from types import FrameType
 
 from histo_mlflow.errors import Interrupted
+from histo_mlflow.liveness import is_alive
+
+LAUNCHER_VARIABLE = "HISTO_LAUNCHER_PID"
+"""Environment variable with the process that has started the job of several processes that this one belongs to."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _REDELIVERY_SECONDS = 1.0
@@ -62,10 +66,14 @@ def acknowledge() -> None:
 
 
 def stop_with_parent(parent: int) -> None:
-    """Send SIGTERM to this process when its parent is gone: `mlflow run` does not pass on the signal that ends it."""
+    """Send SIGTERM to this process when its parent is gone: `mlflow run` does not pass on the signal that ends it.
+
+    In a job of several processes the parent is torchrun, and `mlflow run` is torchrun's.
+    """
+    launcher = int(os.environ.get(LAUNCHER_VARIABLE, parent))
 
     def watch() -> None:
-        while os.getppid() == parent:
+        while os.getppid() == parent and is_alive(launcher):
             time.sleep(_PARENT_POLL_SECONDS)
         os.kill(os.getpid(), signal.SIGTERM)
 

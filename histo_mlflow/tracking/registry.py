@@ -157,25 +157,26 @@ class LocatedModel:
         return self.path.is_file()
 
 
-def locate_model(store: Store, address: str) -> LocatedModel:
+def locate_model(store: Store, address: str, *, option: str = "model") -> LocatedModel:
     """Return the local files of a model, downloading them if they are elsewhere.
 
     Args:
         store: Where runs and registered models are looked up.
         address: ``models:/...``, ``runs:/RUN_ID/...``, a run id (its model, or its best checkpoint), or a path
             to a checkpoint or a model folder.
+        option: Which option has named it, for the error.
 
     Raises:
         SourceNotFoundError: There is no such model.
     """
     if Path(address).exists():
-        return LocatedModel(_checked(Path(address), address), address)
+        return LocatedModel(_checked(Path(address), f"{option}={address}"), address)
     artifact_uri = address
     if _RUN_ID.fullmatch(address):
-        artifact_uri = _model_of_run(store.client, address)
+        artifact_uri = _model_of_run(store.client, address, option)
     if not artifact_uri.startswith(("models:/", "runs:/")):
         raise SourceNotFoundError(
-            f"model={address}: no such file; give models:/histo-b3/Production, a run id, runs:/RUN_ID/checkpoints/"
+            f"{option}={address}: no such file; give models:/histo-b3/Production, a run id, runs:/RUN_ID/checkpoints/"
             "epoch_007.safetensors or a path"
         )
     try:
@@ -183,9 +184,14 @@ def locate_model(store: Store, address: str) -> LocatedModel:
     except (MlflowException, OSError) as error:
         reason = str(error).partition("\n")[0][:200]
         raise SourceNotFoundError(
-            f"model={address} is not in the store {store.uri} ({reason}); `mlflow ui` shows what is there"
+            f"{option}={address} is not in the store {store.uri} ({reason}); `mlflow ui` shows what is there"
         ) from None
-    return LocatedModel(_checked(Path(local), address), address)
+    return LocatedModel(_checked(Path(local), f"{option}={address}"), address)
+
+
+def names_a_model(address: str) -> bool:
+    """Return whether `address` is of the store: ``models:/...``, ``runs:/...`` or a run id."""
+    return address.startswith(("models:/", "runs:/")) or _RUN_ID.fullmatch(address) is not None
 
 
 def load_logged_model(folder: Path) -> tuple[torch.nn.Module, ModelFacts]:
@@ -197,15 +203,15 @@ def load_logged_model(folder: Path) -> tuple[torch.nn.Module, ModelFacts]:
     return mlflow.pytorch.load_model(str(folder)), facts
 
 
-def _model_of_run(client: MlflowClient, run_id: str) -> str:
+def _model_of_run(client: MlflowClient, run_id: str, option: str) -> str:
     try:
         tags = client.get_run(run_id).data.tags
     except MlflowException:
-        raise SourceNotFoundError(f"model={run_id}: there is no run with this id; `mlflow ui` shows what is there") from None
+        raise SourceNotFoundError(f"{option}={run_id}: there is no run with this id; `mlflow ui` shows what is there") from None
     return str(tags.get(MODEL_URI_TAG, f"runs:/{run_id}/{_BEST_CHECKPOINT}"))
 
 
-def _checked(path: Path, address: str) -> Path:
+def _checked(path: Path, asked: str) -> Path:
     if path.is_dir() and not (path / "MLmodel").exists():
-        raise RequestError(f"model={address} is a folder without a file MLmodel; give a model or a .safetensors checkpoint")
+        raise RequestError(f"{asked} is a folder without a file MLmodel; give a model or a .safetensors checkpoint")
     return path

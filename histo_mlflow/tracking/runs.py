@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -12,10 +13,13 @@ from pathlib import Path
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
 
-from histo_mlflow.errors import Interrupted
+from histo_mlflow.errors import Interrupted, RequestError, SourceNotFoundError
 from histo_mlflow.tracking.interruption import acknowledge, shielded
 from histo_mlflow.tracking.store import HOST_TAG, PID_TAG, Store, reporting_store_errors
 
@@ -30,6 +34,7 @@ class Run:
     def __init__(self, store: Store, run_id: str) -> None:
         self.store = store
         self.id = run_id
+        self._artifact_root: tuple[Path | None] | None = None  # unknown yet
 
     @property
     def _client(self) -> MlflowClient:
@@ -72,9 +77,37 @@ class Run:
             self._client.log_inputs(self.id, [DatasetInput(dataset, [InputTag("mlflow.data.context", split)])])
 
     def log_file(self, file: Path, folder: str | None = None) -> None:
-        """Copy a file to the run's artifacts, under `folder`."""
+        """Copy a file to the run's artifacts, under `folder`; it appears whole or not at all."""
         with reporting_store_errors(self.store.uri):
-            self._client.log_artifact(self.id, str(file), folder)
+            root = self._local_artifacts()
+            if root is None:
+                self._client.log_artifact(self.id, str(file), folder)
+                return
+            # MLflow copies in place: a process that is killed meanwhile would leave half a checkpoint.
+            target = root / (folder or "") / file.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            draft = target.with_name(f".{target.name}.draft")
+            try:
+                shutil.copyfile(file, draft)
+                draft.replace(target)
+            finally:
+                draft.unlink(missing_ok=True)
+
+    def _local_artifacts(self) -> Path | None:
+        if self._artifact_root is None:
+            repository = get_artifact_repository(self._client.get_run(self.id).info.artifact_uri)
+            self._artifact_root = (Path(repository.artifact_dir) if isinstance(repository, LocalArtifactRepository) else None,)
+        return self._artifact_root[0]
+
+    def logged_steps(self, metric: str) -> set[int]:
+        """Return the steps at which `metric` was logged."""
+        with reporting_store_errors(self.store.uri):
+            return {each.step for each in self._client.get_metric_history(self.id, metric)}
+
+    def tags(self) -> dict[str, str]:
+        """Return the run's tags."""
+        with reporting_store_errors(self.store.uri):
+            return dict(self._client.get_run(self.id).data.tags)
 
     def log_folder(self, local: Path, folder: str | None = None) -> None:
         """Copy the content of a folder to the run's artifacts, under `folder`."""
@@ -105,17 +138,18 @@ def open_run(
     parent: Run | None = None,
     tags: Mapping[str, object] | None = None,
     stopped_by: type[BaseException] | None = None,
+    resumed: Run | None = None,
 ) -> Iterator[Run]:
     """Open a run and end it by what the block does: FINISHED, FAILED with the error in a tag, or KILLED.
 
     Without `parent` this is the run that ``mlflow run`` has begun (``MLFLOW_RUN_ID``), if it has; else a new one, nested in the
     caller's active MLflow run if there is one. An exception of the kind `stopped_by` is no failure but
-    an early end (pruning): KILLED.
+    an early end (pruning): KILLED. `resumed` is an ended run that is opened again instead of a new one.
     """
     run: Run | None = None
     try:
         with shielded():
-            run = Run(store, _begin(store, name, parent))
+            run = _reopen(resumed) if resumed else Run(store, _begin(store, name, parent))
             run.set_tags({HOST_TAG: socket.gethostname(), PID_TAG: os.getpid(), **(tags or {})})
         yield run
         with shielded(), reporting_store_errors(store.uri):
@@ -141,6 +175,53 @@ def _begin(store: Store, name: str, parent: Run | None) -> str:
         outer = parent.id if parent else _active_run_id()
         tags = {**resolve_tags(), MLFLOW_RUN_NAME: name, **({MLFLOW_PARENT_RUN_ID: outer} if outer else {})}
         return str(store.client.create_run(store.experiment_id, tags=tags, run_name=name).info.run_id)
+
+
+def find_ended_run(store: Store, run_id: str, *, entry_point: str) -> Run:
+    """Return a run of that entry point that was ended before it had finished.
+
+    Raises:
+        SourceNotFoundError: There is no such run.
+        RequestError: It is another entry point's, has finished, or is still going on.
+    """
+    try:
+        found = store.client.get_run(run_id)
+    except MlflowException:
+        raise SourceNotFoundError(f"resume={run_id}: there is no run with this id; `mlflow ui` shows what is there") from None
+    begun_as = found.data.tags.get("histo.entry_point", "nothing of ours")
+    if begun_as != entry_point or "histo.fold" in found.data.tags:
+        whole = found.data.tags.get(MLFLOW_PARENT_RUN_ID)
+        hint = f"its parent: resume={whole}" if whole else f"its own command: {begun_as}"
+        raise RequestError(f"resume={run_id} was not begun by {entry_point} itself; go on with {hint}")
+    if found.info.status == "FINISHED":
+        raise RequestError(f"resume={run_id} has finished; to learn on, start a new run from its weights: weights={run_id}")
+    if found.info.status == "RUNNING":  # those whose process is gone were ended when the store was opened
+        process = f"process {found.data.tags.get(PID_TAG, 'unknown')} on {found.data.tags.get(HOST_TAG, 'unknown')}"
+        raise RequestError(f"resume={run_id} is still going on ({process}); end that first")
+    return Run(store, run_id)
+
+
+def find_nested_run(parent: Run, tag: str, value: object) -> Run | None:
+    """Return the newest run under `parent` whose `tag` is `value`, or None."""
+    query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent.id}' AND tags.`{tag}` = '{value}'"
+    with reporting_store_errors(parent.store.uri):
+        found = parent.store.client.search_runs(
+            [parent.store.client.get_run(parent.id).info.experiment_id], query, max_results=1
+        )
+    return Run(parent.store, found[0].info.run_id) if found else None
+
+
+def _reopen(run: Run) -> Run:
+    client = run.store.client
+    with reporting_store_errors(run.store.uri):
+        if wrapper := os.environ.pop("MLFLOW_RUN_ID", None):
+            # `mlflow run` has begun a run of its own, and will end it.
+            client.update_run(wrapper, name="resume")
+            client.set_tag(wrapper, "histo.resumes", run.id)
+        client.update_run(run.id, status=RunStatus.to_string(RunStatus.RUNNING))
+        if "error" in client.get_run(run.id).data.tags:
+            client.delete_tag(run.id, "error")
+    return run
 
 
 def _end(run: Run, status: str, error: BaseException) -> None:

@@ -19,6 +19,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from histo_mlflow.errors import StoreError
+from histo_mlflow.liveness import is_alive
 
 HOST_TAG, PID_TAG = "histo.host", "histo.pid"
 """Tags by which every run of ours names its process."""
@@ -107,19 +108,9 @@ def _end_orphans(store: Store) -> None:
     """End as FAILED the runs of this machine whose process is gone (SIGKILL, power cut), which nobody else would."""
     ours = f"attributes.status = 'RUNNING' AND tags.`{HOST_TAG}` = '{socket.gethostname()}'"
     for run in store.client.search_runs([store.experiment_id], filter_string=ours, max_results=1000):
-        if not _is_alive(int(run.data.tags[PID_TAG])):
+        if not is_alive(int(run.data.tags[PID_TAG])):
             store.client.set_tag(run.info.run_id, "error", "the process ended without notice")
             store.client.set_terminated(run.info.run_id, "FAILED")
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _experiment_id(client: MlflowClient) -> str:

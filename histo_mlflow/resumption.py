@@ -1,0 +1,60 @@
+"""Going on with an interrupted run: with its own options and tiles, or not at all."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import yaml
+
+from histo_mlflow.config import ConfigT, build, flatten, option_fields
+from histo_mlflow.console import say
+from histo_mlflow.errors import RequestError
+from histo_mlflow.learning.distributed import is_first_process
+from histo_mlflow.tiles.tile_set import TileSet
+from histo_mlflow.tracking.kept_checkpoints import KeepingOptions
+from histo_mlflow.tracking.runs import Run, find_ended_run
+from histo_mlflow.tracking.store import open_store, reporting_store_errors
+
+# What does not change the result. Tiles may have moved; their fingerprint decides whether they are the same.
+_FREE = ("data", "test_data", "device", "keep_checkpoints", "resume", "model_name", "register")
+
+
+def reopen(config: ConfigT, keeping: KeepingOptions, *, entry_point: str) -> tuple[Run | None, ConfigT]:
+    """Return the run to go on with and its options, or None and `config` if none is to be resumed.
+
+    Raises:
+        RequestError: The run can't go on, or an option is given another value than the run has.
+    """
+    if not keeping.is_resumed:
+        return None, config
+    store = open_store()
+    # The other processes of a training come here while the first may have opened the run again.
+    run = find_ended_run(store, keeping.resume, entry_point=entry_point) if is_first_process() else Run(store, keeping.resume)
+    with reporting_store_errors(store.uri), TemporaryDirectory(prefix="histo-") as draft:
+        recorded = yaml.safe_load(Path(store.client.download_artifacts(run.id, "config.yaml", draft)).read_text())
+    values = flatten(config)
+    for name, option in option_fields(type(config)).items():
+        is_given = values[name] != option.default
+        if is_given and name not in _FREE and name in recorded and values[name] != recorded[name]:
+            raise RequestError(
+                f"resume={run.id}: {name} was {recorded[name]}, now {values[name]}; leave it out, or start a new run from the "
+                f"weights of this one: weights={run.id}"
+            )
+        if not is_given:
+            values[name] = recorded.get(name, option.default)
+    say(f"going on with run {run.id}, with its own options")
+    return run, build(type(config), {**values, "resume": keeping.resume})
+
+
+def check_same_tiles(run: Run | None, tiles: TileSet, test: TileSet | None) -> None:
+    """Raise `RequestError` unless `run` has learnt from these tiles and has watched this test set."""
+    if run is None:
+        return
+    tags = run.tags()
+    present = {"data": tiles.fingerprint, "test_data": test.fingerprint if test else "none"}
+    for option, fingerprint in present.items():
+        before = tags.get(f"histo.{option}_fingerprint", "none")
+        if before != fingerprint:
+            raise RequestError(
+                f"resume={run.id}: {option} holds other tiles than the run began with (SHA-256 {fingerprint[:12]}, was "
+                f"{before[:12]}); give the same tiles, or start a new run from its weights: weights={run.id}"
+            )

@@ -1,0 +1,71 @@
+"""The checkpoints of a run in the tracking store: which are kept, and from which one it goes on."""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+from histo_mlflow.errors import OptionError
+from histo_mlflow.tracking.runs import Run
+from histo_mlflow.tracking.store import reporting_store_errors
+
+FOLDER = "checkpoints"
+BEST, LAST = "best.safetensors", "last.pt"
+
+
+@dataclass(frozen=True)
+class KeepingOptions:
+    """What stays of a training, and from which one it goes on."""
+
+    keep_checkpoints: str = field(
+        default="all",
+        metadata={
+            "help": "Weights of which epochs stay with the run: all, best (43 MB), or a number: the last so many beside the "
+            "best. The state to resume from always stays (170 MB)."
+        },
+    )
+    resume: str = field(
+        default="none", metadata={"help": "Id of an interrupted run to go on with: its options and tiles, the same result."}
+    )
+
+    def __post_init__(self) -> None:
+        is_number = self.keep_checkpoints.isdigit() and int(self.keep_checkpoints) > 0
+        if self.keep_checkpoints not in {"all", "best"} and not is_number:
+            raise OptionError(f"keep_checkpoints={self.keep_checkpoints}: must be all, best or a number of epochs")
+
+    @property
+    def is_resumed(self) -> bool:
+        """Whether an earlier run is to go on."""
+        return self.resume not in {"", "none"}
+
+
+def keep_weights(run: Run, file: Path, keeping: KeepingOptions, *, is_best: bool, older: list[str]) -> None:
+    """Keep the weights of an epoch as `keeping` says; `older` are the names of earlier epochs' files, in order."""
+    if keeping.keep_checkpoints != "best":
+        run.log_file(file, FOLDER)
+    if is_best:
+        run.log_file(file.rename(file.with_name(BEST)), FOLDER)
+    else:
+        file.unlink()
+    if keeping.keep_checkpoints.isdigit():
+        for name in older[: len(older) + 1 - int(keeping.keep_checkpoints)]:
+            _delete(run, f"{FOLDER}/{name}")
+
+
+def load_last_state(run: Run, load: Callable[[Path], dict[str, Any]]) -> Mapping[str, Any] | None:
+    """Return the state that `run` goes on from, or None if it has not finished an epoch."""
+    with reporting_store_errors(run.store.uri), tempfile.TemporaryDirectory(prefix="histo-") as draft:
+        present = {Path(item.path).name for item in run.store.client.list_artifacts(run.id, FOLDER)}
+        if LAST not in present:
+            return None
+        return load(Path(run.store.client.download_artifacts(run.id, f"{FOLDER}/{LAST}", draft)))
+
+
+def _delete(run: Run, artifact: str) -> None:
+    with reporting_store_errors(run.store.uri):
+        repository = get_artifact_repository(run.store.client.get_run(run.id).info.artifact_uri)
+        if any(item.path == artifact for item in repository.list_artifacts(FOLDER)):
+            repository.delete_artifacts(artifact)  # type: ignore[no-untyped-call]
