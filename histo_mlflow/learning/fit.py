@@ -2,6 +2,7 @@
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -185,7 +186,10 @@ def _prepare(network: nn.Module, compute: Compute, engine: EngineOptions, ranks:
     if ranks.size > 1:
         if compute.device.type == "cuda":  # torch has no synchronised batch norm for CPUs
             nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
-        learner = DistributedDataParallel(network, broadcast_buffers=False)
+        with warnings.catch_warnings():
+            # torch 2.14 prefers a name that 2.11 does not have.
+            warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
+            learner = DistributedDataParallel(network, broadcast_buffers=False)
     if engine.compile:
         learner.compile()
     return learner

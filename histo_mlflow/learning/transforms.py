@@ -131,7 +131,8 @@ def compress(tiles: Tensor, quality: Tensor) -> Tensor:
     luma = 0.299 * red + 0.587 * green + 0.114 * blue
     chroma = torch.stack([(blue - luma) / 1.772, (red - luma) / 1.402], dim=1)  # centred on 0
     luma = _quantise(luma[:, None] - 128, quality, _LUMINANCE)[:, 0] + 128
-    chroma = functional.interpolate(_quantise(functional.avg_pool2d(chroma, 2), quality, _CHROMINANCE), scale_factor=2)
+    chroma = _quantise(functional.avg_pool2d(chroma, 2), quality, _CHROMINANCE)
+    chroma = functional.interpolate(chroma, scale_factor=2, mode="bilinear")  # libjpeg's triangle filter
     cb, cr = chroma.unbind(1)
     rgb = torch.stack([luma + 1.402 * cr, luma - 0.344136 * cb - 0.714136 * cr, luma + 1.772 * cb], dim=-1)
     return rgb[:, :height, :width].round_().clamp_(0, 255).to(torch.uint8)

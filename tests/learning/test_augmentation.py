@@ -2,52 +2,83 @@ import pytest
 import torch
 
 from histo_mlflow.errors import OptionError
-from histo_mlflow.learning.augmentation import AugmentationOptions, augment, flip, rotate, schedule
+from histo_mlflow.learning.augmentation import (
+    AugmentationOptions,
+    apply_changes,
+    draw_changes,
+    last_augmented_epoch,
+    schedule,
+)
+from histo_mlflow.learning.transforms import Flip, JpegNoise, Rotate, StainJitter
 
 
-def _tile() -> torch.Tensor:
-    """A tile of which all eight symmetries differ."""
-    return torch.arange(4 * 4 * 3, dtype=torch.uint8).reshape(1, 4, 4, 3)
+def _windows(options: AugmentationOptions) -> dict[str, tuple[int, int]]:
+    return {type(each.transform).__name__: (each.first_epoch, each.last_epoch) for each in schedule(options)}
 
 
-def _symmetries() -> list[torch.Tensor]:
-    turns = [_tile().rot90(k, (1, 2)) for k in range(4)]
-    return turns + [turn.flip(2) for turn in turns]
+def _is_on(window: tuple[int, int], epoch: int) -> bool:
+    return window[0] <= epoch <= window[1]
 
 
-def _which(tile: torch.Tensor) -> int:
-    return next(k for k, symmetry in enumerate(_symmetries()) if torch.equal(tile, symmetry[0]))
+def test_the_seed_recipe_is_that_of_the_original_work() -> None:
+    windows = _windows(AugmentationOptions(augment="seed", aug_cutoff=12))
+    assert (windows["Flip"], windows["Rotate"]) == ((1, 12), (7, 12))
+    assert not any(_is_on(windows[name], epoch) for name in ("StainJitter", "JpegNoise") for epoch in range(1, 30))
 
 
-@pytest.mark.parametrize(("transform", "expected"), [(flip, {0, 2, 4, 6}), (rotate, {0, 1, 2, 3})])
-def test_each_tile_is_drawn_on_its_own_and_evenly(transform, expected: set[int]) -> None:  # type: ignore[no-untyped-def]
-    n = 4000
-    out = transform(_tile().expand(n, -1, -1, -1), torch.Generator().manual_seed(0))
-    counts = torch.bincount(torch.tensor([_which(tile) for tile in out]), minlength=8)
-    assert set(torch.nonzero(counts).flatten().tolist()) == expected
-    # Four equal shares: n/4 with a standard deviation of 27, so five of them.
-    assert all(abs(counts[k].item() - n / 4) < 140 for k in expected)
-    assert out.dtype == torch.uint8
+def test_each_transform_has_a_window_of_its_own() -> None:
+    options = AugmentationOptions(augment="symmetries", aug_cutoff=9, flips="all", stain="3-5", jpeg="auto")
+    windows = _windows(options)
+    assert _is_on(windows["Flip"], 1000)
+    assert (windows["Rotate"], windows["StainJitter"], windows["JpegNoise"]) == ((1, 9), (3, 5), (1, 9))
+    nothing = _windows(AugmentationOptions(augment="none"))
+    assert not any(_is_on(window, epoch) for window in nothing.values() for epoch in range(1, 30))
 
 
-def test_windows_are_those_of_the_original_work() -> None:
-    flips, rotations = schedule(AugmentationOptions(12))
-    assert (flips.transform, flips.first_epoch, flips.last_epoch) == (flip, 1, 12)
-    assert (rotations.transform, rotations.first_epoch, rotations.last_epoch) == (rotate, 7, 12)
+@pytest.mark.parametrize(
+    ("options", "last"),
+    [
+        (AugmentationOptions(aug_cutoff=12), 12),
+        (AugmentationOptions(aug_cutoff=99), 20),
+        (AugmentationOptions(aug_cutoff=0), 0),
+        (AugmentationOptions(aug_cutoff=3, jpeg="2-7"), 7),
+        (AugmentationOptions(aug_cutoff=3, jpeg="30-70"), 3),
+        (AugmentationOptions(augment="none", flips="all"), 20),
+    ],
+)
+def test_last_augmented_epoch(options: AugmentationOptions, last: int) -> None:
+    assert last_augmented_epoch(options, epochs=20) == last
 
 
-@pytest.mark.parametrize(("epoch", "changes"), [(1, True), (12, True), (13, False), (20, False)])
-def test_nothing_is_changed_outside_its_window(epoch: int, changes: bool) -> None:
-    tiles = _tile().expand(64, -1, -1, -1)
-    out = augment(tiles, epoch=epoch, transforms=schedule(AugmentationOptions(12)), generator=torch.Generator().manual_seed(0))
-    assert torch.equal(out, tiles) is not changes
+@pytest.mark.parametrize(("epoch", "is_changed"), [(1, True), (12, True), (13, False), (20, False)])
+def test_nothing_is_changed_outside_its_window(epoch: int, is_changed: bool) -> None:
+    tiles = torch.randint(0, 256, (64, 8, 8, 3), dtype=torch.uint8)
+    transforms = schedule(AugmentationOptions(aug_cutoff=12))
+    changes = draw_changes(64, epoch=epoch, transforms=transforms, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(apply_changes(tiles, changes), tiles) is not is_changed
 
 
-def test_cutoff_0_is_never_and_a_negative_one_is_refused() -> None:
-    tiles = _tile().expand(8, -1, -1, -1)
-    transforms = schedule(AugmentationOptions(0))
-    assert all(
-        torch.equal(augment(tiles, epoch=epoch, transforms=transforms, generator=torch.Generator()), tiles) for epoch in (1, 2)
-    )
-    with pytest.raises(OptionError, match="aug_cutoff=-1"):
-        AugmentationOptions(-1)
+def test_a_batch_that_is_shared_changes_as_a_whole_one_does() -> None:
+    tiles = torch.randint(0, 256, (9, 16, 16, 3), dtype=torch.uint8)
+    transforms = schedule(AugmentationOptions(augment="symmetries", stain="all", jpeg="all"))
+    changes = draw_changes(9, epoch=1, transforms=transforms, generator=torch.Generator().manual_seed(4))
+    assert [type(transform) for transform, _ in changes] == [Flip, Rotate, StainJitter, JpegNoise]
+    shares = [apply_changes(tiles[part], changes, share=part) for part in (slice(0, 5), slice(5, 9))]
+    torch.testing.assert_close(torch.cat(shares).int(), apply_changes(tiles, changes).int(), atol=1, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"aug_cutoff": -1}, "aug_cutoff=-1"),
+        ({"augment": "more"}, "augment=more"),
+        ({"stain": "often"}, "stain=often: must be auto, none, all, or"),
+        ({"jpeg": "5-3"}, "jpeg=5-3"),
+        ({"flips": "0-3"}, "flips=0-3"),
+        ({"stain_sigma": 1.5}, "stain_sigma=1.5"),
+        ({"jpeg_quality": 0}, "jpeg_quality=0"),
+    ],
+)
+def test_options_without_sense_are_refused(values: dict[str, object], named: str) -> None:
+    with pytest.raises(OptionError, match=named):
+        AugmentationOptions(**values)  # type: ignore[arg-type]

@@ -1,4 +1,3 @@
-import math
 import resource
 from pathlib import Path
 
@@ -6,9 +5,11 @@ import pytest
 import torch
 
 from histo_mlflow.errors import RequestError, TileFormatError, WorkError
-from histo_mlflow.learning.checkpoints import CheckpointFacts, load_weights, save_state, save_weights
-from histo_mlflow.learning.fit import TrainingState
+from histo_mlflow.learning.checkpoints import CheckpointFacts, load_state, load_weights, save_state, save_weights
+from histo_mlflow.learning.distributed import ALONE
 from histo_mlflow.learning.network import TileClassifier
+from histo_mlflow.learning.optimization import FitOptions, make_average, make_optimizer, make_scheduler
+from histo_mlflow.learning.state import TrainingState
 
 FACTS = CheckpointFacts(("a", "b"), 32, epoch=3, val_loss=0.25, data_fingerprint="0" * 64, is_synthetic=True)
 
@@ -29,16 +30,37 @@ def test_weights_and_facts_come_back(tmp_path: Path, network: TileClassifier) ->
 
 
 def test_state_is_loaded_without_unpickling_objects(tmp_path: Path, network: TileClassifier) -> None:
-    optimizer = torch.optim.AdamW(network.parameters(), fused=True)
+    options = FitOptions(epochs=2, ema_decay=0.5)
+    optimizer = make_optimizer(network, options)
     network(torch.zeros((2, 32, 32, 3), dtype=torch.uint8)).sum().backward()
     optimizer.step()
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
-    state = TrainingState(network, optimizer, scheduler, torch.Generator().manual_seed(3), 3, 2, math.inf)
-    save_state(tmp_path / "last.pt", state)
-    content = torch.load(tmp_path / "last.pt", weights_only=True)
-    assert content["epoch"] == 3
+    state = TrainingState(
+        network,
+        make_average(network, options),
+        optimizer,
+        make_scheduler(optimizer, 9),
+        torch.Generator().manual_seed(3),
+        epoch=3,
+    )
+    assert state.note_best(0.5)
+    save_state(tmp_path / "last.pt", {**state.capture(ALONE), "history": {"val/loss": [0.7, 0.5]}})
+
+    content = load_state(tmp_path / "last.pt")
+    assert (content["epoch"], content["best_epoch"], content["best_val_loss"]) == (3, 3, 0.5)
+    assert content["history"] == {"val/loss": [0.7, 0.5]}
     assert torch.equal(content["generator"], state.generator.get_state())
     assert content["optimizer"]["state"]
+    assert content["average"].keys() >= {"n_averaged"}
+    assert torch.equal(content["best_weights"]["backbone.classifier.1.bias"], network.backbone.classifier[1].bias)
+
+
+def test_a_damaged_state_is_refused_with_a_way_on(tmp_path: Path) -> None:
+    (tmp_path / "last.pt").write_bytes(b"PK\x03\x04 half a file")
+    with pytest.raises(TileFormatError, match=r"no whole training state .*weights=runs:/"):
+        load_state(tmp_path / "last.pt")
+    torch.save({"x": torch.zeros(1)}, tmp_path / "other.pt")
+    with pytest.raises(TileFormatError, match="no training state"):
+        load_state(tmp_path / "other.pt")
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
+import copy
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,15 +11,24 @@ from histo_mlflow.errors import NonFiniteLossError, OptionError
 from histo_mlflow.learning.augmentation import AugmentationOptions
 from histo_mlflow.learning.batches import LabelledTiles, batch_rows
 from histo_mlflow.learning.compute import Compute, seed_everything
-from histo_mlflow.learning.fit import EpochReport, FitOptions, FitResult, fit, score
+from histo_mlflow.learning.fit import EpochReport, FitResult, fit, score
 from histo_mlflow.learning.network import TileClassifier
+from histo_mlflow.learning.optimization import FitOptions, Objective
 from histo_mlflow.tiles.tile_set import TileSet
 
 CPU = Compute(torch.device("cpu"), is_bf16=False)
 
 
 def _fit(
-    tiles: TileSet, options: FitOptions, *, seed: int = 0, with_test: bool = False, cutoff: int = 1, compute: Compute = CPU
+    tiles: TileSet,
+    options: FitOptions,
+    *,
+    seed: int = 0,
+    with_test: bool = False,
+    cutoff: int = 1,
+    compute: Compute = CPU,
+    resume: Mapping[str, Any] | None = None,
+    states: list[dict[str, Any]] | None = None,
 ) -> tuple[list[EpochReport], TileClassifier, FitResult]:
     seed_everything(seed)
     network = TileClassifier(n_classes=9, tile_size_px=tiles.tile_size_px)
@@ -24,9 +36,15 @@ def _fit(
         LabelledTiles(tiles.images, tiles.labels, rows) for rows in (np.arange(18), np.arange(18, 36), np.arange(36, 54))
     )
     reports: list[EpochReport] = []
+
+    def observe(report: EpochReport) -> None:
+        reports.append(report)
+        if states is not None:
+            states.append(copy.deepcopy(dict(report.state)))
+
     result = fit(
         network, train, val, test=test if with_test else None, options=options,
-        augmentation=AugmentationOptions(cutoff), compute=compute, seed=seed, on_epoch=reports.append,
+        augmentation=AugmentationOptions(aug_cutoff=cutoff), compute=compute, seed=seed, on_epoch=observe, resume=resume,
     )  # fmt: skip
     return reports, network, result
 
@@ -92,7 +110,7 @@ def test_an_observer_that_raises_ends_the_training(tiny_tiles: TileSet) -> None:
     with pytest.raises(PrunedError, match="1"):
         fit(
             TileClassifier(n_classes=9, tile_size_px=32), tiles, tiles, options=FitOptions(epochs=3),
-            augmentation=AugmentationOptions(0), compute=CPU, seed=0, on_epoch=prune,
+            augmentation=AugmentationOptions(aug_cutoff=0), compute=CPU, seed=0, on_epoch=prune,
         )  # fmt: skip
 
 
@@ -110,6 +128,52 @@ def test_batches_never_hold_a_single_tile() -> None:
 
 
 @pytest.mark.parametrize(
+    "extra", [{}, {"ema_decay": 0.5, "clip_norm": 1.0, "label_smoothing": 0.1, "class_weights": "balanced"}]
+)
+@pytest.mark.parametrize("is_bf16", [False, True])
+def test_going_on_from_any_epoch_ends_with_the_same_bits(tiny_tiles: TileSet, extra: dict[str, Any], is_bf16: bool) -> None:
+    options, compute = FitOptions(epochs=3, batch_size=9, **extra), Compute(torch.device("cpu"), is_bf16=is_bf16)
+    states: list[dict[str, Any]] = []
+    whole, network, chosen = _fit(tiny_tiles, options, cutoff=2, compute=compute, states=states)
+    for epoch in (1, 2, 3):
+        torch.manual_seed(99)  # nothing of the old process is left
+        rest, again, chosen_again = _fit(tiny_tiles, options, seed=0, cutoff=2, compute=compute, resume=states[epoch - 1])
+        assert [r.epoch for r in rest] == list(range(epoch + 1, 4))
+        assert [r.train_loss for r in rest] == [r.train_loss for r in whole[epoch:]]
+        assert chosen_again == chosen
+        pairs = zip(network.state_dict().values(), again.state_dict().values(), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_patience_ends_a_training_that_no_longer_improves(tiny_tiles: TileSet) -> None:
+    reports, _, result = _fit(tiny_tiles, FitOptions(epochs=30, learning_rate=0.05, batch_size=9, patience=2))
+    assert len(reports) == result.best_epoch + 2 < 30
+
+
+def test_an_average_of_the_weights_is_judged_and_kept(tiny_tiles: TileSet) -> None:
+    states: list[dict[str, Any]] = []
+    reports, network, result = _fit(tiny_tiles, FitOptions(epochs=3, batch_size=9, ema_decay=0.5), states=states)
+    best = states[result.best_epoch - 1]
+    name = "backbone.classifier.1.weight"
+    assert torch.equal(network.state_dict()[name], best["average"][f"module.{name}"])
+    assert not torch.equal(network.state_dict()[name], best["network"][name])
+    # Half of the old average and half of the new weights, at each of two steps an epoch.
+    assert reports[0].val.loss != pytest.approx(_fit(tiny_tiles, FitOptions(epochs=1, batch_size=9))[0][0].val.loss, rel=1e-3)
+
+
+@pytest.mark.parametrize("class_weights", ["none", "balanced"])
+def test_the_objective_of_parts_adds_up_to_torchs_mean(class_weights: str) -> None:
+    labels = np.array([0] * 6 + [1] * 2 + [2])
+    options = FitOptions(class_weights=class_weights, label_smoothing=0.1)
+    objective = Objective(options, labels, n_classes=4, device=torch.device("cpu"))
+    logits, batch = torch.randn((9, 4), generator=torch.Generator().manual_seed(0)), torch.from_numpy(labels)
+    weight = torch.tensor([9 / 18, 9 / 6, 9 / 3, 0.0]) if class_weights == "balanced" else None
+    expected = torch.nn.functional.cross_entropy(logits, batch, weight=weight, label_smoothing=0.1)
+    parts = [objective(logits[part], batch[part], batch) for part in (slice(0, 4), slice(4, 9))]
+    torch.testing.assert_close(sum(parts), expected)
+
+
+@pytest.mark.parametrize(
     ("values", "named"),
     [
         ({"epochs": 0}, "epochs=0"),
@@ -118,6 +182,12 @@ def test_batches_never_hold_a_single_tile() -> None:
         ({"learning_rate": math.nan}, "learning_rate=nan"),
         ({"learning_rate": math.inf}, "learning_rate=inf"),
         ({"batch_size": 1}, "batch_size=1"),
+        ({"weight_decay": -0.1}, "weight_decay=-0.1"),
+        ({"label_smoothing": 0.9}, "label_smoothing=0.9"),
+        ({"clip_norm": math.nan}, "clip_norm=nan"),
+        ({"ema_decay": 1.0}, "ema_decay=1.0"),
+        ({"class_weights": "rare"}, "class_weights=rare"),
+        ({"patience": -1}, "patience=-1"),
     ],
 )
 def test_options_without_sense_are_refused(values: dict[str, float], named: str) -> None:

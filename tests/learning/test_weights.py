@@ -54,7 +54,7 @@ def test_auto_fetches_imagenet_for_real_tiles_once(
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("HISTO_IMAGENET_URL", f"{server}/{torchvision_file.name}")
-    network, note = make_network(read_initial_weights("auto", is_synthetic=False), n_classes=9, tile_size_px=32)
+    network, note = make_network(read_initial_weights("auto", is_synthetic=False), classes=COLORECTAL_CLASSES, tile_size_px=32)
     assert _same(network, torchvision_file)
     assert "ImageNet" in note
     assert "1000 classes is replaced by a new one for 9" in note
@@ -86,14 +86,16 @@ def test_no_network_names_the_file_the_place_and_the_way_out(tmp_path: Path, mon
 
 
 def test_torchvision_file_and_own_checkpoint_start_a_network(torchvision_file: Path, tmp_path: Path) -> None:
-    network, note = make_network(read_initial_weights(str(torchvision_file), is_synthetic=False), n_classes=4, tile_size_px=32)
+    network, note = make_network(
+        read_initial_weights(str(torchvision_file), is_synthetic=False), classes=tuple("abcd"), tile_size_px=32
+    )
     assert _same(network, torchvision_file)
     assert network.n_classes == 4
 
     facts = CheckpointFacts(tuple("abcd"), 32, 3, 0.5, "f" * 64, is_synthetic=False)
     save_weights(tmp_path / "own.safetensors", network, facts)
     again, note = make_network(
-        read_initial_weights(str(tmp_path / "own.safetensors"), is_synthetic=False), n_classes=4, tile_size_px=64
+        read_initial_weights(str(tmp_path / "own.safetensors"), is_synthetic=False), classes=tuple("abcd"), tile_size_px=64
     )
     assert "replaced" not in note
     assert all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), network.state_dict().values(), strict=True))

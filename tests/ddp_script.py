@@ -1,0 +1,57 @@
+"""Run by torchrun, or alone, from test_many_processes: trains a network without chance inside and writes what it has learnt."""
+
+import json
+import sys
+
+import numpy as np
+import torch
+from torch import nn
+
+from histo_mlflow.learning.augmentation import AugmentationOptions
+from histo_mlflow.learning.batches import LabelledTiles
+from histo_mlflow.learning.compute import Compute, seed_everything
+from histo_mlflow.learning.distributed import joined_ranks
+from histo_mlflow.learning.fit import EpochReport, fit
+from histo_mlflow.learning.network import TileClassifier
+from histo_mlflow.learning.optimization import FitOptions
+from histo_mlflow.tiles.demo import draw_demo
+
+
+class _FrozenNorms(TileClassifier):
+    """Batch norm with fixed statistics, no dropout, no stochastic depth: what several processes can share exactly."""
+
+    def train(self, mode: bool = True) -> "_FrozenNorms":
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d) or type(module).__name__ in {"Dropout", "StochasticDepth"}:
+                module.training = False
+        return self
+
+
+def main(output: str) -> None:
+    torch.set_num_threads(1)
+    tiles = draw_demo(n_tiles=54, tile_size_px=32)
+    # 17 tiles in batches of 5: shares of 2 and 3, and a last batch of 2 that joins its neighbour.
+    train, val = (LabelledTiles(tiles.images, tiles.labels, rows) for rows in (np.arange(17), np.arange(20, 33)))
+    reports: list[EpochReport] = []
+    seed_everything(0)
+    network = _FrozenNorms(n_classes=9, tile_size_px=32)
+    with joined_ranks(torch.device("cpu")) as ranks:
+        fit(
+            network, train, val,
+            options=FitOptions(epochs=3, batch_size=5, class_weights="balanced", label_smoothing=0.1, clip_norm=1.0),
+            augmentation=AugmentationOptions(augment="symmetries", aug_cutoff=9, stain="all"),
+            compute=Compute(torch.device("cpu"), is_bf16=False), seed=0, on_epoch=reports.append, ranks=ranks,
+        )  # fmt: skip
+        if ranks.is_first:
+            figures = [
+                {"train_loss": r.train_loss, "train_accuracy": r.train_accuracy, "val_loss": r.val.loss,
+                 "val_labels": r.val.labels.tolist(), "n_val": len(r.val.logits)}
+                for r in reports
+            ]  # fmt: skip
+            with open(output, "w") as file:
+                json.dump({"size": ranks.size, "epochs": figures}, file)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,222 @@
+"""Interrupted runs go on, and end as if nothing had happened."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mlflow.entities import Run
+from safetensors.torch import load_file
+
+from histo_mlflow.tiles.tile_set import TileSet
+from histo_mlflow.tracking.store import Store
+from tests.conftest import Histo, save_npz
+
+OPTIONS = ["--weights", "none", "--batch-size", "9", "--aug-cutoff", "2", "--ema-decay", "0.5", "--register", "false"]
+
+
+def _runs(store: Store, entry_point: str = "train") -> list[Run]:
+    """Runs of an entry point, the newest first."""
+    return list(store.client.search_runs([store.experiment_id], f"tags.`histo.entry_point` = '{entry_point}'"))
+
+
+def _weights(store: Store, run_id: str, name: str) -> dict[str, torch.Tensor]:
+    return load_file(store.client.download_artifacts(run_id, f"checkpoints/{name}"))
+
+
+def _assert_same_learning(store: Store, resumed: str, whole: str) -> None:
+    names = {Path(item.path).name for item in store.client.list_artifacts(whole, "checkpoints")}
+    assert {Path(item.path).name for item in store.client.list_artifacts(resumed, "checkpoints")} == names
+    for name in sorted(names - {"last.pt"}):
+        one, other = _weights(store, resumed, name), _weights(store, whole, name)
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[key], other[key]) for key in one), name
+    for metric in ("train/loss", "val/loss", "val/macro_f1", "learning_rate"):
+        histories = [store.client.get_metric_history(run_id, metric) for run_id in (resumed, whole)]
+        assert [(m.step, m.value) for m in histories[0]] == [(m.step, m.value) for m in histories[1]], metric
+
+
+def _start(work: Path, *arguments: str | Path) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "histo_mlflow", "train", *map(str, arguments)],
+        cwd=work, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ,
+    )  # fmt: skip
+
+
+def _kill_when(process: "subprocess.Popen[bytes]", is_time: Callable[[], bool]) -> bool:
+    """Kill without notice at the moment that `is_time` says; return False if the process has ended before."""
+    end = time.monotonic() + 120
+    while not is_time():
+        if process.poll() is not None:
+            return False
+        assert time.monotonic() < end, "the moment to kill never came"
+        time.sleep(0.001)
+    process.kill()
+    process.wait()
+    return True
+
+
+def _is_writing(work: Path, pattern: str) -> bool:
+    return any(path.name.startswith(".") for path in work.glob(f"mlruns/*/*/artifacts/checkpoints/{pattern}"))
+
+
+def test_killed_while_writing_a_checkpoint_and_resumed(histo: Histo, work: Path, tiny_npz: Path, store: Store) -> None:
+    options = ["--data", tiny_npz, "--epochs", "3", *OPTIONS]
+    done = histo("train", *options)
+    assert done.returncode == 0, done.stderr
+    (whole,) = _runs(store)
+
+    process = _start(work, *options)
+
+    def is_writing_the_second_state() -> bool:
+        runs = _runs(store)
+        return bool(len(runs) == 2 and runs[0].data.metrics and _is_writing(work, ".last.pt.draft"))
+
+    assert _kill_when(process, is_writing_the_second_state)
+    killed = _runs(store)[0]
+    refused = histo("train", "--resume", killed.info.run_id, "--epochs", "4")
+    assert refused.returncode == 2
+    assert "epochs was 3, now 4" in refused.stderr
+
+    done = histo("train", "--resume", killed.info.run_id)
+    assert done.returncode == 0, done.stderr
+    assert "1 epoch(s) are done" in done.stdout
+    assert [run.info.status for run in _runs(store)] == ["FINISHED", "FINISHED"]
+    assert "error" not in store.client.get_run(killed.info.run_id).data.tags
+    _assert_same_learning(store, killed.info.run_id, whole.info.run_id)
+
+    again = histo("train", "--resume", killed.info.run_id)
+    assert again.returncode == 2
+    assert "has finished" in again.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_killed_at_ten_random_moments_and_resumed_each_time(histo: Histo, work: Path, tiny_npz: Path, store: Store) -> None:
+    options = ["--data", tiny_npz, "--epochs", "14", *OPTIONS]
+    done = histo("train", *options, timeout=900)
+    assert done.returncode == 0, done.stderr
+    (whole,) = _runs(store)
+    chance = random.Random(0)
+    process, n_killed = _start(work, *options), 0
+    while n_killed < 10:
+        while len(_runs(store)) < 2 or _runs(store)[0].info.status != "RUNNING":
+            time.sleep(0.05)
+        if n_killed % 2:
+            # In the middle of writing the first or the second kind of file that comes.
+            pattern = chance.choice([".last.pt.draft", ".epoch_*.draft", ".*.draft"])
+            was_killed = _kill_when(process, lambda pattern=pattern: _is_writing(work, pattern))  # type: ignore[misc]
+        else:
+            moment = time.monotonic() + chance.uniform(0.5, 6)
+            was_killed = _kill_when(process, lambda moment=moment: time.monotonic() > moment)  # type: ignore[misc]
+        assert was_killed, f"it had finished after {n_killed} kills"
+        n_killed += 1
+        process = _start(work, "--resume", _runs(store)[0].info.run_id)
+    assert process.wait(timeout=600) == 0
+    resumed = _runs(store)[0]
+    assert resumed.info.status == "FINISHED"
+    _assert_same_learning(store, resumed.info.run_id, whole.info.run_id)
+
+
+def test_what_cannot_be_resumed_is_refused_by_name(histo: Histo, tiny_npz: Path, tiny_tiles: TileSet, store: Store) -> None:
+    client = store.client
+    process = histo("train", "--data", tiny_npz, "--epochs", "1", *OPTIONS, "--test-data", tiny_npz)
+    assert process.returncode == 0, process.stderr
+    (run,) = _runs(store)
+    client.set_terminated(run.info.run_id, "KILLED")
+    other = tiny_npz.with_name("other.npz")
+    np.savez(other, data=255 - tiny_tiles.images, labels=tiny_tiles.labels)
+    for arguments, reason in (
+        (["--data", other], "data holds other tiles than the run began with"),
+        (["--data", tiny_npz, "--test-data", other], "test_data holds other tiles"),
+        (["--seed", "3"], "seed was 0, now 3"),
+        (["--stain", "1-2"], "stain was none, now 1-2"),
+    ):
+        done = histo("train", "--resume", run.info.run_id, *arguments)
+        assert done.returncode == 2, done.stderr
+        assert reason in done.stderr
+        assert client.get_run(run.info.run_id).info.status == "KILLED"
+    assert "no run with this id" in histo("train", "--resume", "0" * 32).stderr
+    assert "was not begun by cv" in histo("cv", "--resume", run.info.run_id).stderr
+
+
+def test_a_cross_validation_goes_on_in_the_fold_that_was_interrupted(
+    histo: Histo, work: Path, tiny_npz: Path, store: Store
+) -> None:
+    options = ["cv", "--data", tiny_npz, "--folds", "2", "--epochs", "2", *OPTIONS]
+    done = histo(*options)
+    assert done.returncode == 0, done.stderr
+    whole = {run.info.run_name: run.info.run_id for run in _runs(store, "cv")}
+
+    process = subprocess.Popen(
+        [sys.executable, "-m", "histo_mlflow", *map(str, options)],
+        cwd=work, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ,
+    )  # fmt: skip
+    new: dict[str, str] = {}
+
+    def is_in_the_second_fold() -> bool:
+        new.update({r.info.run_name: r.info.run_id for r in _runs(store, "cv") if r.info.run_id not in whole.values()})
+        return "fold 2" in new and bool(store.client.get_run(new["fold 2"]).data.metrics)
+
+    end = time.monotonic() + 120
+    while not is_in_the_second_fold():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    process.wait(timeout=60)
+    assert store.client.get_run(new["cv"]).info.status == "KILLED"
+
+    done = histo("cv", "--resume", new["cv"])
+    assert done.returncode == 0, done.stderr
+    assert len(_runs(store, "cv")) == 6, "no run was added"
+    for name, run_id in new.items():
+        assert store.client.get_run(run_id).info.status == "FINISHED"
+        for metric in ("best/val_loss", "oof/loss"):
+            expected = store.client.get_run(whole[name]).data.metrics.get(metric)
+            assert store.client.get_run(run_id).data.metrics.get(metric) == expected
+    for fold in ("fold 1", "fold 2"):
+        _assert_same_learning(store, new[fold], whole[fold])
+
+
+def test_only_chosen_checkpoints_are_kept(histo: Histo, tiny_npz: Path, store: Store) -> None:
+    for keep, expected in (("best", set()), ("2", {"epoch_002.safetensors", "epoch_003.safetensors"})):
+        done = histo("train", "--data", tiny_npz, "--epochs", "3", *OPTIONS, "--keep-checkpoints", keep)
+        assert done.returncode == 0, done.stderr
+        names = {Path(item.path).name for item in store.client.list_artifacts(_runs(store)[0].info.run_id, "checkpoints")}
+        assert names == {"best.safetensors", "last.pt", *expected}
+    assert histo("train", "--keep-checkpoints", "some").returncode == 2
+
+
+def test_learning_starts_from_any_model(histo: Histo, work: Path, tiny_npz: Path, tiny_tiles: TileSet, store: Store) -> None:
+    done = histo("train", "--data", tiny_npz, "--epochs", "1", "--weights", "none")
+    assert done.returncode == 0, done.stderr
+    (first,) = _runs(store)
+    few = work / "few"
+    six = np.flatnonzero(tiny_tiles.labels < 3)
+    names = np.array(["BACK", "ADI", "NEW"])  # two of the nine in another order, and one more
+    np.savez(few.with_suffix(".npz"), data=tiny_tiles.images[six], labels=tiny_tiles.labels[six], classes=names)
+    best = _weights(store, first.info.run_id, "best.safetensors")["backbone.classifier.1.weight"]
+    for weights in (
+        "models:/histo-b3/Production",
+        first.info.run_id,
+        f"runs:/{first.info.run_id}/checkpoints/epoch_001.safetensors",
+    ):
+        # With next to no learning rate the head stays what it was to begin with.
+        done = histo(
+            "train", "--data", few.with_suffix(".npz"), "--epochs", "1", "--weights", weights, "--learning-rate", "1e-9",
+            "--register", "false",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        newest = _runs(store)[0]
+        assert newest.data.tags["histo.weights"].startswith(f"{weights}; its head for ADI BACK")
+        assert "of which BACK ADI taken over and NEW new" in newest.data.tags["histo.weights"]
+        head = _weights(store, newest.info.run_id, "best.safetensors")["backbone.classifier.1.weight"]
+        torch.testing.assert_close(head[:2], best[[1, 0]], atol=1e-5, rtol=0)
+    assert histo("train", "--weights", "models:/histo-b3/7").returncode == 2
