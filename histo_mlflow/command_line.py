@@ -49,6 +49,8 @@ def _run(command: click.Command, prog_name: str, arguments: list[str], *, is_deb
         message = error.format_message() if isinstance(error, click.ClickException) else str(error)
         return _report(f"{message}{_help_hint(error)}", _REQUEST_WRONG, is_debug)
     except (Interrupted, KeyboardInterrupt, click.Abort) as error:
+        if isinstance(error.__context__, WorkError):  # it came while the runs were being ended for that
+            return _report(str(error.__context__), _WORK_FAILED, is_debug)
         return _report(f"{error or 'interrupted'}; the open runs were ended as KILLED", _WORK_FAILED, is_debug)
     except WorkError as error:
         return _report(str(error), _WORK_FAILED, is_debug)

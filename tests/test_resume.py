@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,11 +16,25 @@ import torch
 from mlflow.entities import Run
 from safetensors.torch import load_file
 
+from histo_mlflow.config import CvConfig, TrainConfig, build
+from histo_mlflow.entry_points.cv import cv
+from histo_mlflow.entry_points.train import train
+from histo_mlflow.errors import OptionError, RequestError, SourceNotFoundError
 from histo_mlflow.tiles.tile_set import TileSet
+from histo_mlflow.tracking.kept_checkpoints import KeepingOptions
 from histo_mlflow.tracking.store import Store
-from tests.conftest import Histo, save_npz
+from tests.conftest import Histo
 
-OPTIONS = ["--weights", "none", "--batch-size", "9", "--aug-cutoff", "2", "--ema-decay", "0.5", "--register", "false"]
+OPTIONS: dict[str, Any] = {"weights": "none", "batch_size": 9, "aug_cutoff": 2, "ema_decay": 0.5, "register": False}
+
+
+def _train(**values: Any) -> None:
+    """Run `train` in this process, which costs no start-up."""
+    train(build(TrainConfig, {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}))
+
+
+def _spelled(options: dict[str, Any]) -> list[str]:
+    return [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
 
 
 def _runs(store: Store, entry_point: str = "train") -> list[Run]:
@@ -43,9 +58,9 @@ def _assert_same_learning(store: Store, resumed: str, whole: str) -> None:
         assert [(m.step, m.value) for m in histories[0]] == [(m.step, m.value) for m in histories[1]], metric
 
 
-def _start(work: Path, *arguments: str | Path) -> "subprocess.Popen[bytes]":
+def _start(work: Path, **options: Any) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
-        [sys.executable, "-m", "histo_mlflow", "train", *map(str, arguments)],
+        [sys.executable, "-m", "histo_mlflow", "train", *_spelled(options)],
         cwd=work, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ,
     )  # fmt: skip
 
@@ -67,45 +82,38 @@ def _is_writing(work: Path, pattern: str) -> bool:
     return any(path.name.startswith(".") for path in work.glob(f"mlruns/*/*/artifacts/checkpoints/{pattern}"))
 
 
-def test_killed_while_writing_a_checkpoint_and_resumed(histo: Histo, work: Path, tiny_npz: Path, store: Store) -> None:
-    options = ["--data", tiny_npz, "--epochs", "3", *OPTIONS]
-    done = histo("train", *options)
-    assert done.returncode == 0, done.stderr
+def test_killed_while_writing_a_checkpoint_and_resumed(work: Path, tiny_npz: Path, store: Store) -> None:
+    options = {"data": tiny_npz, "epochs": 3, **OPTIONS}
+    _train(**options)
     (whole,) = _runs(store)
 
-    process = _start(work, *options)
+    process = _start(work, **options)
 
     def is_writing_the_second_state() -> bool:
         runs = _runs(store)
         return bool(len(runs) == 2 and runs[0].data.metrics and _is_writing(work, ".last.pt.draft"))
 
     assert _kill_when(process, is_writing_the_second_state)
-    killed = _runs(store)[0]
-    refused = histo("train", "--resume", killed.info.run_id, "--epochs", "4")
-    assert refused.returncode == 2
-    assert "epochs was 3, now 4" in refused.stderr
+    killed = _runs(store)[0].info.run_id
+    with pytest.raises(RequestError, match="epochs was 3, now 4"):
+        _train(resume=killed, epochs=4)
 
-    done = histo("train", "--resume", killed.info.run_id)
-    assert done.returncode == 0, done.stderr
-    assert "1 epoch(s) are done" in done.stdout
+    _train(resume=killed)
     assert [run.info.status for run in _runs(store)] == ["FINISHED", "FINISHED"]
-    assert "error" not in store.client.get_run(killed.info.run_id).data.tags
-    _assert_same_learning(store, killed.info.run_id, whole.info.run_id)
-
-    again = histo("train", "--resume", killed.info.run_id)
-    assert again.returncode == 2
-    assert "has finished" in again.stderr
+    assert "error" not in store.client.get_run(killed).data.tags
+    _assert_same_learning(store, killed, whole.info.run_id)
+    with pytest.raises(RequestError, match="has finished"):
+        _train(resume=killed)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_killed_at_ten_random_moments_and_resumed_each_time(histo: Histo, work: Path, tiny_npz: Path, store: Store) -> None:
-    options = ["--data", tiny_npz, "--epochs", "14", *OPTIONS]
-    done = histo("train", *options, timeout=900)
-    assert done.returncode == 0, done.stderr
+def test_killed_at_ten_random_moments_and_resumed_each_time(work: Path, tiny_npz: Path, store: Store) -> None:
+    options = {"data": tiny_npz, "epochs": 14, **OPTIONS}
+    _train(**options)
     (whole,) = _runs(store)
     chance = random.Random(0)
-    process, n_killed = _start(work, *options), 0
+    process, n_killed = _start(work, **options), 0
     while n_killed < 10:
         while len(_runs(store)) < 2 or _runs(store)[0].info.status != "RUNNING":
             time.sleep(0.05)
@@ -118,7 +126,7 @@ def test_killed_at_ten_random_moments_and_resumed_each_time(histo: Histo, work: 
             was_killed = _kill_when(process, lambda moment=moment: time.monotonic() > moment)  # type: ignore[misc]
         assert was_killed, f"it had finished after {n_killed} kills"
         n_killed += 1
-        process = _start(work, "--resume", _runs(store)[0].info.run_id)
+        process = _start(work, resume=_runs(store)[0].info.run_id)
     assert process.wait(timeout=600) == 0
     resumed = _runs(store)[0]
     assert resumed.info.status == "FINISHED"
@@ -126,37 +134,37 @@ def test_killed_at_ten_random_moments_and_resumed_each_time(histo: Histo, work: 
 
 
 def test_what_cannot_be_resumed_is_refused_by_name(histo: Histo, tiny_npz: Path, tiny_tiles: TileSet, store: Store) -> None:
-    client = store.client
-    process = histo("train", "--data", tiny_npz, "--epochs", "1", *OPTIONS, "--test-data", tiny_npz)
-    assert process.returncode == 0, process.stderr
-    (run,) = _runs(store)
-    client.set_terminated(run.info.run_id, "KILLED")
+    _train(data=tiny_npz, test_data=tiny_npz, epochs=1, **OPTIONS)
+    run_id = _runs(store)[0].info.run_id
     other = tiny_npz.with_name("other.npz")
     np.savez(other, data=255 - tiny_tiles.images, labels=tiny_tiles.labels)
-    for arguments, reason in (
-        (["--data", other], "data holds other tiles than the run began with"),
-        (["--data", tiny_npz, "--test-data", other], "test_data holds other tiles"),
-        (["--seed", "3"], "seed was 0, now 3"),
-        (["--stain", "1-2"], "stain was none, now 1-2"),
+    store.client.set_terminated(run_id, "KILLED")
+    for values, reason in (
+        ({"data": other}, "data holds other tiles than the run began with"),
+        ({"data": tiny_npz, "test_data": other}, "test_data holds other tiles"),
+        ({"seed": 3}, "seed was 0, now 3"),
+        ({"stain": "1-2"}, "stain was none, now 1-2"),
     ):
-        done = histo("train", "--resume", run.info.run_id, *arguments)
-        assert done.returncode == 2, done.stderr
-        assert reason in done.stderr
-        assert client.get_run(run.info.run_id).info.status == "KILLED"
-    assert "no run with this id" in histo("train", "--resume", "0" * 32).stderr
-    assert "was not begun by cv" in histo("cv", "--resume", run.info.run_id).stderr
+        with pytest.raises(RequestError, match=reason):
+            _train(resume=run_id, **values)
+        assert store.client.get_run(run_id).info.status == "KILLED"
+    with pytest.raises(SourceNotFoundError, match="no run with this id"):
+        _train(resume="0" * 32)
+    with pytest.raises(RequestError, match="was not begun by cv"):
+        cv(build(CvConfig, {"resume": run_id}))
+    store.client.update_run(run_id, status="RUNNING")  # this process is its own, and lives
+    done = histo("train", "--resume", run_id)
+    assert done.returncode == 2
+    assert f"is still going on (process {os.getpid()}" in done.stderr
 
 
-def test_a_cross_validation_goes_on_in_the_fold_that_was_interrupted(
-    histo: Histo, work: Path, tiny_npz: Path, store: Store
-) -> None:
-    options = ["cv", "--data", tiny_npz, "--folds", "2", "--epochs", "2", *OPTIONS]
-    done = histo(*options)
-    assert done.returncode == 0, done.stderr
+def test_a_cross_validation_goes_on_in_the_fold_that_was_interrupted(work: Path, tiny_npz: Path, store: Store) -> None:
+    options = {"data": tiny_npz, "folds": 2, "epochs": 2, **OPTIONS}
+    cv(build(CvConfig, {**options, "data": str(tiny_npz)}))
     whole = {run.info.run_name: run.info.run_id for run in _runs(store, "cv")}
 
     process = subprocess.Popen(
-        [sys.executable, "-m", "histo_mlflow", *map(str, options)],
+        [sys.executable, "-m", "histo_mlflow", "cv", *_spelled(options)],
         cwd=work, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ,
     )  # fmt: skip
     new: dict[str, str] = {}
@@ -173,8 +181,7 @@ def test_a_cross_validation_goes_on_in_the_fold_that_was_interrupted(
     process.wait(timeout=60)
     assert store.client.get_run(new["cv"]).info.status == "KILLED"
 
-    done = histo("cv", "--resume", new["cv"])
-    assert done.returncode == 0, done.stderr
+    cv(build(CvConfig, {"resume": new["cv"]}))
     assert len(_runs(store, "cv")) == 6, "no run was added"
     for name, run_id in new.items():
         assert store.client.get_run(run_id).info.status == "FINISHED"
@@ -185,38 +192,31 @@ def test_a_cross_validation_goes_on_in_the_fold_that_was_interrupted(
         _assert_same_learning(store, new[fold], whole[fold])
 
 
-def test_only_chosen_checkpoints_are_kept(histo: Histo, tiny_npz: Path, store: Store) -> None:
-    for keep, expected in (("best", set()), ("2", {"epoch_002.safetensors", "epoch_003.safetensors"})):
-        done = histo("train", "--data", tiny_npz, "--epochs", "3", *OPTIONS, "--keep-checkpoints", keep)
-        assert done.returncode == 0, done.stderr
+def test_only_chosen_checkpoints_are_kept(tiny_npz: Path, store: Store) -> None:
+    for keep, expected in (("best", set()), ("1", {"epoch_002.safetensors"})):
+        _train(data=tiny_npz, epochs=2, keep_checkpoints=keep, **OPTIONS)
         names = {Path(item.path).name for item in store.client.list_artifacts(_runs(store)[0].info.run_id, "checkpoints")}
         assert names == {"best.safetensors", "last.pt", *expected}
-    assert histo("train", "--keep-checkpoints", "some").returncode == 2
+    for unfit in ("some", "0", "-1"):
+        with pytest.raises(OptionError, match=f"keep_checkpoints={unfit}"):
+            KeepingOptions(keep_checkpoints=unfit)
 
 
-def test_learning_starts_from_any_model(histo: Histo, work: Path, tiny_npz: Path, tiny_tiles: TileSet, store: Store) -> None:
-    done = histo("train", "--data", tiny_npz, "--epochs", "1", "--weights", "none")
-    assert done.returncode == 0, done.stderr
-    (first,) = _runs(store)
-    few = work / "few"
-    six = np.flatnonzero(tiny_tiles.labels < 3)
+def test_learning_starts_from_any_model(work: Path, tiny_npz: Path, tiny_tiles: TileSet, store: Store) -> None:
+    _train(data=tiny_npz, epochs=1, weights="none")
+    first = _runs(store)[0].info.run_id
+    few = work / "few.npz"
+    rows = np.flatnonzero(tiny_tiles.labels < 3)
     names = np.array(["BACK", "ADI", "NEW"])  # two of the nine in another order, and one more
-    np.savez(few.with_suffix(".npz"), data=tiny_tiles.images[six], labels=tiny_tiles.labels[six], classes=names)
-    best = _weights(store, first.info.run_id, "best.safetensors")["backbone.classifier.1.weight"]
-    for weights in (
-        "models:/histo-b3/Production",
-        first.info.run_id,
-        f"runs:/{first.info.run_id}/checkpoints/epoch_001.safetensors",
-    ):
+    np.savez(few, data=tiny_tiles.images[rows], labels=tiny_tiles.labels[rows], classes=names)
+    best = _weights(store, first, "best.safetensors")["backbone.classifier.1.weight"]
+    for weights in ("models:/histo-b3/Production", first, f"runs:/{first}/checkpoints/epoch_001.safetensors"):
         # With next to no learning rate the head stays what it was to begin with.
-        done = histo(
-            "train", "--data", few.with_suffix(".npz"), "--epochs", "1", "--weights", weights, "--learning-rate", "1e-9",
-            "--register", "false",
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
+        _train(data=few, epochs=1, weights=weights, learning_rate=1e-9, register=False)
         newest = _runs(store)[0]
         assert newest.data.tags["histo.weights"].startswith(f"{weights}; its head for ADI BACK")
         assert "of which BACK ADI taken over and NEW new" in newest.data.tags["histo.weights"]
         head = _weights(store, newest.info.run_id, "best.safetensors")["backbone.classifier.1.weight"]
         torch.testing.assert_close(head[:2], best[[1, 0]], atol=1e-5, rtol=0)
-    assert histo("train", "--weights", "models:/histo-b3/7").returncode == 2
+    with pytest.raises(SourceNotFoundError, match="weights=models:/histo-b3/7 is not in the store"):
+        _train(weights="models:/histo-b3/7")

@@ -14,6 +14,7 @@ from histo_mlflow.errors import OptionError, SourceNotFoundError, TileFormatErro
 from histo_mlflow.learning.checkpoints import CheckpointFacts, save_weights
 from histo_mlflow.learning.network import TileClassifier
 from histo_mlflow.learning.weights import NetworkOptions, make_network, read_initial_weights
+from histo_mlflow.tiles.tile_set import COLORECTAL_CLASSES
 
 
 @pytest.fixture(scope="module")
