@@ -36,24 +36,50 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--task", choices=["train", "infer", "both"], default="both", help="what to measure")
-    parser.add_argument("--arms", help=f"only these, with commas between: {', '.join(ARMS)}; ours is needed for ratios")
+    parser.add_argument(
+        "--arms",
+        default=argparse.SUPPRESS,
+        help=f"only these, with commas between: {', '.join(ARMS)}; ours is needed for ratios",
+    )
     parser.add_argument("--rounds", type=int, default=5, help="how often each arm runs")
-    parser.add_argument("--tiles", type=int, help="tiles timed in training (default: 96 on a CPU, 6400 on a GPU)")
-    parser.add_argument("--infer-tiles", type=int, help="tiles timed in inference (default: 192 on a CPU, 6400 on a GPU)")
+    parser.add_argument(
+        "--tiles", default=argparse.SUPPRESS, type=int, help="tiles timed in training (default: 96 on a CPU, 6400 on a GPU)"
+    )
+    parser.add_argument(
+        "--infer-tiles",
+        default=argparse.SUPPRESS,
+        type=int,
+        help="tiles timed in inference (default: 192 on a CPU, 6400 on a GPU)",
+    )
     parser.add_argument("--tile-size", type=int, default=224, help="edge length in pixels")
     parser.add_argument("--batch-size", type=int, default=32, help="tiles per step of training")
-    parser.add_argument("--infer-batch-size", type=int, help="tiles per forward pass (default: 64 on a CPU, 128 on a GPU)")
     parser.add_argument(
-        "--workers", type=int, help="processes of the peers' DataLoader (default: 0 on a CPU, the number of cores on a GPU)"
+        "--infer-batch-size",
+        default=argparse.SUPPRESS,
+        type=int,
+        help="tiles per forward pass (default: 64 on a CPU, 128 on a GPU)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=argparse.SUPPRESS,
+        help="processes of the peers' DataLoader (default: 0 on a CPU, the number of cores on a GPU)",
     )
     parser.add_argument("--skip-compile", action="store_true", help="leave out torch.compile, which takes minutes")
-    parser.add_argument("--output", type=Path, help="the JSON file (default: benchmarks/results/throughput-<device>.json)")
+    parser.add_argument(
+        "--output",
+        default=argparse.SUPPRESS,
+        type=Path,
+        help="the JSON file (default: benchmarks/results/throughput-<device>.json)",
+    )
     for hidden in ("--arm", "--folder", "--result"):  # how the script calls itself
         parser.add_argument(hidden, help=argparse.SUPPRESS)
     options = parser.parse_args()
     is_cuda = options.device.startswith("cuda")
-    # On two cores the workers take from the maths what they save.
+    # A tile through PIL costs 1 ms of a core and its training step 80 ms or more: on a CPU workers have next to nothing to win,
+    # and take their share of the cores from the maths.
     fallbacks = {
+        "arms": None,
         "tiles": _GPU_TILES if is_cuda else 96,
         "infer_tiles": _GPU_TILES if is_cuda else 192,
         "infer_batch_size": 128 if is_cuda else 64,
@@ -61,7 +87,7 @@ def parse_arguments() -> argparse.Namespace:
         "output": RESULTS / f"throughput-{options.device.partition(':')[0]}.json",
     }
     for name, value in fallbacks.items():
-        if getattr(options, name) is None:
+        if not hasattr(options, name):
             setattr(options, name, value)
     for tiles, batch in (("tiles", "batch_size"), ("infer_tiles", "infer_batch_size")):
         if getattr(options, tiles) % getattr(options, batch):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from histo_mlflow.config import LearningConfig, flatten
 from histo_mlflow.console import describe_epoch, say
+from histo_mlflow.errors import WorkError
 from histo_mlflow.evaluation.figures import draw_curves
 from histo_mlflow.evaluation.metrics import Evaluation, evaluate_predictions
 from histo_mlflow.evaluation.report import Provenance, png_of, write_evaluation
@@ -125,6 +126,7 @@ class _Observer:
         self.history: dict[str, list[float]] = {}
         self._run, self._folder, self._tiles, self._test = run, folder, tiles, test
         self._keeping, self._options = keeping, options
+        self._sent = run.logged_steps("train/loss")
         if state is not None:
             self.history = {name: list(values) for name, values in state["history"].items()}
             self._send_missing(state["epoch"])
@@ -133,18 +135,24 @@ class _Observer:
         metrics = epoch_metrics(report)
         for name, value in metrics.items():
             self.history.setdefault(name, []).append(value)
-        self._keep_weights(report)
+        try:
+            self._keep_weights(report)
+        except WorkError:  # a full disk takes the weights, not the figures
+            self._send(report.epoch)
+            raise
         self._send(report.epoch)
         say(describe_epoch(report.epoch, report.epochs, metrics, is_best=report.is_best))
 
     def _send(self, epoch: int) -> None:
+        if epoch in self._sent:
+            return
         self._run.log_metrics({name: values[epoch - 1] for name, values in self.history.items()}, step=epoch)
         if self._test is not None:
             note_looks(self._run, self._test.fingerprint, epoch)
 
     def _send_missing(self, last_epoch: int) -> None:
         say(f"{last_epoch} epoch(s) are done")
-        for epoch in set(range(1, last_epoch + 1)) - self._run.logged_steps("train/loss"):
+        for epoch in range(1, last_epoch + 1):
             self._send(epoch)
 
     def _keep_weights(self, report: EpochReport) -> None:

@@ -21,6 +21,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFL
 
 from histo_mlflow.errors import Interrupted, RequestError, SourceNotFoundError
 from histo_mlflow.tracking.interruption import acknowledge, shielded
+from histo_mlflow.tracking.last_word import insist_on_killed
 from histo_mlflow.tracking.store import HOST_TAG, PID_TAG, Store, reporting_store_errors
 
 _DIGEST_CHARACTERS = 36  # MLflow refuses longer ones
@@ -34,6 +35,7 @@ class Run:
     def __init__(self, store: Store, run_id: str) -> None:
         self.store = store
         self.id = run_id
+        self.is_adopted = False  # begun by `mlflow run`
         self._artifact_root: tuple[Path | None] | None = None  # unknown yet
 
     @property
@@ -149,7 +151,7 @@ def open_run(
     run: Run | None = None
     try:
         with shielded():
-            run = _reopen(resumed) if resumed else Run(store, _begin(store, name, parent))
+            run = _reopen(resumed) if resumed else _begin(store, name, parent)
             run.set_tags({HOST_TAG: socket.gethostname(), PID_TAG: os.getpid(), **(tags or {})})
         yield run
         with shielded(), reporting_store_errors(store.uri):
@@ -163,7 +165,7 @@ def open_run(
         raise
 
 
-def _begin(store: Store, name: str, parent: Run | None) -> str:
+def _begin(store: Store, name: str, parent: Run | None) -> Run:
     with reporting_store_errors(store.uri):
         # Popped, so that a nested run or a later one in this process does not adopt the same run again.
         adopted = os.environ.pop("MLFLOW_RUN_ID", None) if parent is None else None
@@ -171,10 +173,12 @@ def _begin(store: Store, name: str, parent: Run | None) -> str:
             begun = store.client.get_run(adopted).info.run_name or ""
             kept = begun if begun and not _MADE_UP_NAME.fullmatch(begun) else name
             store.client.update_run(adopted, status=RunStatus.to_string(RunStatus.RUNNING), name=kept)
-            return adopted
+            run = Run(store, adopted)
+            run.is_adopted = True
+            return run
         outer = parent.id if parent else _active_run_id()
         tags = {**resolve_tags(), MLFLOW_RUN_NAME: name, **({MLFLOW_PARENT_RUN_ID: outer} if outer else {})}
-        return str(store.client.create_run(store.experiment_id, tags=tags, run_name=name).info.run_id)
+        return Run(store, store.client.create_run(store.experiment_id, tags=tags, run_name=name).info.run_id)
 
 
 def find_ended_run(store: Store, run_id: str, *, entry_point: str) -> Run:
@@ -231,6 +235,8 @@ def _end(run: Run, status: str, error: BaseException) -> None:
             run.set_tags({"error": f"{type(error).__name__}: {error}"})
         with suppress(Exception):
             run.store.client.set_terminated(run.id, status)
+            if run.is_adopted and status == "KILLED":
+                insist_on_killed(run.store.uri, run.id)
 
 
 def _active_run_id() -> str | None:
