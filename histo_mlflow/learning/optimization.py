@@ -29,7 +29,7 @@ class FitOptions:
     batch_size: int = field(default=32, metadata={"help": "Tiles per step, at least 2; of all processes together."})
     weight_decay: float = field(default=0.05, metadata={"help": "Decay of weights (AdamW); norms and biases have none."})
     label_smoothing: float = field(default=0.0, metadata={"help": "Share of the target spread over all classes, 0 to 0.5."})
-    clip_norm: float = field(default=0.0, metadata={"help": "Largest norm of the gradient; longer ones are cut. 0 = no limit."})
+    clip_norm: float = field(default=1.0, metadata={"help": "Largest norm of the gradient; longer ones are cut. 0 = no limit."})
     ema_decay: float = field(
         default=0.0,
         metadata={"help": "Validate and keep a moving average of the weights, for instance 0.99 per step; 0 = the weights."},
