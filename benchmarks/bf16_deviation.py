@@ -1,0 +1,66 @@
+"""What bf16 changes in labels and probabilities: `python benchmarks/bf16_deviation.py --data TILES --image-size 64`.
+
+Trains on half of the tiles and scores the other half with the same weights in fp32 and in bf16.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from common import RESULTS, write_results
+
+from histo_mlflow.console import say
+from histo_mlflow.learning.augmentation import AugmentationOptions
+from histo_mlflow.learning.batches import LabelledTiles
+from histo_mlflow.learning.compute import Compute, seed_everything
+from histo_mlflow.learning.fit import fit, score
+from histo_mlflow.learning.infer import probabilities_of
+from histo_mlflow.learning.network import TileClassifier
+from histo_mlflow.learning.optimization import FitOptions
+from histo_mlflow.tiles.open import open_tiles
+from histo_mlflow.tiles.splits import HoldOutOptions, hold_out
+
+
+def main() -> None:
+    """Train, score twice, compare."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", default="demo", help="tiles, as in `histo train --data`")
+    parser.add_argument("--image-size", type=int, default=0, help="edge length in pixels; 0 = as stored")
+    parser.add_argument("--epochs", type=int, default=16)
+    asked = parser.parse_args()
+    tiles = open_tiles(asked.data, image_size=asked.image_size)
+    split = hold_out(tiles, HoldOutOptions(val_fraction=0.5), seed=0)
+    train, val = (LabelledTiles(tiles.images, tiles.labels, rows) for rows in (split.train, split.val))
+    seed_everything(0)
+    network = TileClassifier(n_classes=len(tiles.classes), tile_size_px=asked.image_size or tiles.tile_size_px)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    exact, coarse = Compute(device, is_bf16=False), Compute(device, is_bf16=True)
+    fit(
+        network,
+        train,
+        val,
+        options=FitOptions(epochs=asked.epochs),
+        augmentation=AugmentationOptions(),
+        compute=exact,
+        seed=0,
+        on_epoch=lambda report: say(f"epoch {report.epoch}: validation loss {report.val.loss:.4f}"),
+    )
+    one, other = score(network, val, exact), score(network, val, coarse)
+    p_one, p_other = probabilities_of(one.logits), probabilities_of(other.logits)
+    figures = {
+        "data": Path(asked.data).name,
+        "image_size": network.tile_size_px,
+        "n": len(val),
+        "labels_changed": int((p_one.argmax(1) != p_other.argmax(1)).sum()),
+        "largest_probability_difference": float(np.abs(p_one - p_other).max()),
+        "mean_probability_difference_of_the_label": float(np.abs(p_one - p_other)[np.arange(len(val)), p_one.argmax(1)].mean()),
+        "accuracy": {name: float((s.logits.argmax(1) == s.labels).mean()) for name, s in (("fp32", one), ("bf16", other))},
+        "loss": {"fp32": one.loss, "bf16": other.loss},
+    }
+    write_results(RESULTS / f"bf16-deviation-{device.type}.json", figures)
+    say(str(figures))
+
+
+if __name__ == "__main__":
+    main()
