@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from histo_mlflow.tiles.tile_set import TileSet, hash_tiles
 
 # Part of every key: raise it when the way of unpacking changes, so that old entries are not used again.
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True, eq=False)

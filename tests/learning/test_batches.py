@@ -42,3 +42,13 @@ def _gathering() -> list[threading.Thread]:
 def test_a_last_batch_too_small_for_all_processes_joins_its_neighbour() -> None:
     assert [len(batch) for batch in batch_rows(np.arange(11), 4, smallest=4)] == [4, 7]
     assert [len(batch) for batch in batch_rows(np.arange(3), 4, smallest=4)] == [3]
+
+
+def test_tiles_that_lie_on_the_device_are_found_by_their_rows() -> None:
+    """What a GPU with room gets, here on the CPU."""
+    images = np.arange(50, dtype=np.uint8).reshape(50, 1, 1, 1).repeat(3, axis=3)
+    rows = np.random.default_rng(1).permutation(50)[:31]
+    source = TileSource(images, CPU)
+    source._make_resident(rows)
+    asked = batch_rows(np.random.default_rng(2).permutation(rows), 8)
+    assert torch.cat(list(source.load(asked)))[:, 0, 0, 0].tolist() == np.concatenate(asked).tolist()

@@ -5,7 +5,7 @@ from torchvision.models import EfficientNet_B3_Weights, efficientnet_b3
 from torchvision.transforms import functional
 
 from histo_mlflow.learning.compute import seed_everything
-from histo_mlflow.learning.network import TileClassifier
+from histo_mlflow.learning.network import TileClassifier, fold_batch_norms
 
 
 def _network(size_px: int) -> TileClassifier:
@@ -47,3 +47,18 @@ def test_residual_branches_start_at_zero_so_blocks_start_as_identity() -> None:
     features = torch.randn(1, block.block[0][0].in_channels, 8, 8)
     with torch.inference_mode():
         assert torch.equal(block(features), features)
+
+
+def test_folded_batch_norms_give_the_same_logits() -> None:
+    torch.manual_seed(0)
+    network = TileClassifier(n_classes=3, tile_size_px=32)
+    tiles = torch.randint(0, 256, (8, 32, 32, 3), dtype=torch.uint8)
+    for _ in range(3):
+        network(tiles)  # statistics other than 0 and 1
+    network.eval()
+    folded = fold_batch_norms(network)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
+    assert any(isinstance(module, torch.nn.BatchNorm2d) for module in network.modules()), "the original stays"
+    with torch.inference_mode():
+        torch.testing.assert_close(folded(tiles), network(tiles), atol=1e-4, rtol=1e-4)
+    assert fold_batch_norms(folded) is folded
