@@ -158,6 +158,7 @@ def test_what_cannot_be_resumed_is_refused_by_name(histo: Histo, tiny_npz: Path,
     assert f"is still going on (process {os.getpid()}" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_cross_validation_goes_on_in_the_fold_that_was_interrupted(work: Path, tiny_npz: Path, store: Store) -> None:
     options = {"data": tiny_npz, "folds": 2, "epochs": 2, **OPTIONS}
     cv(build(CvConfig, {**options, "data": str(tiny_npz)}))
