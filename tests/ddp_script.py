@@ -40,7 +40,9 @@ def main(output: str) -> None:
     with joined_ranks(torch.device("cpu")) as ranks:
         fit(
             network, train, val,
-            options=FitOptions(epochs=3, batch_size=5, class_weights="balanced", label_smoothing=0.1, clip_norm=1.0),
+            options=FitOptions(
+                epochs=3, batch_size=5, class_weights="balanced", label_smoothing=0.1, clip_norm=1.0, ema_decay=0.5
+            ),
             augmentation=AugmentationOptions(augment="symmetries", aug_cutoff=9, stain="all"),
             compute=Compute(torch.device("cpu"), is_bf16=False), seed=0, on_epoch=reports.append, ranks=ranks,
         )  # fmt: skip

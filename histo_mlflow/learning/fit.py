@@ -147,7 +147,7 @@ def fit(
         train_loss, train_accuracy = tally.mean_over(ranks)
         tiles_per_second = len(train) / (time.perf_counter() - started)
 
-        for each in {network, state.judged}:
+        for each in dict.fromkeys((network, state.judged)):  # in one order, or processes would average unlike buffers
             ranks.average(list(each.buffers()))  # batch norm's, which each process has of its own tiles
         state.epoch = epoch
         state.judged.eval()
