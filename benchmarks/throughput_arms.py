@@ -24,9 +24,10 @@ from torchvision.models import efficientnet_b3
 from histo_mlflow.learning.augmentation import AugmentationOptions
 from histo_mlflow.learning.batches import LabelledTiles
 from histo_mlflow.learning.compute import Compute, ComputeOptions, resolve_compute
-from histo_mlflow.learning.fit import EpochReport, FitOptions, fit
+from histo_mlflow.learning.fit import EpochReport, fit
 from histo_mlflow.learning.infer import infer
 from histo_mlflow.learning.network import TileClassifier, fold_batch_norms
+from histo_mlflow.learning.optimization import FitOptions, make_optimizer
 
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
@@ -214,11 +215,7 @@ def train_ceiling(job: Job) -> Measured:
     """Repeat the step of `fit` on one batch that lies on the device: no loading, augmentation or bookkeeping."""
     network, compute = make_our_network(job).train(), resolve(job, "auto")
     tiles, labels = _first_batch(job)
-    groups = [
-        {"params": [p for p in network.parameters() if p.ndim > 1], "weight_decay": _WEIGHT_DECAY},
-        {"params": [p for p in network.parameters() if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=_LEARNING_RATE, fused=True)
+    optimizer = make_optimizer(network, FitOptions())
 
     def work(n_tiles: int) -> None:
         for _ in range(n_tiles // job.batch_size):
