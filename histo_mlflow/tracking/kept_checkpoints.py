@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
 from histo_mlflow.errors import OptionError
 from histo_mlflow.tracking.runs import Run
 from histo_mlflow.tracking.store import reporting_store_errors
@@ -52,7 +50,7 @@ def keep_weights(run: Run, file: Path, keeping: KeepingOptions, *, is_best: bool
         file.unlink()
     if keeping.keep_checkpoints.isdigit():
         for name in older[: len(older) + 1 - int(keeping.keep_checkpoints)]:
-            _delete(run, f"{FOLDER}/{name}")
+            run.delete_file(f"{FOLDER}/{name}")
 
 
 def load_last_state(run: Run, load: Callable[[Path], dict[str, Any]]) -> Mapping[str, Any] | None:
@@ -62,10 +60,3 @@ def load_last_state(run: Run, load: Callable[[Path], dict[str, Any]]) -> Mapping
         if LAST not in present:
             return None
         return load(Path(run.store.client.download_artifacts(run.id, f"{FOLDER}/{LAST}", draft)))
-
-
-def _delete(run: Run, artifact: str) -> None:
-    with reporting_store_errors(run.store.uri):
-        repository = get_artifact_repository(run.store.client.get_run(run.id).info.artifact_uri)
-        if any(item.path == artifact for item in repository.list_artifacts(FOLDER)):
-            repository.delete_artifacts(artifact)  # type: ignore[no-untyped-call]

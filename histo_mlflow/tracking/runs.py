@@ -8,12 +8,14 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from mlflow.tracking.context.registry import resolve_tags
@@ -36,7 +38,6 @@ class Run:
         self.store = store
         self.id = run_id
         self.is_adopted = False  # begun by `mlflow run`
-        self._artifact_root: tuple[Path | None] | None = None  # unknown yet
 
     @property
     def _client(self) -> MlflowClient:
@@ -81,12 +82,11 @@ class Run:
     def log_file(self, file: Path, folder: str | None = None) -> None:
         """Copy a file to the run's artifacts, under `folder`; it appears whole or not at all."""
         with reporting_store_errors(self.store.uri):
-            root = self._local_artifacts()
-            if root is None:
+            if not isinstance(self._repository, LocalArtifactRepository):
                 self._client.log_artifact(self.id, str(file), folder)
                 return
             # MLflow copies in place: a process that is killed meanwhile would leave half a checkpoint.
-            target = root / (folder or "") / file.name
+            target = Path(self._repository.artifact_dir) / (folder or "") / file.name
             target.parent.mkdir(parents=True, exist_ok=True)
             draft = target.with_name(f".{target.name}.draft")
             try:
@@ -95,11 +95,15 @@ class Run:
             finally:
                 draft.unlink(missing_ok=True)
 
-    def _local_artifacts(self) -> Path | None:
-        if self._artifact_root is None:
-            repository = get_artifact_repository(self._client.get_run(self.id).info.artifact_uri)
-            self._artifact_root = (Path(repository.artifact_dir) if isinstance(repository, LocalArtifactRepository) else None,)
-        return self._artifact_root[0]
+    def delete_file(self, artifact: str) -> None:
+        """Delete the artifact of that path, if it is there."""
+        with reporting_store_errors(self.store.uri):
+            if any(item.path == artifact for item in self._client.list_artifacts(self.id, str(Path(artifact).parent))):
+                self._repository.delete_artifacts(artifact)  # type: ignore[no-untyped-call]
+
+    @cached_property
+    def _repository(self) -> ArtifactRepository:
+        return get_artifact_repository(self._client.get_run(self.id).info.artifact_uri)
 
     def logged_steps(self, metric: str) -> set[int]:
         """Return the steps at which `metric` was logged."""
