@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from histo_mlflow.config import LearningConfig
-from histo_mlflow.evaluation.metrics import epoch_figures
+from histo_mlflow.evaluation.confusion import epoch_figures
 from histo_mlflow.learning.batches import LabelledTiles
 from histo_mlflow.learning.compute import Compute, resolve_compute, seed_everything
 from histo_mlflow.learning.distributed import ALONE, Ranks, local_device, noticing_losses

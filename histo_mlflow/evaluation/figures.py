@@ -1,12 +1,16 @@
 """Pictures of results, for people who would rather look than read; returns matplotlib figures and saves nothing."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Picture
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:  # matplotlib is imported where a picture begins: training need not wait for it
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Picture
 
 # One hue from light to dark: readable in greyscale and by colour-blind readers.
 _HUE = "Blues"
@@ -17,7 +21,7 @@ _DARK_CELL = 0.55
 def draw_confusion(confusion: NDArray[np.int64], classes: Sequence[str], *, title: str) -> Picture:
     """Return the confusion matrix twice: as counts and as shares of each true class."""
     side = max(4.2, 0.58 * len(classes) + 1.2)
-    picture = Picture(figsize=(2 * side + 0.6, side + 0.7), layout="constrained")
+    picture = _begin_picture((2 * side + 0.6, side + 0.7))
     left, right = picture.subplots(1, 2)
     n_tiles = confusion.sum(axis=1, keepdims=True)
     shares = np.divide(confusion, n_tiles, out=np.zeros(confusion.shape), where=n_tiles > 0)
@@ -27,6 +31,12 @@ def draw_confusion(confusion: NDArray[np.int64], classes: Sequence[str], *, titl
     right.set_title("% of the true class")
     picture.suptitle(title, fontsize="medium")
     return picture
+
+
+def _begin_picture(size_inches: tuple[float, float]) -> Picture:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=size_inches, layout="constrained")
 
 
 def _draw_matrix(axes: Axes, shares: NDArray[np.float64], texts: list[list[str]], classes: Sequence[str]) -> None:
@@ -50,7 +60,7 @@ def draw_curves(history: Mapping[str, Sequence[float]], *, aug_cutoff: int, best
         best_epoch: The epoch of the lowest validation loss.
         title: Headline of the picture.
     """
-    picture = Picture(figsize=(10.5, 4.2), layout="constrained")
+    picture = _begin_picture((10.5, 4.2))
     epochs = range(1, len(history["train/loss"]) + 1)
     for axes, name in zip(picture.subplots(1, 2), ("loss", "accuracy"), strict=True):
         for split, colour in (("train", _TRAIN), ("val", _VAL), ("test", _TEST)):
@@ -64,7 +74,7 @@ def draw_curves(history: Mapping[str, Sequence[float]], *, aug_cutoff: int, best
 
 def draw_fold_curves(histories: Sequence[Mapping[str, Sequence[float]]], *, aug_cutoff: int, title: str) -> Picture:
     """Return validation loss and accuracy per epoch, a thin line for each fold and a thick one for their mean."""
-    picture = Picture(figsize=(10.5, 4.2), layout="constrained")
+    picture = _begin_picture((10.5, 4.2))
     n_epochs = max(len(history["val/loss"]) for history in histories)
     epochs = range(1, n_epochs + 1)
     for axes, name in zip(picture.subplots(1, 2), ("loss", "accuracy"), strict=True):
@@ -85,7 +95,7 @@ def _dress(axes: Axes, name: str) -> None:
     axes.set_xlabel("epoch")
     axes.set_ylabel("loss (nats)" if name == "loss" else "accuracy")
     axes.set_ylim(bottom=0, top=None if name == "loss" else 1.02)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.locator_params(axis="x", integer=True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize="small")
 

@@ -1,23 +1,28 @@
-"""Figures of merit from labels and probabilities; knows nothing of networks, files or runs.
+"""Figures of merit from labels and probabilities; knows nothing of networks, files or runs."""
 
-A figure that depends on the labels alone is a function of the confusion matrix ``(..., n_classes, n_classes)``, rows true and
-columns predicted; leading axes are resamples, so that one function serves the value and its bootstrap. What is not defined,
-the sensitivity of a class without tiles for one, is NaN.
-"""
-
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
-from sklearn.metrics import confusion_matrix
 
-Floats = NDArray[np.float64]
-Counts = NDArray[np.int64]
+from histo_mlflow.evaluation.confusion import (
+    Counts,
+    Floats,
+    accuracy,
+    balanced_accuracy,
+    cohens_kappa,
+    count_confusion,
+    f1_of_classes,
+    macro_f1,
+    matthews_correlation,
+)
 
 N_RESAMPLES = 2000
 CONFIDENCE = 0.95
+_Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 _DRAWS_AT_ONCE = 4_000_000
 
 
@@ -84,59 +89,6 @@ def evaluate_predictions(
     overall["accuracy"] = _proportion(int(np.trace(confusion)), int(confusion.sum()))
     overall |= _bootstrapped_means(_tile_losses(labels, probabilities), labels, rng)
     return Evaluation(classes, labels, probabilities, confusion, overall, _per_class(confusion, resampled, classes))
-
-
-def epoch_figures(labels: NDArray[np.int64], predicted: NDArray[np.int64], n_classes: int) -> dict[str, float]:
-    """Return the figures that are followed from epoch to epoch, without intervals."""
-    confusion = count_confusion(labels, predicted, n_classes)
-    return {
-        "accuracy": float(accuracy(confusion)),
-        "balanced_accuracy": float(balanced_accuracy(confusion)),
-        "macro_f1": float(macro_f1(confusion)),
-    }
-
-
-def count_confusion(labels: NDArray[np.int64], predicted: NDArray[np.int64], n_classes: int) -> Counts:
-    """Return the confusion matrix ``(n_classes, n_classes)``, rows true, columns predicted."""
-    return np.asarray(confusion_matrix(labels, predicted, labels=np.arange(n_classes)), dtype=np.int64)
-
-
-def accuracy(confusion: Counts) -> Floats:
-    """Return the share of tiles that got their own class (multi-class, not one-vs-rest)."""
-    return _ratio(np.trace(confusion, axis1=-2, axis2=-1), confusion.sum(axis=(-2, -1)))
-
-
-def balanced_accuracy(confusion: Counts) -> Floats:
-    """Return the mean sensitivity over the classes that have tiles."""
-    return _mean_defined(_ratio(_diagonal(confusion), confusion.sum(axis=-1)))
-
-
-def macro_f1(confusion: Counts) -> Floats:
-    """Return the mean F1 over the classes that have tiles or predictions."""
-    return _mean_defined(f1_of_classes(confusion))
-
-
-def f1_of_classes(confusion: Counts) -> Floats:
-    """Return F1 ``(..., n_classes)``: 2 TP / (tiles + predictions)."""
-    return _ratio(2 * _diagonal(confusion), confusion.sum(axis=-1) + confusion.sum(axis=-2))
-
-
-def matthews_correlation(confusion: Counts) -> Floats:
-    """Return the multi-class Matthews correlation; 0 where only one class occurs or is predicted, as in scikit-learn.
-
-    Source: Gorodkin 2004, "Comparing two K-category assignments by a K-category correlation coefficient".
-    """
-    true, predicted, n, right = _margins(confusion)
-    covariance = right * n - (true * predicted).sum(axis=-1)
-    variances = (n**2 - (true**2).sum(axis=-1)) * (n**2 - (predicted**2).sum(axis=-1))
-    return np.where(variances > 0, covariance / np.sqrt(np.maximum(variances, 1)), 0.0)
-
-
-def cohens_kappa(confusion: Counts) -> Floats:
-    """Return Cohen's kappa, agreement beyond chance (Cohen 1960)."""
-    true, predicted, n, right = _margins(confusion)
-    by_chance = (true * predicted).sum(axis=-1)
-    return _ratio(right * n - by_chance, n**2 - by_chance)
 
 
 _FROM_CONFUSION: dict[str, Callable[[Counts], Floats]] = {
@@ -223,30 +175,7 @@ def _proportion(hits: int, n: int) -> Figure:
     """Return hits / n with the interval of Wilson (1927)."""
     if n == 0:
         return Figure(np.nan, np.nan, np.nan)
-    interval = binomtest(hits, n).proportion_ci(CONFIDENCE, method="wilson")
-    return Figure(hits / n, float(interval.low), float(interval.high))
-
-
-def _diagonal(confusion: Counts) -> Counts:
-    return np.diagonal(confusion, axis1=-2, axis2=-1)
-
-
-def _margins(confusion: Counts) -> tuple[Floats, Floats, Floats, Floats]:
-    as_float = confusion.astype(np.float64)
-    return (
-        as_float.sum(axis=-1),
-        as_float.sum(axis=-2),
-        as_float.sum(axis=(-2, -1)),
-        np.trace(as_float, axis1=-2, axis2=-1),
-    )
-
-
-def _ratio(numerator: NDArray[np.generic], denominator: NDArray[np.generic]) -> Floats:
-    top, bottom = np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64)
-    undefined = np.full(np.broadcast(top, bottom).shape, np.nan)
-    return np.asarray(np.divide(top, bottom, out=undefined, where=bottom != 0))
-
-
-def _mean_defined(values: Floats) -> Floats:
-    defined = np.isfinite(values)
-    return _ratio(np.where(defined, values, 0.0).sum(axis=-1), defined.sum(axis=-1))
+    share, spread = hits / n, _Z**2 / n
+    middle = (share + spread / 2) / (1 + spread)
+    reach = math.sqrt(share * (1 - share) * spread + spread**2 / 4) / (1 + spread)
+    return Figure(share, max(0.0, middle - reach), min(1.0, middle + reach))

@@ -1,20 +1,25 @@
 """One scored split as files: tables, figures and a page; knows nothing of runs, only of the folder that it writes to."""
 
+from __future__ import annotations
+
 import base64
 import io
 import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-from matplotlib.figure import Figure as Picture
 from numpy.typing import NDArray
 
 from histo_mlflow.evaluation.figures import draw_confusion
 from histo_mlflow.evaluation.metrics import CONFIDENCE, N_RESAMPLES, ClassFigures, Evaluation, Figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Picture
 
 _OVERALL_NAMES = {
     "balanced_accuracy": "Balanced accuracy",

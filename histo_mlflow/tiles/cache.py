@@ -94,5 +94,5 @@ def _open(entry: Path, source: str) -> TileSet:
         classes=tuple(facts["classes"]),
         groups=np.load(groups_file, allow_pickle=False) if groups_file.exists() else None,
         source=source,
-        fingerprint=facts["fingerprint"],
+        hashing=lambda: str(facts["fingerprint"]),
     )

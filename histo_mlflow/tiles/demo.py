@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from histo_mlflow.tiles.tile_set import COLORECTAL_CLASSES, TileSet, hash_tiles
+from histo_mlflow.tiles.tile_set import COLORECTAL_CLASSES, TileSet, begin_hashing
 
 DEMO_TILES = 315
 DEMO_TILE_SIZE_PX = 48
@@ -37,7 +37,7 @@ def draw_demo(*, n_tiles: int = DEMO_TILES, tile_size_px: int = DEMO_TILE_SIZE_P
         classes=COLORECTAL_CLASSES,
         groups=None,
         source=f"demo tiles (synthetic, seed {seed})",
-        fingerprint=hash_tiles(images, labels),
+        hashing=begin_hashing(images, labels),
         is_synthetic=True,
     )
 

@@ -19,10 +19,10 @@ from histo_mlflow.tiles.cache import Unpacked, cache_key, create_array, unpacked
 from histo_mlflow.tiles.tile_set import (
     COLORECTAL_CLASSES,
     TileSet,
+    begin_hashing,
     check_classes,
     check_labels,
     check_pixels,
-    hash_tiles,
 )
 
 _COPY_BLOCK_BYTES = 16 * 2**20
@@ -63,7 +63,7 @@ def read_npz(path: Path, split: str | None = None) -> TileSet:
         groups = _read_groups(archive, path, n_tiles=n_tiles) if images_key == "data" else None
         images = _map_if_stored(archive, images_key, header, path)
     if images is not None:
-        return TileSet(images, labels, classes, groups, source=where, fingerprint=hash_tiles(images, labels))
+        return TileSet(images, labels, classes, groups, source=where, hashing=begin_hashing(images, labels))
     return _unpacked(path, images_key, header, Unpacked(labels, classes, groups), source=where)
 
 

@@ -3,8 +3,11 @@
 import hashlib
 import os
 import re
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -30,7 +33,7 @@ class TileSet:
         classes: Class names in label order.
         groups: ``(n_tiles,)`` ids of patient or slide, or None; a split keeps the tiles of a group together.
         source: Where the tiles came from, for people.
-        fingerprint: SHA-256 over all pixels and labels (hex), the same whatever the file format.
+        hashing: Returns the fingerprint, if need be after a wait; a large file is hashed while other things are prepared.
         is_synthetic: True for the demo tiles, which are not tissue.
     """
 
@@ -39,7 +42,7 @@ class TileSet:
     classes: tuple[str, ...]
     groups: NDArray[np.str_] | None
     source: str
-    fingerprint: str
+    hashing: Callable[[], str]
     is_synthetic: bool = False
 
     def __len__(self) -> int:
@@ -49,6 +52,11 @@ class TileSet:
     def tile_size_px(self) -> int:
         """Edge length of a stored tile in pixels."""
         return int(self.images.shape[1])
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over all pixels and labels (hex), the same whatever the file format."""
+        return self.hashing()
 
     def class_counts(self) -> dict[str, int]:
         """Return the number of tiles of each class, in class order."""
@@ -66,11 +74,31 @@ def hash_tiles(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> str:
         return hashlib.sha256(np.ascontiguousarray(images[start : start + _HASH_BLOCK_TILES]).data).digest()
 
     digest = hashlib.sha256(repr((images.shape, "uint8", "int64")).encode())
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        for block in pool.map(hash_block, range(0, len(images), _HASH_BLOCK_TILES)):
-            digest.update(block)
+    n_cores = os.cpu_count() or 1
+    with ThreadPoolExecutor(max_workers=n_cores) as pool:
+        under_way: deque[Future[bytes]] = deque()
+        for start in range(0, len(images), _HASH_BLOCK_TILES):
+            under_way.append(pool.submit(hash_block, start))
+            if len(under_way) > n_cores:  # few at a time: a program that ends waits for those that were submitted
+                digest.update(under_way.popleft().result())
+        for block in under_way:
+            digest.update(block.result())
     digest.update(np.ascontiguousarray(labels, dtype="<i8").data)
     return digest.hexdigest()
+
+
+def begin_hashing(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Callable[[], str]:
+    """Start `hash_tiles` in the background and return what waits for its result."""
+    result: Future[str] = Future()
+
+    def work() -> None:
+        try:
+            result.set_result(hash_tiles(images, labels))
+        except BaseException as error:
+            result.set_exception(error)
+
+    Thread(target=work, name="hash tiles", daemon=True).start()
+    return result.result
 
 
 def check_pixels(shape: tuple[int, ...], dtype: np.dtype[Any], *, where: str) -> None:

@@ -5,7 +5,8 @@ import pytest
 from scipy.stats import binomtest
 from sklearn import metrics as reference
 
-from histo_mlflow.evaluation.metrics import count_confusion, epoch_figures, evaluate_predictions
+from histo_mlflow.evaluation.confusion import count_confusion, epoch_figures
+from histo_mlflow.evaluation.metrics import evaluate_predictions
 
 CLASSES = ("a", "b", "c", "d")
 
