@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-Counts = NDArray[np.int64]
+Counts = NDArray[np.int64] | NDArray[np.float64]
 
 
 def epoch_figures(labels: NDArray[np.int64], predicted: NDArray[np.int64], n_classes: int) -> dict[str, float]:
@@ -33,17 +33,23 @@ def accuracy(confusion: Counts) -> Floats:
 
 def balanced_accuracy(confusion: Counts) -> Floats:
     """Return the mean sensitivity over the classes that have tiles."""
-    return _mean_defined(ratio(diagonal(confusion), confusion.sum(axis=-1)))
+    return mean_defined(ratio(diagonal(confusion), confusion.sum(axis=-1)))
 
 
 def macro_f1(confusion: Counts) -> Floats:
     """Return the mean F1 over the classes that have tiles or predictions."""
-    return _mean_defined(f1_of_classes(confusion))
+    return mean_defined(f1_of_classes(confusion))
 
 
 def f1_of_classes(confusion: Counts) -> Floats:
     """Return F1 ``(..., n_classes)``: 2 TP / (tiles + predictions)."""
     return ratio(2 * diagonal(confusion), confusion.sum(axis=-1) + confusion.sum(axis=-2))
+
+
+def one_vs_rest_accuracy(confusion: Counts) -> Floats:
+    """Return, of each class ``(..., n_classes)``, the share of tiles rightly said to be of it or not; high for rare classes."""
+    n = confusion.sum(axis=(-2, -1))[..., None]
+    return ratio(n - confusion.sum(axis=-1) - confusion.sum(axis=-2) + 2 * diagonal(confusion), n)
 
 
 def matthews_correlation(confusion: Counts) -> Floats:
@@ -86,6 +92,27 @@ def ratio(numerator: NDArray[np.generic], denominator: NDArray[np.generic]) -> F
     return np.asarray(np.divide(top, bottom, out=undefined, where=bottom != 0))
 
 
-def _mean_defined(values: Floats) -> Floats:
+def mean_defined(values: Floats) -> Floats:
+    """Return the mean over the last axis of what is defined, NaN where nothing is."""
     defined = np.isfinite(values)
     return ratio(np.where(defined, values, 0.0).sum(axis=-1), defined.sum(axis=-1))
+
+
+def _specificity(confusion: Counts) -> Floats:
+    n, tiles, calls = confusion.sum(axis=(-2, -1))[..., None], confusion.sum(axis=-1), confusion.sum(axis=-2)
+    return ratio(n - tiles - calls + diagonal(confusion), n - tiles)
+
+
+def _npv(confusion: Counts) -> Floats:
+    return _specificity(np.swapaxes(confusion, -2, -1))  # tiles and calls change places
+
+
+PER_CLASS = {
+    "sensitivity": lambda confusion: ratio(diagonal(confusion), confusion.sum(axis=-1)),
+    "specificity": _specificity,
+    "ppv": lambda confusion: ratio(diagonal(confusion), confusion.sum(axis=-2)),
+    "npv": _npv,
+    "f1": f1_of_classes,
+    "one_vs_rest_accuracy": one_vs_rest_accuracy,
+}
+"""The figures of each class against all others, ``(..., n_classes, n_classes)`` to ``(..., n_classes)``."""

@@ -1,0 +1,63 @@
+"""Whether a probability of 0.9 is right nine times in ten, and the one number that mends it where it is not."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histo_mlflow.evaluation.intervals import Floats, wilson
+from histo_mlflow.evaluation.ranking import N_BINS, bin_of
+
+_LOWEST, _HIGHEST = 0.05, 20.0
+
+
+def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
+    """Return the temperature that minimises the log loss of ``softmax(logits / temperature)``; above 1 for overconfident logits.
+
+    Source: Guo et al. 2017, "On calibration of modern neural networks". The loss is convex in 1 / temperature. If it has no
+    minimum between 0.05 and 20, as where every tile is right, the nearer end is returned.
+    """
+    from scipy.optimize import minimize_scalar
+
+    exact = logits.astype(np.float64)
+    found = minimize_scalar(
+        lambda inverse: log_loss_of(exact * inverse, labels), bounds=(1 / _HIGHEST, 1 / _LOWEST), method="bounded",
+        options={"xatol": 1e-6},
+    )  # fmt: skip
+    return float(1 / found.x)
+
+
+def scale(probabilities: Floats, temperature: float) -> Floats:
+    """Return ``softmax(log(probabilities) / temperature)``: what the logits behind them would give; labels stay the same."""
+    logits = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny)) / temperature
+    raised = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(raised / raised.sum(axis=1, keepdims=True))
+
+
+def log_loss_of(logits: Floats, labels: NDArray[np.int64]) -> float:
+    """Return the mean negative log likelihood of ``softmax(logits)`` in nats."""
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return float((np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(labels)), labels]).mean())
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Tiles of similar score: how many, their mean score, and the share of them that are right, with its Wilson interval."""
+
+    n: int
+    mean_score: float
+    share: float
+    low: float
+    high: float
+
+
+def reliability(scores: Floats, is_right: NDArray[np.bool_]) -> list[Bin]:
+    """Return the bins of a reliability diagram that hold tiles, from low to high scores ``(n_tiles,)``."""
+    bins, found = bin_of(scores), []
+    for k in range(N_BINS):
+        inside = bins == k
+        n = int(inside.sum())
+        if n:
+            share = wilson(int(is_right[inside].sum()), n)
+            found.append(Bin(n, float(scores[inside].mean()), share.value, share.low, share.high))
+    return found

@@ -1,0 +1,86 @@
+"""Two models on the same tiles: the difference of their figures with its interval, and where they disagree."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histo_mlflow.errors import RequestError
+from histo_mlflow.evaluation.costs import default_costs
+from histo_mlflow.evaluation.intervals import Figure, Floats, Resampling, Weights, with_percentiles
+from histo_mlflow.evaluation.metrics import Figures, Predictions
+
+COMPARED = ("balanced_accuracy", "accuracy", "macro_f1", "macro_auroc", "log_loss", "brier_score", "expected_cost", "ece_top_label")
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What B has over A on one labelled set.
+
+    Attributes:
+        a, b: What each model said.
+        values: (A, B) by name of figure.
+        differences: B minus A with its interval, from the same resamples for both.
+        sensitivity: B minus A of each class, in class order.
+        only_a, only_b: Tiles that only A, only B got right.
+        p_value: Of McNemar's exact test of equal accuracy; 1 where they never differ.
+        intervals: How they were made, in words.
+    """
+
+    a: Predictions
+    b: Predictions
+    values: dict[str, tuple[float, float]]
+    differences: dict[str, Figure]
+    sensitivity: tuple[Figure, ...]
+    only_a: int
+    only_b: int
+    p_value: float
+    intervals: str
+
+    @property
+    def disagree(self) -> NDArray[np.int64]:
+        """Tiles that they call differently, the most confident disagreement first."""
+        rows = np.flatnonzero(self.a.predicted != self.b.predicted)
+        return rows[np.argsort(-(self.a.confidence + self.b.confidence)[rows], kind="stable")]
+
+
+def compare_predictions(a: Predictions, b: Predictions, *, costs: Floats | None = None, seed: int = 0) -> Comparison:
+    """Return the comparison of two models on the same tiles.
+
+    Intervals are percentiles of a paired bootstrap: each resample is drawn once and both models are scored on it, so that what
+    makes tiles hard for both cancels. McNemar 1947 compares the tiles that only one of them got right, here with the exact
+    binomial distribution; it takes tiles as independent.
+
+    Raises:
+        RequestError: They were not made on the same labelled tiles with the same classes.
+    """
+    if a.classes != b.classes or not np.array_equal(a.labels, b.labels):
+        raise RequestError("the two models were not scored on the same tiles with the same classes in the same order")
+    costs = default_costs(a.classes) if costs is None else costs
+    figures_a, figures_b = Figures(a, costs), Figures(b, costs)
+
+    def both(counts: Weights) -> dict[str, Floats]:
+        of_a, of_b = figures_a(counts), figures_b(counts)
+        return {f"{side}/{name}": of[name] for side, of in (("a", of_a), ("b", of_b)) for name in (*COMPARED, "sensitivity")}
+
+    values = both(np.ones((1, len(a.labels)), np.float32))
+    resampling = Resampling(a.labels, a.groups, seed)
+    resampled = resampling.bootstrap(both)
+    pairs = {name: (float(values[f"a/{name}"][0]), float(values[f"b/{name}"][0])) for name in COMPARED}
+    differences = {
+        name: with_percentiles(pairs[name][1] - pairs[name][0], resampled[f"b/{name}"] - resampled[f"a/{name}"])
+        for name in COMPARED
+    }
+    by_class = values["b/sensitivity"][0] - values["a/sensitivity"][0]
+    drawn = resampled["b/sensitivity"] - resampled["a/sensitivity"]
+    sensitivity = tuple(with_percentiles(float(by_class[k]), drawn[:, k]) for k in range(len(a.classes)))
+    only_a, only_b = int((b.is_wrong & ~a.is_wrong).sum()), int((a.is_wrong & ~b.is_wrong).sum())
+    words = f"percentiles of {resampling.describe()}, the same for both models"
+    return Comparison(a, b, pairs, differences, sensitivity, only_a, only_b, mcnemar(only_a, only_b), words)
+
+
+def mcnemar(only_a: int, only_b: int) -> float:
+    """Return the exact two-sided p-value that a tile which only one model gets right is as likely A's as B's."""
+    from scipy.stats import binomtest
+
+    return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
