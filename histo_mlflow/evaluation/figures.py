@@ -1,4 +1,8 @@
-"""Pictures of results, for people who would rather look than read; returns matplotlib figures and saves nothing."""
+"""Pictures of results, for people who would rather look than read; returns matplotlib figures and saves nothing.
+
+Colours are readable in greyscale (one hue from light to dark) or, where classes are told apart, those of Okabe and Ito with a line
+style each, for colour-blind readers.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +12,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from histo_mlflow.evaluation.calibration import Bin, reliability
+from histo_mlflow.evaluation.confusion import ratio
+from histo_mlflow.evaluation.metrics import Predictions
+from histo_mlflow.evaluation.perturbed import Perturbed
+from histo_mlflow.evaluation.selective import risk_coverage_curve
+
 if TYPE_CHECKING:  # matplotlib is imported where a picture begins: training need not wait for it
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Picture
 
-# One hue from light to dark: readable in greyscale and by colour-blind readers.
 _HUE = "Blues"
 _TRAIN, _VAL, _TEST = "#7f7f7f", "#0b5394", "#c55a11"
 _DARK_CELL = 0.55
+_OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00", "#7f7f7f", "#B8A800")
+_LINES = ("-", "--", "-.", ":")
+_MAX_POINTS = 500
 
 
 def draw_confusion(confusion: NDArray[np.int64], classes: Sequence[str], *, title: str) -> Picture:
@@ -30,6 +42,166 @@ def draw_confusion(confusion: NDArray[np.int64], classes: Sequence[str], *, titl
     left.set_title("tiles")
     right.set_title("% of the true class")
     picture.suptitle(title, fontsize="medium")
+    return picture
+
+
+def draw_roc_and_precision(predictions: Predictions) -> Picture:
+    """Return, side by side, ROC and precision-recall curves of each class against all others."""
+    from sklearn.metrics import precision_recall_curve, roc_curve
+
+    picture = _begin_picture((10.5, 5.0))
+    left, right = picture.subplots(1, 2)
+    for k, name in enumerate(predictions.classes):
+        is_class, scores = predictions.labels == k, predictions.probabilities[:, k]
+        if is_class.all() or not is_class.any():
+            continue
+        style = {"color": _OKABE_ITO[k % len(_OKABE_ITO)], "linestyle": _LINES[k % len(_LINES)], "linewidth": 1.5, "label": name}
+        false_positive, sensitivity, _ = roc_curve(is_class, scores)
+        left.plot(*_thinned(false_positive, sensitivity), **style)
+        precision, recall, _ = precision_recall_curve(is_class, scores)
+        right.plot(*_thinned(recall, precision), **style)
+    left.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=0.8)
+    _dress_unit(left, "1 - specificity", "sensitivity", "ROC")
+    _dress_unit(right, "sensitivity (recall)", "PPV (precision)", "precision and recall")
+    right.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return picture
+
+
+def draw_calibration(as_is: Predictions, other: Predictions | None, *, other_label: str) -> Picture:
+    """Return the reliability diagram of the predicted class, beside one of each class; `other` is drawn too if given."""
+    picture = _begin_picture((10.5, 4.9))
+    left, right = picture.subplots(1, 2)
+    for axes in (left, right):
+        axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=0.8)
+    drawn = [(as_is, _VAL, "o", "as the model says it")] + ([(other, _TEST, "s", other_label)] if other is not None else [])
+    for predictions, colour, marker, label in drawn:
+        bins = reliability(predictions.confidence, ~predictions.is_wrong)
+        _draw_bins(left, bins, colour, marker, label)
+    counts = [b.n for b in reliability(as_is.confidence, ~as_is.is_wrong)]
+    for b, n in zip(reliability(as_is.confidence, ~as_is.is_wrong), counts, strict=True):
+        left.bar(b.mean_score, 0.16 * n / max(counts), width=0.04, color="#d5dee9", zorder=0)
+    for k, name in enumerate(as_is.classes):
+        bins = [b for b in reliability(as_is.probabilities[:, k], as_is.labels == k) if b.n >= 5]
+        right.plot(
+            [b.mean_score for b in bins], [b.share for b in bins], color=_OKABE_ITO[k % len(_OKABE_ITO)],
+            linestyle=_LINES[k % len(_LINES)], marker=".", linewidth=1.2, label=name,
+        )  # fmt: skip
+    _dress_unit(left, "probability of the predicted class", "share that is right", "predicted class (bars: number of tiles)")
+    _dress_unit(right, "probability of the class", "share that is of the class", "each class (bins of at least 5 tiles)")
+    left.legend(frameon=False, fontsize="small", loc="upper left")
+    right.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return picture
+
+
+def draw_risk_coverage(predictions: Predictions, threshold: float | None) -> Picture:
+    """Return the error rate among the most confident tiles against their share, with the validation's threshold marked."""
+    picture = _begin_picture((7.0, 4.2))
+    axes = picture.subplots()
+    coverage, risk = risk_coverage_curve(predictions.confidence, predictions.is_wrong)
+    axes.plot(*_thinned(coverage, risk), color=_VAL, linewidth=1.8, label="error rate of what is kept")
+    axes.axhline(0.01, color="#bbbbbb", linewidth=0.8)
+    axes.annotate("99 % right", (0.0, 0.01), fontsize="small", color="#5d6875", va="bottom")
+    if threshold is not None:
+        is_kept = predictions.confidence >= threshold
+        share = float(is_kept.mean())
+        kept_risk = float(predictions.is_wrong[is_kept].mean()) if share else 0.0
+        label = f"threshold {threshold:.3f} of validation"
+        axes.plot([share], [kept_risk], marker="D", color=_TEST, linestyle="", label=label)
+    axes.set_xlim(0, 1.01)
+    axes.set_ylim(bottom=0, top=max(0.02, 1.1 * float(risk.max())))
+    axes.set_xlabel("coverage: share of tiles that are kept, the most confident first")
+    axes.set_ylabel("error rate")
+    _finish(axes)
+    return picture
+
+
+def draw_robustness(found: Sequence[Perturbed]) -> Picture:
+    """Return, for each change, the share of tiles whose class changes, with its Wilson interval."""
+    changes = found[1:]
+    picture = _begin_picture((8.0, 0.29 * len(changes) + 1.0))
+    axes = picture.subplots()
+    places = np.arange(len(changes))[::-1]
+    shares = np.array([each.changed.value for each in changes])
+    reach = np.array([[max(0.0, f.value - f.low), max(0.0, f.high - f.value)] for f in (each.changed for each in changes)]).T
+    kinds = list(dict.fromkeys(each.kind for each in changes))
+    colours = [_OKABE_ITO[kinds.index(each.kind)] for each in changes]
+    axes.barh(places, shares, color=colours, height=0.7, alpha=0.75)
+    axes.errorbar(shares, places, xerr=reach, fmt="none", ecolor="#333333", elinewidth=0.9, capsize=2)
+    axes.set_yticks(places, [f"{each.kind}, {each.strength}" for each in changes], fontsize="small")
+    axes.set_xlim(0, min(1.0, max(0.05, 1.05 * float((shares + reach[1]).max()))))
+    axes.set_xlabel(f"share of {len(found[0].labels)} tiles whose class changes")
+    axes.spines[["top", "right"]].set_visible(False)
+    return picture
+
+
+def draw_sheet(rows: Sequence[tuple[str, Sequence[NDArray[np.uint8]], Sequence[str]]]) -> Picture:
+    """Return a contact sheet: for each row its heading, its pictures ``(height, width, 3)`` and what is written below them."""
+    columns = max(len(pictures) for _, pictures, _ in rows)
+    picture = _begin_picture((1.45 * columns + 0.4, 1.95 * len(rows) + 0.3))
+    grid = picture.subplots(len(rows), columns, squeeze=False)
+    for line, (heading, pictures, captions) in zip(grid, rows, strict=True):
+        for axes in line:
+            axes.set_axis_off()
+        line[0].set_title(heading, fontsize="small", loc="left")
+        for axes, tile, caption in zip(line, pictures, captions, strict=False):
+            axes.imshow(tile)
+            axes.text(0.5, -0.05, caption, transform=axes.transAxes, ha="center", va="top", fontsize=6)
+    return picture
+
+
+def draw_curves(history: Mapping[str, Sequence[float]], *, aug_cutoff: int, best_epoch: int, title: str) -> Picture:
+    """Return loss and accuracy per epoch, with the end of augmentation and the chosen epoch marked.
+
+    Args:
+        history: Values per epoch, from epoch 1, under the public metric names; ``test/...`` may be absent.
+        aug_cutoff: Last augmented epoch; 0 for none.
+        best_epoch: The epoch of the lowest validation loss.
+        title: Headline of the picture.
+    """
+    picture = _begin_picture((10.5, 4.2))
+    epochs = range(1, len(history["train/loss"]) + 1)
+    for axes, name in zip(picture.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        for split, colour in (("train", _TRAIN), ("val", _VAL), ("test", _TEST)):
+            if f"{split}/{name}" in history:
+                axes.plot(epochs, history[f"{split}/{name}"], color=colour, marker=".", label=split)
+        _mark_epochs(axes, aug_cutoff, best_epoch, n_epochs=len(epochs))
+        _dress_epochs(axes, name)
+    picture.suptitle(title, fontsize="medium")
+    return picture
+
+
+def draw_fold_curves(histories: Sequence[Mapping[str, Sequence[float]]], *, aug_cutoff: int, title: str) -> Picture:
+    """Return validation loss and accuracy per epoch, a thin line for each fold and a thick one for their mean."""
+    picture = _begin_picture((10.5, 4.2))
+    n_epochs = max(len(history["val/loss"]) for history in histories)
+    epochs = range(1, n_epochs + 1)
+    for axes, name in zip(picture.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        # A fold that has stopped early has no values later on.
+        values = np.full((len(histories), n_epochs), np.nan)
+        for k, history in enumerate(histories):
+            values[k, : len(history[f"val/{name}"])] = history[f"val/{name}"]
+        for k, of_fold in enumerate(values):
+            axes.plot(epochs, of_fold, color=_VAL, alpha=0.3, linewidth=0.9, label="val, each fold" if k == 0 else None)
+        axes.plot(epochs, np.nanmean(values, axis=0), color=_VAL, linewidth=2.2, label="val, mean of folds")
+        _mark_epochs(axes, aug_cutoff, None, n_epochs=n_epochs)
+        _dress_epochs(axes, name)
+    picture.suptitle(title, fontsize="medium")
+    return picture
+
+
+def draw_differences(names: Sequence[str], values: Sequence[tuple[float, float, float]], *, label: str) -> Picture:
+    """Return differences (value, low, high) as points with intervals around a line at 0."""
+    picture = _begin_picture((7.0, 0.34 * len(names) + 1.0))
+    axes = picture.subplots()
+    places = np.arange(len(names))[::-1]
+    for place, (value, low, high) in zip(places, values, strict=True):
+        if np.isfinite([value, low, high]).all():
+            axes.plot([low, high], [place, place], color=_VAL, linewidth=1.6)
+            axes.plot([value], [place], marker="o", color=_VAL)
+    axes.axvline(0, color="#888888", linewidth=0.9)
+    axes.set_yticks(places, names)
+    axes.set_xlabel(label)
+    axes.spines[["top", "right"]].set_visible(False)
     return picture
 
 
@@ -51,51 +223,41 @@ def _draw_matrix(axes: Axes, shares: NDArray[np.float64], texts: list[list[str]]
     axes.set_ylabel("true")
 
 
-def draw_curves(history: Mapping[str, Sequence[float]], *, aug_cutoff: int, best_epoch: int, title: str) -> Picture:
-    """Return loss and accuracy per epoch, with the end of augmentation and the chosen epoch marked.
-
-    Args:
-        history: Values per epoch, from epoch 1, under the public metric names; ``test/...`` may be absent.
-        aug_cutoff: Last augmented epoch; 0 for none.
-        best_epoch: The epoch of the lowest validation loss.
-        title: Headline of the picture.
-    """
-    picture = _begin_picture((10.5, 4.2))
-    epochs = range(1, len(history["train/loss"]) + 1)
-    for axes, name in zip(picture.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        for split, colour in (("train", _TRAIN), ("val", _VAL), ("test", _TEST)):
-            if f"{split}/{name}" in history:
-                axes.plot(epochs, history[f"{split}/{name}"], color=colour, marker=".", label=split)
-        _mark_epochs(axes, aug_cutoff, best_epoch, n_epochs=len(epochs))
-        _dress(axes, name)
-    picture.suptitle(title, fontsize="medium")
-    return picture
+def _draw_bins(axes: Axes, bins: Sequence[Bin], colour: str, marker: str, label: str) -> None:
+    scores, shares = np.array([b.mean_score for b in bins]), np.array([b.share for b in bins])
+    reach = np.array([[max(0.0, b.share - b.low), max(0.0, b.high - b.share)] for b in bins]).T
+    axes.errorbar(
+        scores, shares, yerr=reach, color=colour, marker=marker, markersize=4, linewidth=1.4, elinewidth=0.8, label=label
+    )
 
 
-def draw_fold_curves(histories: Sequence[Mapping[str, Sequence[float]]], *, aug_cutoff: int, title: str) -> Picture:
-    """Return validation loss and accuracy per epoch, a thin line for each fold and a thick one for their mean."""
-    picture = _begin_picture((10.5, 4.2))
-    n_epochs = max(len(history["val/loss"]) for history in histories)
-    epochs = range(1, n_epochs + 1)
-    for axes, name in zip(picture.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        # A fold that has stopped early has no values later on.
-        values = np.full((len(histories), n_epochs), np.nan)
-        for k, history in enumerate(histories):
-            values[k, : len(history[f"val/{name}"])] = history[f"val/{name}"]
-        for k, of_fold in enumerate(values):
-            axes.plot(epochs, of_fold, color=_VAL, alpha=0.3, linewidth=0.9, label="val, each fold" if k == 0 else None)
-        axes.plot(epochs, np.nanmean(values, axis=0), color=_VAL, linewidth=2.2, label="val, mean of folds")
-        _mark_epochs(axes, aug_cutoff, None, n_epochs=n_epochs)
-        _dress(axes, name)
-    picture.suptitle(title, fontsize="medium")
-    return picture
+def _thinned(across: NDArray[np.float64], up: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return at most `_MAX_POINTS` points of a curve, its ends among them; more can't be seen and take long to draw."""
+    if len(across) <= _MAX_POINTS:
+        return across, up
+    chosen = np.unique(np.linspace(0, len(across) - 1, _MAX_POINTS).round().astype(np.int64))
+    return across[chosen], up[chosen]
 
 
-def _dress(axes: Axes, name: str) -> None:
+def _dress_unit(axes: Axes, across: str, up: str, title: str) -> None:
+    axes.set_xlim(-0.01, 1.01)
+    axes.set_ylim(-0.01, 1.02)
+    axes.set_aspect("equal")
+    axes.set_xlabel(across)
+    axes.set_ylabel(up)
+    axes.set_title(title, fontsize="medium")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _dress_epochs(axes: Axes, name: str) -> None:
     axes.set_xlabel("epoch")
     axes.set_ylabel("loss (nats)" if name == "loss" else "accuracy")
     axes.set_ylim(bottom=0, top=None if name == "loss" else 1.02)
     axes.locator_params(axis="x", integer=True)
+    _finish(axes)
+
+
+def _finish(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize="small")
 

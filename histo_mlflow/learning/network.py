@@ -23,10 +23,12 @@ class TileClassifier(nn.Module):
 
     Attributes:
         tile_size_px: Edge length to which every tile is brought before the convolutions.
+        temperature: By which logits are divided, a scalar; 1 unless the network was calibrated.
     """
 
     scale: Tensor
     shift: Tensor
+    temperature: Tensor
 
     def __init__(self, *, n_classes: int, tile_size_px: int) -> None:
         super().__init__()
@@ -38,6 +40,8 @@ class TileClassifier(nn.Module):
         # One multiply-add instead of /255, -mean, /std; not persistent, for they are facts and not weights.
         self.register_buffer("scale", 1 / (255 * std), persistent=False)
         self.register_buffer("shift", -mean / std, persistent=False)
+        # Not persistent either: weights from which training may go on are never calibrated.
+        self.register_buffer("temperature", torch.ones(()), persistent=False)
 
     @property
     def n_classes(self) -> int:
@@ -58,7 +62,14 @@ class TileClassifier(nn.Module):
         if torch.compiler.is_exporting() or tuple(pixels.shape[2:]) != size:
             pixels = functional.interpolate(pixels * torch.ones_like(self.scale), size, mode="bilinear", antialias=True)
         logits: Tensor = self.backbone(pixels * self.scale + self.shift)
-        return logits
+        return logits / self.temperature
+
+
+def with_temperature(network: TileClassifier, temperature: float) -> TileClassifier:
+    """Return a copy whose logits are divided by `temperature`."""
+    calibrated = copy.deepcopy(network)
+    calibrated.temperature.fill_(temperature)
+    return calibrated
 
 
 def fold_batch_norms(network: nn.Module) -> nn.Module:

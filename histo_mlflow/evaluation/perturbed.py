@@ -1,0 +1,36 @@
+"""What one change of the tiles does to the predicted classes."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histo_mlflow.evaluation.confusion import balanced_accuracy, count_confusion
+from histo_mlflow.evaluation.intervals import Figure, wilson
+
+
+@dataclass(frozen=True, eq=False)
+class Perturbed:
+    """Labels and predicted classes ``(n_tiles,)`` before and after a change."""
+
+    kind: str
+    strength: str
+    labels: NDArray[np.int64]
+    before: NDArray[np.int64]
+    after: NDArray[np.int64]
+
+    @property
+    def changed(self) -> Figure:
+        """Share of tiles whose class changes, with its Wilson interval."""
+        return wilson(int((self.before != self.after).sum()), len(self.labels))
+
+    @property
+    def accuracy(self) -> float:
+        """Share of tiles that still get their class."""
+        return float((self.after == self.labels).mean())
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """Mean sensitivity after the change."""
+        n_classes = int(max(self.labels.max(), self.after.max())) + 1
+        return float(balanced_accuracy(count_confusion(self.labels, self.after, n_classes)))
