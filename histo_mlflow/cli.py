@@ -8,7 +8,16 @@ import click
 
 import histo_mlflow
 from histo_mlflow.command_line import make_option, run_command
-from histo_mlflow.config import CvConfig, EvaluateConfig, PredictConfig, TrainConfig, build, option_fields, read_yaml
+from histo_mlflow.config import (
+    CompareConfig,
+    CvConfig,
+    EvaluateConfig,
+    PredictConfig,
+    TrainConfig,
+    build,
+    option_fields,
+    read_yaml,
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -66,6 +75,12 @@ def _run_evaluate(config: EvaluateConfig) -> None:
     evaluate(config)
 
 
+def _run_compare(config: CompareConfig) -> None:
+    from histo_mlflow.entry_points.compare import compare
+
+    compare(config)
+
+
 def _run_predict(config: PredictConfig) -> None:
     from histo_mlflow.entry_points.predict import predict
 
@@ -89,6 +104,13 @@ _add_command(
     EvaluateConfig,
     _run_evaluate,
     "Score a model on labelled tiles. Tables, figures and a report are kept in a run.",
+)
+_add_command(
+    "compare",
+    CompareConfig,
+    _run_compare,
+    "Score two models on the same labelled tiles. Says what B has over A, with intervals, and where they disagree. MODEL_A is "
+    "models:/histo-b3/Production and MODEL_B models:/histo-b3@candidate unless given.",
 )
 _add_command(
     "predict",

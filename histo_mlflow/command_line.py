@@ -15,8 +15,10 @@ from histo_mlflow.tracking.interruption import interruptible, stop_with_parent
 _WORK_FAILED, _REQUEST_WRONG = 1, 2
 
 
-def make_option(option: Field[Any]) -> click.Option:
+def make_option(option: Field[Any]) -> click.Parameter:
     """Return the command-line option of a dataclass field; tuning builds its own command from the same fields."""
+    if option.metadata.get("is_positional"):
+        return click.Argument([option.name], default=option.default, required=False)
     choices = option.metadata.get("choices")
     return click.Option(
         [f"--{option.name.replace('_', '-')}", option.name],

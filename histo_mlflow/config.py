@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import yaml
 
 from histo_mlflow.errors import OptionError, SourceNotFoundError
+from histo_mlflow.evaluation.options import AbstentionOptions, CalibrationOptions, CostOptions, RobustnessOptions
 from histo_mlflow.learning.augmentation import AugmentationOptions
 from histo_mlflow.learning.compute import ComputeOptions, EngineOptions, SeedOptions
 from histo_mlflow.learning.optimization import FitOptions
@@ -43,6 +44,8 @@ class TrainConfig:
     data: DataOptions
     hold_out: HoldOutOptions
     learning: LearningConfig
+    calibration: CalibrationOptions
+    costs: CostOptions
     keeping: KeepingOptions
     registry: RegistryOptions
 
@@ -54,6 +57,8 @@ class CvConfig:
     data: DataOptions
     folds: FoldOptions
     learning: LearningConfig
+    calibration: CalibrationOptions
+    costs: CostOptions
     keeping: KeepingOptions
     registry: RegistryOptions
 
@@ -84,6 +89,32 @@ class EvaluateConfig:
     """What `evaluate` is asked to do."""
 
     scoring: ScoringOptions
+    robustness: RobustnessOptions
+    costs: CostOptions
+    compute: ComputeOptions
+
+
+@dataclass(frozen=True)
+class PairOptions:
+    """Which two models are compared on which tiles."""
+
+    model_a: str = field(
+        default="models:/histo-b3/Production",
+        metadata={"help": "The model to compare with, as `evaluate --model`.", "is_positional": True},
+    )
+    model_b: str = field(
+        default="models:/histo-b3@candidate",
+        metadata={"help": "The model that is compared with it.", "is_positional": True},
+    )
+    data: str = field(default="demo", metadata={"help": "Labelled tiles, as in `train --data`."})
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """What `compare` is asked to do."""
+
+    pair: PairOptions
+    costs: CostOptions
     compute: ComputeOptions
 
 
@@ -93,6 +124,7 @@ class PredictConfig:
 
     scoring: ScoringOptions
     output: OutputOptions
+    abstention: AbstentionOptions
     compute: ComputeOptions
 
 

@@ -2,7 +2,8 @@
 
 from histo_mlflow.console import say
 from histo_mlflow.evaluation.metrics import Evaluation
-from histo_mlflow.evaluation.report import in_words
+from histo_mlflow.evaluation.report import OVERALL_NAMES, in_words
+from histo_mlflow.learning.network import with_temperature
 from histo_mlflow.recording import RecordedSplit, facts_of
 from histo_mlflow.tiles.open import DataOptions
 from histo_mlflow.tiles.tile_set import TileSet
@@ -21,7 +22,8 @@ def hand_on(
     say("exporting the model ...")
     facts = facts_of(recorded, tiles, microns_per_pixel=data.microns_per_pixel)
     own_run = run if run.id == recorded.run_id else Run(run.store, recorded.run_id)
-    model_uri = log_model(own_run, recorded.result.network, facts, step=recorded.result.best.best_epoch)
+    network = with_temperature(recorded.result.network, recorded.calibration.divisor)
+    model_uri = log_model(own_run, network, facts, step=recorded.result.best.best_epoch)
     for each in {run.id: run, own_run.id: own_run}.values():
         each.set_tags({MODEL_URI_TAG: model_uri})
     if not registry.register:
@@ -55,7 +57,7 @@ def describe_registration(registration: Registration | None) -> str:
 def describe_model(facts: ModelFacts, val: Evaluation, model_name: str) -> str:
     """Return the Markdown that MLflow shows for a registered version."""
     synthetic = "**Learnt from synthetic demo tiles, not from tissue: of no use on tissue.**\n\n" if facts.is_synthetic else ""
-    figures = "\n".join(f"| {name} | {in_words(figure)} |" for name, figure in val.overall.items())
+    figures = "\n".join(f"| {OVERALL_NAMES[name]} | {in_words(figure)} |" for name, figure in val.overall.items())
     return f"""{synthetic}Classifies histology tiles. For research use, **not for diagnosis**.
 
 - **Classes, in this order:** {" ".join(facts.classes)}
@@ -64,8 +66,9 @@ def describe_model(facts: ModelFacts, val: Evaluation, model_name: str) -> str:
 - **Architecture:** {facts.architecture}, started from {facts.weights_origin}
 - **Learnt from:** {facts.data_source} (SHA-256 `{facts.data_fingerprint}`)
 - **Selected:** {facts.selected}
+- **Calibration:** {_describe_calibration(facts)}
 
-| on the {len(val.labels)} validation tiles that selected it, so optimistic | value (95 % interval) |
+| on the {len(val.predictions.labels)} validation tiles that selected it, so optimistic | value (95 % interval) |
 |---|---|
 {figures}
 
@@ -75,3 +78,13 @@ model = mlflow.pyfunc.load_model("models:/{model_name}/Production")
 table = model.predict(tiles)   # label, prob_{facts.classes[0]} ... prob_{facts.classes[-1]}
 ```
 """
+
+
+def _describe_calibration(facts: ModelFacts) -> str:
+    if facts.is_calibrated:
+        said = f"logits are divided by a temperature of {facts.temperature:.3f}, fitted on the validation tiles"
+    else:
+        said = "none; the probabilities are the network's own"
+    if facts.abstain_below is None:
+        return f"{said}. No threshold reaches 99 % accuracy on the validation tiles, so it can't abstain"
+    return f'{said}. `predict(tiles, params={{"abstain": True}})` abstains below {facts.abstain_below:.3f}'

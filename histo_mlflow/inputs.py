@@ -9,7 +9,8 @@ import torch
 from histo_mlflow.config import LearningConfig
 from histo_mlflow.console import say, warn
 from histo_mlflow.learning.checkpoints import CheckpointFacts, load_weights
-from histo_mlflow.learning.weights import InitialWeights, adopt_weights, read_initial_weights
+from histo_mlflow.learning.network import TileClassifier
+from histo_mlflow.learning.weights import InitialWeights, adopt_weights, make_network, read_initial_weights
 from histo_mlflow.tiles.open import DataOptions, open_tiles
 from histo_mlflow.tiles.tile_set import TileSet, with_class_order
 from histo_mlflow.tracking.model_flavor import ModelFacts
@@ -73,6 +74,8 @@ class LoadedModel:
         tile_size_px: Edge length to which it resizes tiles.
         data_fingerprint: Of the tiles that it learnt from.
         is_synthetic: Whether these were the demo's.
+        run_id: Of the run that it comes from, or None.
+        facts: What travels with a logged model; None for a checkpoint.
     """
 
     network: torch.nn.Module
@@ -82,6 +85,15 @@ class LoadedModel:
     tile_size_px: int
     data_fingerprint: str
     is_synthetic: bool
+    run_id: str | None
+    facts: ModelFacts | None = None
+
+    def unpacked(self) -> TileClassifier:
+        """Return the same network as a module of ours, whose layers can be looked into, without a temperature."""
+        if isinstance(self.network, TileClassifier):
+            return self.network
+        initial = adopt_weights(self.network, self.classes, origin=self.address)
+        return make_network(initial, classes=self.classes, tile_size_px=self.tile_size_px)[0]
 
     def describe(self) -> str:
         """Return the address, with a word on a model that has never seen tissue."""
@@ -94,9 +106,16 @@ def load_model(store: Store, address: str, device: torch.device) -> LoadedModel:
     if located.is_checkpoint:
         network, checkpoint = load_weights(located.path)
         selected = f"epoch {checkpoint.epoch} as asked for; validation loss {checkpoint.val_loss:.4f}"
-        return _announced(LoadedModel(network.to(device), address=address, selected=selected, **_common(checkpoint)))
+        return _announced(
+            LoadedModel(network.to(device), address=address, selected=selected, run_id=located.run_id, **_common(checkpoint))
+        )
     exported, facts = load_logged_model(located.path)
-    return _announced(LoadedModel(exported.to(device), address=address, selected=facts.selected, **_common(facts)))
+    return _announced(
+        LoadedModel(
+            exported.to(device), address=address, selected=facts.selected, run_id=located.run_id, facts=facts,
+            **_common(facts),
+        )
+    )  # fmt: skip
 
 
 def _common(facts: CheckpointFacts | ModelFacts) -> dict[str, Any]:

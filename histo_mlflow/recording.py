@@ -1,6 +1,5 @@
 """A split that is fitted and kept: metrics, checkpoints, figures and tables go to its run while and after it learns."""
 
-import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,15 +14,27 @@ from histo_mlflow.config import LearningConfig, flatten
 from histo_mlflow.console import describe_epoch, say
 from histo_mlflow.errors import WorkError
 from histo_mlflow.evaluation.figures import draw_curves
-from histo_mlflow.evaluation.metrics import Evaluation, evaluate_predictions
-from histo_mlflow.evaluation.report import Provenance, png_of, write_evaluation
+from histo_mlflow.evaluation.intervals import Floats
+from histo_mlflow.evaluation.metrics import Evaluation, Predictions
+from histo_mlflow.evaluation.report import Details, Provenance, png_of
 from histo_mlflow.experiment import SplitResult, epoch_metrics, run_split
 from histo_mlflow.learning.augmentation import last_augmented_epoch
 from histo_mlflow.learning.checkpoints import CheckpointFacts, epoch_file_name, load_state, save_state, save_weights
+from histo_mlflow.learning.compute import Compute
 from histo_mlflow.learning.distributed import ALONE, Ranks
 from histo_mlflow.learning.fit import EpochReport, Scored
-from histo_mlflow.learning.infer import probabilities_of
 from histo_mlflow.learning.weights import InitialWeights
+from histo_mlflow.reporting import (
+    Calibration,
+    apply_baselines,
+    calibrate,
+    collect_errors,
+    count_classes,
+    describe_unit,
+    predictions_of,
+    record_baselines,
+    record_evaluation,
+)
 from histo_mlflow.tiles.splits import Split
 from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.kept_checkpoints import FOLDER, LAST, KeepingOptions, keep_weights, load_last_state
@@ -40,12 +51,26 @@ _PREPROCESSING = (
 
 @dataclass(frozen=True, eq=False)
 class RecordedSplit:
-    """A fitted split, its evaluations, the sentence on how its epoch was selected, and the public metrics of each epoch."""
+    """A fitted split with what was found out about it.
+
+    Attributes:
+        run_id: Where it is kept.
+        split: Its tiles.
+        result: The network, and what it said.
+        calibration: What its validation tiles say of its probabilities.
+        val, test: Its evaluations.
+        baselines: What classifiers that see only colour say of its validation tiles, by name.
+        selected: How its epoch was selected, in words.
+        history: The public metrics of each epoch.
+    """
 
     run_id: str
+    split: Split
     result: SplitResult
+    calibration: Calibration
     val: Evaluation
     test: Evaluation | None
+    baselines: Mapping[str, Predictions]
     selected: str
     history: Mapping[str, Sequence[float]]
 
@@ -59,6 +84,8 @@ def record_split(
     initial: InitialWeights,
     config: LearningConfig,
     keeping: KeepingOptions,
+    is_calibrated: bool,
+    costs: Floats,
     title: str,
     ranks: Ranks = ALONE,
 ) -> RecordedSplit:
@@ -95,15 +122,63 @@ def record_split(
         )
         (folder / "curves.png").write_bytes(png_of(curves))
         run.log_file(folder / "curves.png")
-        val = record_evaluation(run, "val", tiles, split.val, result.val, selected=selected, model=f"run {run.id}", looks=0)
+        reporter = _Reporter(run, tiles, split, result, calibrate(result.val, is_applied=is_calibrated), costs, selected)
+        val, baselines = reporter.report("val", tiles, split.val, result.val, looks=0)
         tested = None
         if test is not None and result.test is not None:
             note_looks(run, test.fingerprint, len(observer.history["val/loss"]) + 1)
             looks = count_looks(run.store, test.fingerprint)
-            tested = record_evaluation(
-                run, "test", test, np.arange(len(test)), result.test, selected=selected, model=f"run {run.id}", looks=looks
-            )
-    return RecordedSplit(run.id, result, val, tested, selected, observer.history)
+            tested, _ = reporter.report("test", test, np.arange(len(test)), result.test, looks=looks)
+    return RecordedSplit(run.id, split, result, reporter.calibration, val, tested, baselines, selected, observer.history)
+
+
+class _Reporter:
+    """Reports what one fitted split says of one set after another."""
+
+    def __init__(
+        self,
+        run: Run,
+        tiles: TileSet,
+        split: Split,
+        result: SplitResult,
+        calibration: Calibration,
+        costs: Floats,
+        selected: str,
+    ) -> None:
+        self.calibration = calibration
+        self._run, self._tiles, self._split, self._result = run, tiles, split, result
+        self._costs, self._selected = costs, selected
+        self._baselines = record_baselines(run, tiles, split, seed=0)
+
+    def report(
+        self, name: str, scored_tiles: TileSet, rows: NDArray[np.int64], scored: Scored, *, looks: int
+    ) -> tuple[Evaluation, dict[str, Predictions]]:
+        """Write the report of one scored set; return its evaluation and what the baselines say of it."""
+        predictions = predictions_of(scored, scored_tiles, rows, divisor=self.calibration.divisor)
+        baselines = apply_baselines(self._baselines, scored_tiles, rows)
+        flow = count_classes(self._tiles, {"training": self._split.train, "validation": self._split.val})
+        if name == "test":
+            flow |= count_classes(scored_tiles, {"test": rows})
+        details = Details(
+            flow=flow,
+            split_unit=describe_unit(self._tiles),
+            temperature=self.calibration.temperature,
+            is_calibrated=self.calibration.is_applied,
+            threshold=self.calibration.threshold,
+            costs=self._costs,
+            baselines=baselines,
+            gallery=collect_errors(predictions, scored_tiles, rows, self._result.network, self._result.compute.device),
+        )
+        about = Provenance(
+            name,
+            scored_tiles.source,
+            scored_tiles.fingerprint,
+            f"run {self._run.id}",
+            self._selected,
+            looks,
+            scored_tiles.is_synthetic,
+        )
+        return record_evaluation(self._run, predictions, rows, about, details), baselines
 
 
 class _Observer:
@@ -186,41 +261,16 @@ def training_tags(entry_point: str, tiles: TileSet, test: TileSet | None, *, see
     }
 
 
-def record_evaluation(
-    run: Run,
-    name: str,
-    tiles: TileSet,
-    rows: NDArray[np.int64],
-    scored: Scored,
-    *,
-    selected: str,
-    model: str,
-    looks: int,
-) -> Evaluation:
-    """Write ``evaluation/<name>/`` to the run, log its per-class figures, and return the evaluation.
-
-    Args:
-        run: Where it is kept.
-        name: ``val``, ``test`` or ``oof``.
-        tiles: The set that `rows` are positions in.
-        rows: ``(n_tiles,)``, in the order of `scored`.
-        scored: Logits and labels.
-        selected: How the model was selected, in words.
-        model: Which model, in words.
-        looks: How often models were scored on this set, this time included; 0 for a set that selection uses.
-    """
-    evaluation = evaluate_predictions(scored.labels, probabilities_of(scored.logits), tiles.classes)
-    about = Provenance(name, tiles.source, tiles.fingerprint, model, selected, looks, tiles.is_synthetic)
-    with tempfile.TemporaryDirectory(prefix="histo-") as draft:
-        write_evaluation(Path(draft), evaluation, rows, about)
-        run.log_folder(Path(draft), f"evaluation/{name}")
-    values = {
-        f"{name}/{figure}/{of_class.name}": getattr(of_class, figure).value
-        for of_class in evaluation.per_class
-        for figure in ("sensitivity", "specificity")
+def evaluation_tags(entry_point: str, tiles: TileSet, compute: Compute, *, model: str) -> dict[str, object]:
+    """Return the tags that say how an evaluation came about."""
+    return {
+        **describe_origin(),
+        "histo.entry_point": entry_point,
+        "histo.compute": compute.describe(),
+        "histo.model": model,
+        "histo.data_fingerprint": tiles.fingerprint,
+        "histo.synthetic": str(tiles.is_synthetic).lower(),
     }
-    run.log_metrics({key: value for key, value in values.items() if math.isfinite(value)})
-    return evaluation
 
 
 def log_split_datasets(run: Run, tiles: TileSet, parts: dict[str, NDArray[np.int64]], title: str) -> None:
@@ -265,4 +315,14 @@ def facts_of(recorded: RecordedSplit, tiles: TileSet, *, microns_per_pixel: floa
         data_fingerprint=tiles.fingerprint,
         is_synthetic=tiles.is_synthetic,
         selected=recorded.selected,
+        tiles_per_class={
+            part: counts.tolist()
+            for part, counts in count_classes(
+                tiles, {"training": recorded.split.train, "validation": recorded.split.val}
+            ).items()
+        },
+        split_unit=describe_unit(tiles),
+        temperature=recorded.calibration.temperature,
+        is_calibrated=recorded.calibration.is_applied,
+        abstain_below=recorded.calibration.threshold,
     )

@@ -24,7 +24,9 @@ def choose_tiles(tiles: TileSet, n_tiles: int) -> NDArray[np.int64]:
     return np.sort(np.concatenate(parts))
 
 
-def probe(tiles: TileSet, rows: NDArray[np.int64], predict: Callable[[NDArray[np.uint8]], NDArray[np.int64]]) -> list[Perturbed]:
+def probe(
+    tiles: TileSet, rows: NDArray[np.int64], predict: Callable[[NDArray[np.uint8]], NDArray[np.int64]]
+) -> list[Perturbed]:
     """Return what becomes of the predicted classes under each change of the protocol; the first entry is no change.
 
     Args:

@@ -7,27 +7,29 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 from histo_mlflow.config import CvConfig, flatten
 from histo_mlflow.console import format_table, say
+from histo_mlflow.evaluation.costs import read_costs
 from histo_mlflow.evaluation.figures import draw_fold_curves
-from histo_mlflow.evaluation.report import png_of
+from histo_mlflow.evaluation.intervals import Floats
+from histo_mlflow.evaluation.metrics import Predictions
+from histo_mlflow.evaluation.report import Details, Provenance, png_of
 from histo_mlflow.handing_on import describe_registration, hand_on
 from histo_mlflow.inputs import LearningInputs, open_learning_inputs
 from histo_mlflow.learning.augmentation import last_augmented_epoch
 from histo_mlflow.learning.compute import resolve_device
 from histo_mlflow.learning.distributed import Ranks, is_first_process, joined_ranks
-from histo_mlflow.learning.fit import Scored
-from histo_mlflow.learning.infer import cross_entropy_of
 from histo_mlflow.many_processes import follow, launch_if_asked
 from histo_mlflow.recording import (
     RecordedSplit,
     log_config,
     log_split_datasets,
-    record_evaluation,
     record_split,
     training_tags,
 )
+from histo_mlflow.reporting import collect_errors, count_classes, describe_unit, record_evaluation
 from histo_mlflow.resumption import check_same_tiles, reopen
 from histo_mlflow.tiles.splits import Split, cut_folds
 from histo_mlflow.tiles.tile_set import TileSet
@@ -39,10 +41,11 @@ _FIGURES = {"loss": "log_loss", "accuracy": "accuracy", "balanced_accuracy": "ba
 
 @dataclass(frozen=True, eq=False)
 class _Folds:
-    """What the folds came to: one row of figures each, the pooled scores, the best fold."""
+    """What the folds came to: one row of figures each, the pooled predictions, the best fold."""
 
     table: pd.DataFrame
-    pooled: Scored
+    pooled: Predictions
+    baselines: dict[str, Predictions]
     histories: list[dict[str, list[float]]]
     best: RecordedSplit
     best_fold: int
@@ -56,6 +59,7 @@ def cv(config: CvConfig) -> None:
     inputs = open_learning_inputs(config.data, learning)
     tiles = inputs.tiles
     check_same_tiles(resumed, tiles, inputs.test)
+    costs = read_costs(config.costs.costs, tiles.classes)
     splits = cut_folds(tiles, config.folds, seed=seed)
     launch_if_asked(learning.engine.processes)
     if not is_first_process():
@@ -69,17 +73,22 @@ def cv(config: CvConfig) -> None:
     ):
         log_config(run, flatten(config))
         _log_membership(run, tiles, splits)
-        folds = _run_folds(run, inputs, splits, config, ranks)
-        _record_summary(run, tiles, folds, aug_cutoff=last_augmented_epoch(learning.augmentation, epochs=learning.fit.epochs))
+        folds = _run_folds(run, inputs, splits, config, costs, ranks)
+        _record_summary(
+            run, tiles, folds, costs, aug_cutoff=last_augmented_epoch(learning.augmentation, epochs=learning.fit.epochs)
+        )
         table = _describe_folds(folds)
         run.describe(f"```\n{table}\n```")
         registration = hand_on(run, folds.best, tiles, config.data, config.registry, tags={"best_fold": str(folds.best_fold)})
     say(f"\n{table}\n\n{describe_registration(registration)}\n\nNext: mlflow ui    (this run: {run.id})")
 
 
-def _run_folds(run: Run, inputs: LearningInputs, splits: Sequence[Split], config: CvConfig, ranks: Ranks) -> _Folds:
+def _run_folds(
+    run: Run, inputs: LearningInputs, splits: Sequence[Split], config: CvConfig, costs: Floats, ranks: Ranks
+) -> _Folds:
     tiles = inputs.tiles
-    logits = np.zeros((len(tiles), len(tiles.classes)), dtype=np.float32)
+    probabilities = np.zeros((len(tiles), len(tiles.classes)))
+    baselines: dict[str, Floats] = {}
     rows, histories = [], []
     best, best_fold = None, 0
     for fold, split in enumerate(splits, start=1):
@@ -98,18 +107,24 @@ def _run_folds(run: Run, inputs: LearningInputs, splits: Sequence[Split], config
                 initial=inputs.initial,
                 config=config.learning,
                 keeping=config.keeping,
+                is_calibrated=config.calibration.is_wanted,
+                costs=costs,
                 title=title,
                 ranks=ranks,
             )
-        logits[split.val] = recorded.result.val.logits
+        probabilities[split.val] = recorded.val.predictions.probabilities
+        for name, said in recorded.baselines.items():
+            baselines.setdefault(name, np.zeros_like(probabilities))[split.val] = said.probabilities
         figures = {name: recorded.val.overall[key].value for name, key in _FIGURES.items()}
         rows.append({"fold": fold, **figures, "best_epoch": recorded.result.best.best_epoch, "run_id": fold_run.id})
         histories.append({name: list(values) for name, values in recorded.history.items()})
         if best is None or recorded.result.val.loss < best.result.val.loss:
             best, best_fold = recorded, fold
     assert best is not None  # there are at least two folds
-    pooled = Scored(logits, tiles.labels, cross_entropy_of(logits, tiles.labels))
-    return _Folds(pd.DataFrame(rows), pooled, histories, best, best_fold)
+    pooled, *others = (
+        Predictions(tiles.labels, said, tiles.classes, tiles.groups) for said in (probabilities, *baselines.values())
+    )
+    return _Folds(pd.DataFrame(rows), pooled, dict(zip(baselines, others, strict=True)), histories, best, best_fold)
 
 
 def _log_membership(run: Run, tiles: TileSet, splits: Sequence[Split]) -> None:
@@ -123,18 +138,20 @@ def _log_membership(run: Run, tiles: TileSet, splits: Sequence[Split]) -> None:
     log_split_datasets(run, tiles, {"train": np.arange(len(tiles))}, "all folds")
 
 
-def _record_summary(run: Run, tiles: TileSet, folds: _Folds, *, aug_cutoff: int) -> None:
+def _record_summary(run: Run, tiles: TileSet, folds: _Folds, costs: Floats, *, aug_cutoff: int) -> None:
     selected = "each tile scored by the fold that did not train on it; each fold's epoch by its own validation loss"
-    oof = record_evaluation(
-        run,
-        "oof",
-        tiles,
-        np.arange(len(tiles)),
-        folds.pooled,
-        selected=selected,
-        model=f"the {len(folds.table)} fold models of run {run.id}",
-        looks=0,
+    rows = np.arange(len(tiles))
+    details = Details(
+        flow=count_classes(tiles, {"scored": rows}),
+        split_unit=describe_unit(tiles),
+        costs=costs,
+        baselines=folds.baselines,
+        gallery=collect_errors(folds.pooled, tiles, rows, None, torch.device("cpu")),  # no network has seen none of them
+        folds=folds.table,
     )
+    model = f"the {len(folds.table)} fold models of run {run.id}"
+    about = Provenance("oof", tiles.source, tiles.fingerprint, model, selected, 0, tiles.is_synthetic)
+    oof = record_evaluation(run, folds.pooled, rows, about, details)
     metrics = {f"oof/{name}": oof.overall[key].value for name, key in _FIGURES.items()}
     for name in _FIGURES:
         metrics |= {f"cv/{name}/mean": folds.table[name].mean(), f"cv/{name}/sd": folds.table[name].std(ddof=1)}

@@ -1,19 +1,34 @@
 """Score a model on labelled tiles and keep tables, figures and a report in a run of its own."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from histo_mlflow.config import EvaluateConfig, flatten
 from histo_mlflow.console import say, warn
+from histo_mlflow.evaluation.costs import read_costs
+from histo_mlflow.evaluation.metrics import Predictions
+from histo_mlflow.evaluation.report import Details, Provenance, in_words
 from histo_mlflow.experiment import score_network
-from histo_mlflow.inputs import announce, load_model
-from histo_mlflow.learning.compute import resolve_compute_for_report
-from histo_mlflow.recording import log_config, log_split_datasets, record_evaluation
+from histo_mlflow.inputs import LoadedModel, announce, load_model
+from histo_mlflow.learning.compute import Compute, resolve_compute_for_report
+from histo_mlflow.learning.infer import infer
+from histo_mlflow.recording import evaluation_tags, log_config, log_split_datasets
+from histo_mlflow.reporting import (
+    apply_baselines,
+    collect_errors,
+    count_classes,
+    find_baselines,
+    predictions_of,
+    record_evaluation,
+)
+from histo_mlflow.robustness import choose_tiles, probe
 from histo_mlflow.tiles.open import check_source, open_tiles
-from histo_mlflow.tiles.tile_set import with_class_order
+from histo_mlflow.tiles.tile_set import TileSet, with_class_order
 from histo_mlflow.tracking.looks import count_looks, note_looks
-from histo_mlflow.tracking.provenance import describe_origin
-from histo_mlflow.tracking.runs import open_run
+from histo_mlflow.tracking.runs import Run, open_run
 from histo_mlflow.tracking.store import open_store
+
+_SHOWN = ("balanced_accuracy", "accuracy", "macro_f1", "log_loss")
 
 
 def evaluate(config: EvaluateConfig) -> str:
@@ -22,30 +37,57 @@ def evaluate(config: EvaluateConfig) -> str:
     check_source(config.scoring.data)
     store = open_store()
     model = load_model(store, config.scoring.model, compute.device)
+    costs = read_costs(config.costs.costs, model.classes)
     tiles = with_class_order(announce(open_tiles(config.scoring.data, image_size=model.tile_size_px)), model.classes)
     if tiles.fingerprint == model.data_fingerprint:
         warn("the model has learnt from these very tiles: the figures will say nothing about new ones")
-    tags = {
-        **describe_origin(),
-        "histo.entry_point": "evaluate",
-        "histo.compute": compute.describe(),
-        "histo.model": model.address,
-        "histo.data_fingerprint": tiles.fingerprint,
-        "histo.synthetic": str(tiles.is_synthetic).lower(),
-    }
     rows = np.arange(len(tiles))
-    with open_run(store, "evaluate", tags=tags) as run:
+    with open_run(store, "evaluate", tags=evaluation_tags("evaluate", tiles, compute, model=model.address)) as run:
         log_config(run, flatten(config))
         log_split_datasets(run, tiles, {"test": rows}, "evaluate")
         scored = score_network(model.network, tiles, compute)
         note_looks(run, tiles.fingerprint, 1)
         looks = count_looks(store, tiles.fingerprint)
-        evaluation = record_evaluation(
-            run, "test", tiles, rows, scored, selected=model.selected, model=model.describe(), looks=looks
-        )
-        figures = {name: evaluation.overall[name].value for name in ("accuracy", "balanced_accuracy", "macro_f1")}
-        run.log_metrics({"test/loss": scored.loss, **{f"test/{name}": value for name, value in figures.items()}})
-    words = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in figures.items())
-    say(f"\n{model.address} on {tiles.source}: loss {scored.loss:.4f}, {words}")
+        predictions = predictions_of(scored, tiles, rows)
+        about = Provenance("test", tiles.source, tiles.fingerprint, model.describe(), model.selected, looks, tiles.is_synthetic)
+        details = _collect(run, model, tiles, rows, predictions, compute, config, costs)
+        evaluation = record_evaluation(run, predictions, rows, about, details)
+        overall = evaluation.overall
+        figures = {f"test/{name}": overall[name].value for name in ("accuracy", "balanced_accuracy", "macro_f1")}
+        run.log_metrics({"test/loss": scored.loss, **figures})
+    words = "\n".join(f"  {name.replace('_', ' '):18s} {in_words(overall[name])}" for name in _SHOWN)
+    say(f"\n{model.address} on {tiles.source}, values with 95 % intervals:\n{words}")
     say(f"models were scored {looks} time(s) on this set; report: run {run.id}, evaluation/test/report.html (mlflow ui)")
     return run.id
+
+
+def _collect(
+    run: Run,
+    model: LoadedModel,
+    tiles: TileSet,
+    rows: NDArray[np.int64],
+    predictions: Predictions,
+    compute: Compute,
+    config: EvaluateConfig,
+    costs: NDArray[np.float64],
+) -> Details:
+    facts = model.facts
+    flow = {} if facts is None else {part: np.array(counts) for part, counts in facts.tiles_per_class.items()}
+    robustness = []
+    if config.robustness.robustness:
+        tried = choose_tiles(tiles, config.robustness.robustness)
+        robustness = probe(
+            tiles, tried, lambda images: infer(model.network, images, compute=compute, is_quiet=True).argmax(axis=1)
+        )
+    source = None if model.run_id is None else Run(run.store, model.run_id)
+    return Details(
+        flow=flow | count_classes(tiles, {"test": rows}),
+        split_unit="not known" if facts is None else facts.split_unit,
+        temperature=None if facts is None else facts.temperature,
+        is_calibrated=facts is not None and facts.is_calibrated,
+        threshold=None if facts is None else facts.abstain_below,
+        costs=costs,
+        robustness=robustness,
+        baselines=apply_baselines([] if source is None else find_baselines(source, tiles.classes), tiles, rows),
+        gallery=collect_errors(predictions, tiles, rows, model.unpacked(), compute.device),
+    )

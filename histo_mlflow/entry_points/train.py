@@ -2,6 +2,7 @@
 
 from histo_mlflow.config import TrainConfig, flatten
 from histo_mlflow.console import say
+from histo_mlflow.evaluation.costs import read_costs
 from histo_mlflow.handing_on import describe_registration, hand_on
 from histo_mlflow.inputs import open_learning_inputs
 from histo_mlflow.learning.compute import resolve_device
@@ -21,6 +22,7 @@ def train(config: TrainConfig) -> None:
     seed = learning.seed.seed
     inputs = open_learning_inputs(config.data, learning)
     check_same_tiles(resumed, inputs.tiles, inputs.test)
+    costs = read_costs(config.costs.costs, inputs.tiles.classes)
     split = hold_out(inputs.tiles, config.hold_out, seed=seed)
     launch_if_asked(learning.engine.processes)
     if not is_first_process():
@@ -41,6 +43,8 @@ def train(config: TrainConfig) -> None:
             initial=inputs.initial,
             config=learning,
             keeping=config.keeping,
+            is_calibrated=config.calibration.is_wanted,
+            costs=costs,
             title="hold-out",
             ranks=ranks,
         )

@@ -4,6 +4,7 @@ On NCT-CRC-HE-100K three colour values reach more than half and a colour histogr
 (Ignatov and Malivenko 2024): a model that is not far ahead of these may have learnt how slides were stained and stored.
 """
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ MAX_TILES = 4000
 _LEVELS = 4  # of each colour in the histogram: 4 x 4 x 4 colours
 _EDGE = 64  # pixels along an edge that are looked at
 _BLOCK = 256
+_PARTS = ("mean", "deviation", "coefficients", "intercepts")
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +47,8 @@ def colour_features(images: NDArray[np.uint8], rows: NDArray[np.int64]) -> dict[
     step = max(1, images.shape[1] // _EDGE)
     means, histograms = [], []
     for start in range(0, len(rows), _BLOCK):
-        block = np.asarray(images[rows[start : start + _BLOCK], ::step, ::step]).reshape(-1, *(_sampled(images.shape[1], step),), 3)
+        sampled = np.asarray(images[rows[start : start + _BLOCK], ::step, ::step])
+        block = sampled.reshape(len(sampled), -1, 3)
         n = len(block)
         means.append(block.mean(axis=1))
         level = (block // (256 // _LEVELS)).astype(np.int64)
@@ -73,9 +76,11 @@ def _fit(name: str, features: Floats, labels: NDArray[np.int64], n_classes: int)
     shares = np.bincount(labels, minlength=n_classes) / len(labels)
     coefficients = np.zeros((features.shape[1], n_classes))
     intercepts = np.log(np.maximum(shares, 1e-6))
-    if features.any():
-        present = np.unique(labels)
-        model = LogisticRegression(max_iter=1000, C=10.0).fit((features - mean) / deviation, labels)
+    present = np.unique(labels)
+    if features.any() and len(present) > 1:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a baseline that has not quite converged is one still
+            model = LogisticRegression(max_iter=300, C=10.0).fit((features - mean) / deviation, labels)
         two = len(present) == 2  # scikit-learn then keeps one row, for the second class
         coefficients[:, present] = (np.vstack([-model.coef_ / 2, model.coef_ / 2]) if two else model.coef_).T
         intercepts = np.full(n_classes, np.log(1e-6))
@@ -85,13 +90,9 @@ def _fit(name: str, features: Floats, labels: NDArray[np.int64], n_classes: int)
 
 def to_json(baselines: list[Baseline]) -> list[dict[str, Any]]:
     """Return the baselines as what JSON can hold."""
-    return [{key: value if isinstance(value, str) else value.tolist() for key, value in vars(each).items()} for each in baselines]
+    return [{"name": each.name, **{part: getattr(each, part).tolist() for part in _PARTS}} for each in baselines]
 
 
 def from_json(content: list[dict[str, Any]]) -> list[Baseline]:
     """Return what `to_json` was given."""
-    return [Baseline(**{key: value if isinstance(value, str) else np.array(value) for key, value in each.items()}) for each in content]
-
-
-def _sampled(edge: int, step: int) -> int:
-    return len(range(0, edge, step)) ** 2
+    return [Baseline(each["name"], *(np.array(each[part]) for part in _PARTS)) for each in content]

@@ -10,7 +10,16 @@ from histo_mlflow.evaluation.costs import default_costs
 from histo_mlflow.evaluation.intervals import Figure, Floats, Resampling, Weights, with_percentiles
 from histo_mlflow.evaluation.metrics import Figures, Predictions
 
-COMPARED = ("balanced_accuracy", "accuracy", "macro_f1", "macro_auroc", "log_loss", "brier_score", "expected_cost", "ece_top_label")
+COMPARED = (
+    "balanced_accuracy",
+    "accuracy",
+    "macro_f1",
+    "macro_auroc",
+    "log_loss",
+    "brier_score",
+    "expected_cost",
+    "ece_top_label",
+)
 
 
 @dataclass(frozen=True, eq=False)

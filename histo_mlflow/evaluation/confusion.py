@@ -21,7 +21,7 @@ def epoch_figures(labels: NDArray[np.int64], predicted: NDArray[np.int64], n_cla
     }
 
 
-def count_confusion(labels: NDArray[np.int64], predicted: NDArray[np.int64], n_classes: int) -> Counts:
+def count_confusion(labels: NDArray[np.int64], predicted: NDArray[np.int64], n_classes: int) -> NDArray[np.int64]:
     """Return the confusion matrix ``(n_classes, n_classes)``, rows true, columns predicted."""
     return np.bincount(labels * n_classes + predicted, minlength=n_classes**2).reshape(n_classes, n_classes)
 
@@ -72,7 +72,7 @@ def cohens_kappa(confusion: Counts) -> Floats:
 
 def diagonal(confusion: Counts) -> Counts:
     """Return the right answers of each class ``(..., n_classes)``."""
-    return np.diagonal(confusion, axis1=-2, axis2=-1)
+    return np.diagonal(confusion, axis1=-2, axis2=-1)  # type: ignore[return-value]
 
 
 def _margins(confusion: Counts) -> tuple[Floats, Floats, Floats, Floats]:

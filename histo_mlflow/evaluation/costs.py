@@ -10,16 +10,16 @@ from histo_mlflow.evaluation.intervals import Floats
 
 DEFAULT = "default"
 
-# A tumour that is called something else may be overlooked: dearest, and most of all if it is called healthy mucosa. A false alarm
-# is looked at again by a person. Any other confusion costs 1. The unit is that of an ordinary confusion.
+# A tumour that is called something else may be overlooked: dearest, and most of all if it is called healthy mucosa. A false
+# alarm is looked at again by a person. Any other confusion costs 1. The unit is that of an ordinary confusion.
 _MISSED_TUMOUR, _TUMOUR_CALLED_NORMAL, _FALSE_ALARM = 5.0, 10.0, 2.0
 
 
 def default_costs(classes: tuple[str, ...]) -> Floats:
     """Return ``(n_classes, n_classes)``, rows true, columns called: 0 on the diagonal, 1 elsewhere, more about tumour.
 
-    A missed tumour (``TUM``) costs 5, one that is called normal mucosa (``NORM``) 10, a false alarm 2. These are a convention of
-    this project that gives errors an order, not the result of a study; set your own.
+    A missed tumour (``TUM``) costs 5, one that is called normal mucosa (``NORM``) 10, a false alarm 2. These are a convention
+    of this project that gives errors an order, not the result of a study; set your own.
     """
     costs = 1.0 - np.eye(len(classes))
     if "TUM" in classes:
@@ -42,7 +42,9 @@ def read_costs(source: str, classes: tuple[str, ...]) -> Floats:
         return costs
     path = Path(source).expanduser()
     if not path.is_file():
-        raise SourceNotFoundError(f"costs={source}: there is no such file; give a yaml such as {{TUM: {{NORM: 10}}}}, or `{DEFAULT}`")
+        raise SourceNotFoundError(
+            f"costs={source}: there is no such file; give a yaml such as {{TUM: {{NORM: 10}}}}, or `{DEFAULT}`"
+        )
     try:
         stated = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:

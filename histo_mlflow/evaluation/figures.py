@@ -1,7 +1,7 @@
 """Pictures of results, for people who would rather look than read; returns matplotlib figures and saves nothing.
 
-Colours are readable in greyscale (one hue from light to dark) or, where classes are told apart, those of Okabe and Ito with a line
-style each, for colour-blind readers.
+Colours are readable in greyscale (one hue from light to dark) or, where classes are told apart, those of Okabe and Ito with a
+line style each, for colour-blind readers.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histo_mlflow.evaluation.calibration import Bin, reliability
-from histo_mlflow.evaluation.confusion import ratio
 from histo_mlflow.evaluation.metrics import Predictions
 from histo_mlflow.evaluation.perturbed import Perturbed
 from histo_mlflow.evaluation.selective import risk_coverage_curve
@@ -55,7 +54,12 @@ def draw_roc_and_precision(predictions: Predictions) -> Picture:
         is_class, scores = predictions.labels == k, predictions.probabilities[:, k]
         if is_class.all() or not is_class.any():
             continue
-        style = {"color": _OKABE_ITO[k % len(_OKABE_ITO)], "linestyle": _LINES[k % len(_LINES)], "linewidth": 1.5, "label": name}
+        style = {
+            "color": _OKABE_ITO[k % len(_OKABE_ITO)],
+            "linestyle": _LINES[k % len(_LINES)],
+            "linewidth": 1.5,
+            "label": name,
+        }
         false_positive, sensitivity, _ = roc_curve(is_class, scores)
         left.plot(*_thinned(false_positive, sensitivity), **style)
         precision, recall, _ = precision_recall_curve(is_class, scores)

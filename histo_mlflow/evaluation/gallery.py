@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from histo_mlflow.evaluation.intervals import Floats
 from histo_mlflow.evaluation.metrics import Predictions
 
 _PAIRS, _PER_ROW = 4, 6
@@ -51,12 +50,13 @@ def choose_errors(predictions: Predictions) -> list[tuple[str, NDArray[np.int64]
     return rows
 
 
-def lay_over(tile: NDArray[np.uint8], evidence: Floats | NDArray[np.float32]) -> NDArray[np.uint8]:
+def lay_over(tile: NDArray[np.uint8], evidence: NDArray[np.floating]) -> NDArray[np.uint8]:
     """Return the tile with evidence ``(size, size)`` of 0 to 1 laid over it: the brighter and greener, the more."""
     colour = np.array([64.0, 255.0, 64.0])
-    strength = 0.55 * np.asarray(evidence, dtype=np.float64)[..., None]
-    dimmed = tile * (0.55 + 0.45 * np.asarray(evidence)[..., None])
-    return np.clip(dimmed * (1 - strength) + colour * strength, 0, 255).astype(np.uint8)
+    share = np.asarray(evidence, dtype=np.float64)[..., None]
+    dimmed = tile * (0.55 + 0.45 * share)
+    mixed: NDArray[np.uint8] = np.clip(dimmed * (1 - 0.55 * share) + colour * 0.55 * share, 0, 255).astype(np.uint8)
+    return mixed
 
 
 def caption(predictions: Predictions, row: int, position: int) -> str:

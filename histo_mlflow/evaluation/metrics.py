@@ -51,7 +51,9 @@ class Predictions:
             raise RequestError(f"there are {len(self.groups)} groups for {len(labels)} tiles; one for each tile is needed")
         if not np.isfinite(probabilities).all():
             row = int(np.flatnonzero(~np.isfinite(probabilities).all(axis=1))[0])
-            raise RequestError(f"the probabilities of tile {row} are not all numbers; the model has diverged or the file is damaged")
+            raise RequestError(
+                f"the probabilities of tile {row} are not all numbers; the model has diverged or the file is damaged"
+            )
         wrong = np.flatnonzero((np.abs(probabilities.sum(axis=1) - 1) > _SUM_TOLERANCE) | (probabilities.min(axis=1) < 0))
         if len(wrong):
             raise RequestError(
@@ -81,7 +83,7 @@ class Predictions:
         return np.asarray(-np.log(np.maximum(of_label, np.finfo(np.float64).tiny)))
 
     @cached_property
-    def confusion(self) -> Counts:
+    def confusion(self) -> NDArray[np.int64]:
         """``(n_classes, n_classes)``, rows true, columns predicted."""
         return count_confusion(self.labels, self.predicted, len(self.classes))
 
@@ -94,8 +96,8 @@ def match_classes(probabilities: Floats, given: Sequence[str], classes: tuple[st
     """
     if sorted(given) != sorted(classes):
         raise RequestError(
-            f"the probabilities are of the classes {' '.join(given)}, the labels of {' '.join(classes)}; rename or drop until both "
-            "have the same names"
+            f"the probabilities are of the classes {' '.join(given)}, the labels of {' '.join(classes)}; rename or drop "
+            "until both have the same names"
         )
     return probabilities[:, [list(given).index(name) for name in classes]]
 
@@ -155,7 +157,9 @@ def evaluate_predictions(
         if not is_grouped:
             figures |= {figure: wilson(*pair) for figure, pair in _proportions(predictions.confusion, k).items()}
         per_class.append(ClassFigures(name, int(n), figures))
-    words = f"{'All figures' if is_grouped else 'Proportions: Wilson. All other figures'}: percentiles of {resampling.describe()}"
+    words = (
+        f"{'All figures' if is_grouped else 'Proportions: Wilson. All other figures'}: percentiles of {resampling.describe()}"
+    )
     return Evaluation(predictions, overall, tuple(per_class), words)
 
 
@@ -181,7 +185,9 @@ class Figures:
         """Return the figures of each row of `counts`."""
         confusion = self._confusions(counts)
         n = counts.sum(axis=1, dtype=np.float64)
-        auroc, auprc = (np.stack(part, axis=1) for part in zip(*(auroc_and_precision(r, counts) for r in self._of_class), strict=True))
+        auroc, auprc = (
+            np.stack(part, axis=1) for part in zip(*(auroc_and_precision(r, counts) for r in self._of_class), strict=True)
+        )
         log_loss, brier = (counts @ self._per_tile).T / n
         area, coverage = risk_and_coverage(self._confidence, counts, accuracy=TARGET_ACCURACY)
         classwise = np.stack([calibration_error(ranked, counts) for ranked in self._of_class], axis=1)
@@ -224,4 +230,3 @@ def _proportions(confusion: Counts, k: int) -> dict[str, tuple[int, int]]:
         "npv": (rest_right, n - calls),
         "one_vs_rest_accuracy": (hit + rest_right, n),
     }
-

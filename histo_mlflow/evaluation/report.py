@@ -155,7 +155,8 @@ class _Report:
             "overall": [(OVERALL_NAMES[name], in_words(figure)) for name, figure in evaluation.overall.items()],
             "class_columns": _SHOWN_COLUMNS,
             "per_class": [
-                (row.name, row.n, [_in_two_parts(row.figures[column]) for column in _SHOWN_COLUMNS]) for row in evaluation.per_class
+                (row.name, row.n, [_in_two_parts(row.figures[column]) for column in _SHOWN_COLUMNS])
+                for row in evaluation.per_class
             ],
             "confused": [
                 (self._classes[true], self._classes[called], n, int(predictions.confusion[true].sum()))
@@ -179,9 +180,14 @@ class _Report:
                 pictures.draw_calibration(predictions, other, other_label=calibration["other_label"]), "calibration.png"
             ),
             "selective_png": self._picture(pictures.draw_risk_coverage(predictions, details.threshold), "risk_coverage.png"),
-            "robustness_png": self._picture(pictures.draw_robustness(details.robustness), "robustness.png") if robustness else None,
+            "robustness_png": self._picture(pictures.draw_robustness(details.robustness), "robustness.png")
+            if robustness
+            else None,
         }
-        summary = summarise(evaluation, self._about) | {"calibration": calibration["numbers"], "abstention": selective["numbers"]}
+        summary = summarise(evaluation, self._about) | {
+            "calibration": calibration["numbers"],
+            "abstention": selective["numbers"],
+        }
         (self._folder / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
         (self._folder / "report.html").write_text(render("report.html.j2", page), encoding="utf-8")
 
@@ -202,14 +208,19 @@ class _Report:
         for true, called, n in most_confused(self._predictions, 1):
             share = n / int(self._predictions.is_wrong.sum())
             sentences.append(
-                f"Commonest error: {self._classes[true]} called {self._classes[called]}, {n} tiles, {100 * share:.0f} % of all errors."
+                f"Commonest error: {self._classes[true]} called {self._classes[called]}, {n} tiles, {100 * share:.0f} % of all "
+                "errors."
             )
         right, said = 1 - self._predictions.is_wrong.mean(), self._predictions.confidence.mean()
-        words = "about as sure as it is right" if abs(right - said) < 0.02 else ("too sure" if said > right else "not sure enough")
+        words = (
+            "about as sure as it is right" if abs(right - said) < 0.02 else ("too sure" if said > right else "not sure enough")
+        )
         sentences.append(f"The model is {words}: it says {100 * said:.1f} % in mean and is right in {100 * right:.1f} %.")
         if self._details.robustness:
             worst = max(self._details.robustness[1:], key=lambda each: each.changed.value)
-            sentences.append(f"It yields most to {worst.kind}, {worst.strength}: {in_percent(worst.changed)} of the classes change.")
+            sentences.append(
+                f"It yields most to {worst.kind}, {worst.strength}: {in_percent(worst.changed)} of the classes change."
+            )
         missing = [row.name for row in self._evaluation.per_class if row.n == 0]
         if missing:
             sentences.append(f"No tile of {', '.join(missing)}: nothing is said of finding it, and the means leave it out.")
@@ -226,8 +237,13 @@ class _Report:
         found["other_label"] = "before" if details.is_calibrated else f"if divided by {details.temperature:.2f}"
         before, after = (other, predictions) if details.is_calibrated else (predictions, other)
         values = [_values(each, self._costs) for each in (before, after)]
-        found["rows"] = [(OVERALL_NAMES[name], f"{values[0][name]:.4f}", f"{values[1][name]:.4f}") for name in _CALIBRATION_ROWS]
-        numbers |= {when: {name: value[name] for name in _CALIBRATION_ROWS} for when, value in zip(("before", "after"), values, strict=True)}
+        found["rows"] = [
+            (OVERALL_NAMES[name], f"{values[0][name]:.4f}", f"{values[1][name]:.4f}") for name in _CALIBRATION_ROWS
+        ]
+        numbers |= {
+            when: {name: value[name] for name in _CALIBRATION_ROWS}
+            for when, value in zip(("before", "after"), values, strict=True)
+        }
         return found, other
 
     def _selective(self) -> dict[str, Any]:
@@ -253,7 +269,13 @@ class _Report:
         ]  # fmt: skip
         self._table(pd.DataFrame(rows), "robustness.csv")
         return [
-            (each.kind, each.strength, "" if k == 0 else in_percent(each.changed), f"{each.accuracy:.3f}", f"{each.balanced_accuracy:.3f}")
+            (
+                each.kind,
+                each.strength,
+                "" if k == 0 else in_percent(each.changed),
+                f"{each.accuracy:.3f}",
+                f"{each.balanced_accuracy:.3f}",
+            )
             for k, each in enumerate(found)
         ]
 
@@ -272,7 +294,8 @@ class _Report:
             rows.append(row)
         self._table(pd.DataFrame(rows), "baselines.csv")
         return [
-            (name, in_words(each.overall["balanced_accuracy"]), in_words(each.overall["accuracy"])) for name, each in found.items()
+            (name, in_words(each.overall["balanced_accuracy"]), in_words(each.overall["accuracy"]))
+            for name, each in found.items()
         ]
 
     def _folds(self) -> dict[str, Any] | None:
@@ -281,7 +304,10 @@ class _Report:
             return None
         columns = [name for name in ("balanced_accuracy", "accuracy", "loss", "best_epoch") if name in table]
         rows = [[str(int(row["fold"])), *(_short(row[name]) for name in columns)] for _, row in table.iterrows()]
-        spread = [("mean", [_short(table[name].mean()) for name in columns]), ("sd", [_short(table[name].std(ddof=1)) for name in columns])]
+        spread = [
+            ("mean", [_short(table[name].mean()) for name in columns]),
+            ("sd", [_short(table[name].std(ddof=1)) for name in columns]),
+        ]
         return {"columns": columns, "rows": rows + [[name, *values] for name, values in spread]}
 
     def _gallery(self) -> list[dict[str, Any]]:
@@ -305,8 +331,8 @@ class _Report:
                 "heading": row.heading,
                 "shown": [
                     {
-                        "tile": _picture_data(shown.tile),
-                        "overlay": None if shown.overlay is None else _picture_data(shown.overlay),
+                        "tile": picture_data(shown.tile),
+                        "overlay": None if shown.overlay is None else picture_data(shown.overlay),
                         "caption": shown.caption,
                     }
                     for shown in row.shown
@@ -402,7 +428,8 @@ def _short(value: float) -> str:
     return f"{value:.0f}" if float(value).is_integer() else f"{value:.4f}"
 
 
-def _picture_data(tile: NDArray[np.uint8]) -> str:
+def picture_data(tile: NDArray[np.uint8]) -> str:
+    """Return the tile as an address that holds the picture itself."""
     from PIL import Image
 
     with io.BytesIO() as buffer:

@@ -30,21 +30,25 @@ class ServedModel:
     Attributes:
         network: From uint8 ``(n_tiles, height, width, 3)`` to logits, preprocessing inside.
         classes: Class names in the order of the logits.
+        abstain_below: Probability of the label below which the model abstains, or None if it knows none.
     """
 
-    def __init__(self, network: torch.nn.Module, classes: list[str], device: torch.device) -> None:
+    def __init__(self, network: torch.nn.Module, classes: list[str], abstain_below: float | None, device: torch.device) -> None:
         self.network = network
         self.classes = classes
+        self.abstain_below = abstain_below
         self._device = device
 
-    def predict(self, model_input: NDArray[np.uint8], params: dict[str, Any] | None = None) -> pd.DataFrame:  # noqa: ARG002 - MLflow passes it by name
+    def predict(self, model_input: NDArray[np.uint8], params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Return a table with one row per tile: ``label``, then ``prob_<class>`` in class order.
 
         Args:
             model_input: ``(n_tiles, height, width, 3)`` uint8 RGB, 0 to 255.
-            params: Not used.
+            params: ``{"abstain": True}`` adds a column ``abstain``: true where the label should be left to a person, for its
+                probability is below the threshold that was chosen on validation tiles for 99 % accuracy.
 
         Raises:
+            MlflowException: ``abstain`` is asked for and no threshold reaches that accuracy.
             MlflowException: The tiles are of another type or shape; floats are refused and never truncated.
         """
         tiles = np.asarray(model_input)
@@ -56,9 +60,16 @@ class ServedModel:
             raise MlflowException.invalid_parameter_value(
                 f"tiles have shape {tiles.shape}; (n_tiles, height, width, 3) is needed"
             )
+        is_abstaining = bool((params or {}).get("abstain", False))
+        if is_abstaining and self.abstain_below is None:
+            raise MlflowException.invalid_parameter_value(
+                "abstain: no threshold reaches 99 % accuracy on the validation tiles of this model; leave `abstain` out"
+            )
         probabilities = self._probabilities(tiles)
         table = pd.DataFrame(probabilities, columns=[f"prob_{name}" for name in self.classes])
         table.insert(0, "label", [self.classes[k] for k in probabilities.argmax(axis=1)])
+        if is_abstaining:
+            table["abstain"] = probabilities.max(axis=1) < self.abstain_below
         return table
 
     @torch.inference_mode()
@@ -86,4 +97,4 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Serve
     device = torch.device(wanted)
     # Loaded where it was exported, the CPU, and moved then: its graph names no device.
     network = mlflow.pytorch.load_model(str(Path(path).parent)).to(device)
-    return ServedModel(network, facts["classes"], device)
+    return ServedModel(network, facts["classes"], facts.get("abstain_below"), device)

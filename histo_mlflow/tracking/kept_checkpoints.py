@@ -8,7 +8,6 @@ from typing import Any
 
 from histo_mlflow.errors import OptionError
 from histo_mlflow.tracking.runs import Run
-from histo_mlflow.tracking.store import reporting_store_errors
 
 FOLDER = "checkpoints"
 BEST, LAST = "best.safetensors", "last.pt"
@@ -55,8 +54,7 @@ def keep_weights(run: Run, file: Path, keeping: KeepingOptions, *, is_best: bool
 
 def load_last_state(run: Run, load: Callable[[Path], dict[str, Any]]) -> Mapping[str, Any] | None:
     """Return the state that `run` goes on from, or None if it has not finished an epoch."""
-    with reporting_store_errors(run.store.uri), tempfile.TemporaryDirectory(prefix="histo-") as draft:
-        present = {Path(item.path).name for item in run.store.client.list_artifacts(run.id, FOLDER)}
-        if LAST not in present:
-            return None
-        return load(Path(run.store.client.download_artifacts(run.id, f"{FOLDER}/{LAST}", draft)))
+    if not run.has_file(f"{FOLDER}/{LAST}"):
+        return None
+    with tempfile.TemporaryDirectory(prefix="histo-") as draft:
+        return load(run.fetch_file(f"{FOLDER}/{LAST}", Path(draft)))

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,7 +22,7 @@ import torch
 from mlflow.models import Model
 from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.models.signature import ModelSignature
-from mlflow.types.schema import ColSpec, DataType, Schema, TensorSpec
+from mlflow.types.schema import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 
 from histo_mlflow import served_model
 
@@ -32,7 +32,15 @@ _REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas")
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a user of the model must know; stored beside the weights as ``data/model.json``."""
+    """What a user of the model must know; stored beside the weights as ``data/model.json``.
+
+    Attributes (those that do not speak for themselves):
+        tiles_per_class: Tiles of each class that it learnt from and was selected on, by part.
+        split_unit: What was kept together when these parts were made, in words.
+        temperature: Fitted on the validation tiles, or None.
+        is_calibrated: Whether the graph divides its logits by it.
+        abstain_below: Probability below which the model abstains if asked to, chosen on validation tiles, or None.
+    """
 
     classes: tuple[str, ...]
     tile_size_px: int
@@ -44,6 +52,11 @@ class ModelFacts:
     data_fingerprint: str
     is_synthetic: bool
     selected: str
+    tiles_per_class: dict[str, list[int]] = field(default_factory=dict)
+    split_unit: str = "not known"
+    temperature: float | None = None
+    is_calibrated: bool = False
+    abstain_below: float | None = None
 
 
 def save_model(path: str, mlflow_model: Model, *, network: torch.nn.Module, facts: ModelFacts) -> None:
@@ -88,7 +101,8 @@ def read_facts(model_folder: Path) -> ModelFacts:
 def _signature(classes: Sequence[str]) -> ModelSignature:
     outputs: list[ColSpec | TensorSpec] = [ColSpec(DataType.string, "label")]
     outputs += [ColSpec(DataType.double, f"prob_{name}") for name in classes]
-    return ModelSignature(Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))]), Schema(outputs))
+    inputs = Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))])
+    return ModelSignature(inputs, Schema(outputs), ParamSchema([ParamSpec("abstain", DataType.boolean, False)]))
 
 
 def _loader_name() -> str:

@@ -156,6 +156,15 @@ class LocatedModel:
         """True for a checkpoint file, False for an MLflow model."""
         return self.path.is_file()
 
+    @property
+    def run_id(self) -> str | None:
+        """Id of the run that the model comes from, or None if nothing says so."""
+        if self.is_checkpoint:
+            _, _, rest = self.address.partition("runs:/")
+            return rest.partition("/")[0] or (self.address if _RUN_ID.fullmatch(self.address) else None)
+        run_id: str | None = Model.load(str(self.path)).run_id
+        return run_id
+
 
 def locate_model(store: Store, address: str, *, option: str = "model") -> LocatedModel:
     """Return the local files of a model, downloading them if they are elsewhere.

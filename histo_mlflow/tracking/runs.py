@@ -95,10 +95,22 @@ class Run:
             finally:
                 draft.unlink(missing_ok=True)
 
+    def has_file(self, artifact: str) -> bool:
+        """Return whether there is an artifact of that path."""
+        folder = str(Path(artifact).parent)
+        with reporting_store_errors(self.store.uri):
+            present = self._client.list_artifacts(self.id, None if folder == "." else folder)
+        return any(item.path == artifact for item in present)
+
+    def fetch_file(self, artifact: str, folder: Path) -> Path:
+        """Copy the artifact of that path into `folder` and return where it is."""
+        with reporting_store_errors(self.store.uri):
+            return Path(self._client.download_artifacts(self.id, artifact, str(folder)))
+
     def delete_file(self, artifact: str) -> None:
         """Delete the artifact of that path, if it is there."""
-        with reporting_store_errors(self.store.uri):
-            if any(item.path == artifact for item in self._client.list_artifacts(self.id, str(Path(artifact).parent))):
+        if self.has_file(artifact):
+            with reporting_store_errors(self.store.uri):
                 self._repository.delete_artifacts(artifact)  # type: ignore[no-untyped-call]
 
     @cached_property

@@ -1,0 +1,147 @@
+"""From the scores of a split to its report in a run: probabilities, baselines, galleries, figures."""
+
+import json
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from histo_mlflow.evaluation.baselines import Baseline, colour_features, fit_baselines, from_json, to_json
+from histo_mlflow.evaluation.calibration import fit_temperature
+from histo_mlflow.evaluation.gallery import GalleryRow, Shown, caption, choose_errors, lay_over
+from histo_mlflow.evaluation.metrics import TARGET_ACCURACY, Evaluation, Predictions, evaluate_predictions
+from histo_mlflow.evaluation.report import Details, Provenance, write_evaluation
+from histo_mlflow.evaluation.selective import choose_threshold
+from histo_mlflow.learning.fit import Scored
+from histo_mlflow.learning.grad_cam import grad_cam
+from histo_mlflow.learning.infer import probabilities_of
+from histo_mlflow.learning.network import TileClassifier
+from histo_mlflow.tiles.splits import Split
+from histo_mlflow.tiles.tile_set import TileSet
+from histo_mlflow.tracking.runs import Run
+
+BASELINES_FILE = "baselines.json"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What validation tiles say of a network's probabilities.
+
+    Attributes:
+        temperature: That makes them fit best.
+        is_applied: Whether the model divides its logits by it.
+        threshold: Probability below which it should abstain, or None if no threshold reaches the accuracy aimed at.
+    """
+
+    temperature: float
+    is_applied: bool
+    threshold: float | None
+
+    @property
+    def divisor(self) -> float:
+        """What the model divides its logits by."""
+        return self.temperature if self.is_applied else 1.0
+
+
+def calibrate(val: Scored, *, is_applied: bool) -> Calibration:
+    """Return what the validation tiles say; nothing else may be asked, and the test set least of all."""
+    temperature = fit_temperature(val.logits, val.labels)
+    probabilities = probabilities_of(val.logits / np.float32(temperature if is_applied else 1.0))
+    is_wrong = probabilities.argmax(axis=1) != val.labels
+    threshold = choose_threshold(probabilities.max(axis=1), is_wrong, accuracy=TARGET_ACCURACY)
+    return Calibration(temperature, is_applied, threshold)
+
+
+def predictions_of(scored: Scored, tiles: TileSet, rows: NDArray[np.int64], *, divisor: float = 1.0) -> Predictions:
+    """Return labels and probabilities of the tiles `rows`, in their order, with their groups if they have any."""
+    logits = scored.logits if divisor == 1 else scored.logits / np.float32(divisor)
+    groups = None if tiles.groups is None else tiles.groups[rows]
+    return Predictions(scored.labels, probabilities_of(logits), tiles.classes, groups)
+
+
+def record_baselines(run: Run, tiles: TileSet, split: Split, *, seed: int) -> list[Baseline]:
+    """Fit the baselines on the training tiles, keep them in `run` for later evaluations, and return them."""
+    baselines = fit_baselines(tiles.images, tiles.labels, split.train, n_classes=len(tiles.classes), seed=seed)
+    with tempfile.TemporaryDirectory(prefix="histo-") as draft:
+        file = Path(draft) / BASELINES_FILE
+        file.write_text(json.dumps({"classes": tiles.classes, "baselines": to_json(baselines)}))
+        run.log_file(file)
+    return baselines
+
+
+def find_baselines(run: Run, classes: tuple[str, ...]) -> list[Baseline]:
+    """Return the baselines that `run` has kept, or none if it has none for these classes."""
+    if not run.has_file(BASELINES_FILE):
+        return []
+    with tempfile.TemporaryDirectory(prefix="histo-") as draft:
+        content = json.loads(run.fetch_file(BASELINES_FILE, Path(draft)).read_text())
+    return from_json(content["baselines"]) if tuple(content["classes"]) == classes else []
+
+
+def apply_baselines(baselines: Sequence[Baseline], tiles: TileSet, rows: NDArray[np.int64]) -> dict[str, Predictions]:
+    """Return what each baseline says of the tiles `rows`, by name."""
+    if not baselines:
+        return {}
+    features = colour_features(tiles.images, rows)
+    groups = None if tiles.groups is None else tiles.groups[rows]
+    return {
+        each.name: Predictions(tiles.labels[rows], each.probabilities(features), tiles.classes, groups) for each in baselines
+    }
+
+
+def collect_errors(
+    predictions: Predictions, tiles: TileSet, rows: NDArray[np.int64], network: TileClassifier | None, device: torch.device
+) -> list[GalleryRow]:
+    """Return the errors to look at, with the evidence for the called class where a `network` is given to ask."""
+    gallery = []
+    for heading, chosen in choose_errors(predictions):
+        images = np.array(tiles.images[rows[chosen]])
+        maps = None if network is None else grad_cam(network, images, predictions.predicted[chosen], device=device)
+        shown = [
+            Shown(image, None if maps is None else lay_over(image, maps[k]), caption(predictions, int(row), int(rows[row])))
+            for k, (image, row) in enumerate(zip(images, chosen, strict=True))
+        ]
+        gallery.append(GalleryRow(heading, tuple(shown)))
+    return gallery
+
+
+def count_classes(tiles: TileSet, parts: Mapping[str, NDArray[np.int64]]) -> dict[str, NDArray[np.int64]]:
+    """Return the tiles per class ``(n_classes,)`` of each part."""
+    return {name: np.bincount(tiles.labels[rows], minlength=len(tiles.classes)) for name, rows in parts.items()}
+
+
+def describe_unit(tiles: TileSet) -> str:
+    """Return what a split of these tiles keeps together, in words."""
+    if tiles.groups is None:
+        return "the tile; no patients or slides are known, so tiles of one slide may lie on both sides"
+    return f"the group (patient or slide), {len(np.unique(tiles.groups))} of them, each on one side only"
+
+
+def record_evaluation(
+    run: Run, predictions: Predictions, rows: NDArray[np.int64], about: Provenance, details: Details
+) -> Evaluation:
+    """Write ``evaluation/<split>/`` to the run, log its per-class figures, and return the evaluation.
+
+    Args:
+        run: Where it is kept.
+        predictions: Labels and probabilities.
+        rows: ``(n_tiles,)`` positions of the tiles in their set, in the order of `predictions`.
+        about: What was scored by what; its ``split`` names the folder.
+        details: What else is shown.
+    """
+    evaluation = evaluate_predictions(predictions, costs=details.costs)
+    with tempfile.TemporaryDirectory(prefix="histo-") as draft:
+        write_evaluation(Path(draft), evaluation, rows, about, details)
+        run.log_folder(Path(draft), f"evaluation/{about.split}")
+    values = {
+        f"{about.split}/{figure}/{of_class.name}": of_class.figures[figure].value
+        for of_class in evaluation.per_class
+        for figure in ("sensitivity", "specificity")
+    }
+    run.log_metrics({key: value for key, value in values.items() if math.isfinite(value)})
+    return evaluation
