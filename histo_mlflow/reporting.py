@@ -26,6 +26,7 @@ from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.runs import Run
 
 BASELINES_FILE = "baselines.json"
+_SMALLEST_MAPPED_PX = 96  # its last convolution has 3 x 3 cells; fewer say nothing of where
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,12 @@ def collect_errors(
     gallery = []
     for heading, chosen in choose_errors(predictions):
         images = np.array(tiles.images[rows[chosen]])
-        maps = None if network is None else grad_cam(network, images, predictions.predicted[chosen], device=device)
+        is_fine_enough = network is not None and network.tile_size_px >= _SMALLEST_MAPPED_PX
+        maps = (
+            None
+            if network is None or not is_fine_enough
+            else grad_cam(network, images, predictions.predicted[chosen], device=device)
+        )
         shown = [
             Shown(image, None if maps is None else lay_over(image, maps[k]), caption(predictions, int(row), int(rows[row])))
             for k, (image, row) in enumerate(zip(images, chosen, strict=True))

@@ -14,9 +14,11 @@ _LOWEST, _HIGHEST = 0.05, 20.0
 def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
     """Return the temperature with the lowest log loss of ``softmax(logits / temperature)``; above 1 for overconfident logits.
 
-    Source: Guo et al. 2017, "On calibration of modern neural networks". The loss is convex in 1 / temperature. If it has no
-    minimum between 0.05 and 20, as where every tile is right, the nearer end is returned.
+    Source: Guo et al. 2017, "On calibration of modern neural networks". The loss is convex in 1 / temperature. Where
+    every tile is right it has no minimum, and 1 is returned: nothing is known of how wrong the model can be.
     """
+    if (logits.argmax(axis=1) == labels).all():
+        return 1.0
     from scipy.optimize import minimize_scalar
 
     exact = logits.astype(np.float64)

@@ -104,12 +104,12 @@ def draw_risk_coverage(predictions: Predictions, threshold: float | None) -> Pic
     coverage, risk = risk_coverage_curve(predictions.confidence, predictions.is_wrong)
     axes.plot(*_thinned(coverage, risk), color=_VAL, linewidth=1.8, label="error rate of what is kept")
     axes.axhline(0.01, color="#bbbbbb", linewidth=0.8)
-    axes.annotate("99 % right", (0.0, 0.01), fontsize="small", color="#5d6875", va="bottom")
+    axes.annotate("99 % right", (1.0, 0.01), fontsize="small", color="#5d6875", va="bottom", ha="right")
     if threshold is not None:
         is_kept = predictions.confidence >= threshold
         share = float(is_kept.mean())
         kept_risk = float(predictions.is_wrong[is_kept].mean()) if share else 0.0
-        label = f"threshold {threshold:.3f} of validation"
+        label = f"threshold {threshold:.4f} of validation"
         axes.plot([share], [kept_risk], marker="D", color=_TEST, linestyle="", label=label)
     axes.set_xlim(0, 1.01)
     axes.set_ylim(bottom=0, top=max(0.02, 1.1 * float(risk.max())))
@@ -128,7 +128,7 @@ def draw_robustness(found: Sequence[Perturbed]) -> Picture:
     shares = np.array([each.changed.value for each in changes])
     reach = np.array([[max(0.0, f.value - f.low), max(0.0, f.high - f.value)] for f in (each.changed for each in changes)]).T
     kinds = list(dict.fromkeys(each.kind for each in changes))
-    colours = [_OKABE_ITO[kinds.index(each.kind)] for each in changes]
+    colours = [("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9")[kinds.index(each.kind) % 5] for each in changes]
     axes.barh(places, shares, color=colours, height=0.7, alpha=0.75)
     axes.errorbar(shares, places, xerr=reach, fmt="none", ecolor="#333333", elinewidth=0.9, capsize=2)
     axes.set_yticks(places, [f"{each.kind}, {each.strength}" for each in changes], fontsize="small")
@@ -231,8 +231,9 @@ def _draw_bins(axes: Axes, bins: Sequence[Bin], colour: str, marker: str, label:
     scores, shares = np.array([b.mean_score for b in bins]), np.array([b.share for b in bins])
     reach = np.array([[max(0.0, b.share - b.low), max(0.0, b.high - b.share)] for b in bins]).T
     axes.errorbar(
-        scores, shares, yerr=reach, color=colour, marker=marker, markersize=4, linewidth=1.4, elinewidth=0.8, label=label
+        scores, shares, yerr=reach, color=colour, marker=marker, markersize=4, linestyle="", elinewidth=0.8, label=label
     )
+    axes.plot(scores, shares, color=colour, linewidth=0.8, alpha=0.5)
 
 
 def _thinned(across: NDArray[np.float64], up: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

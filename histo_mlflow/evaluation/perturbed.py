@@ -1,5 +1,6 @@
 """What one change of the tiles does to the predicted classes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,6 +8,8 @@ from numpy.typing import NDArray
 
 from histo_mlflow.evaluation.confusion import balanced_accuracy, count_confusion
 from histo_mlflow.evaluation.intervals import Figure, wilson
+
+SYMMETRY = "symmetry"
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,3 +37,9 @@ class Perturbed:
         """Mean sensitivity after the change."""
         n_classes = int(max(self.labels.max(), self.after.max())) + 1
         return float(balanced_accuracy(count_confusion(self.labels, self.after, n_classes)))
+
+
+def changed_by_any(found: Sequence[Perturbed], kind: str) -> Figure:
+    """Return the share of tiles whose class changes under at least one change of a kind, with its Wilson interval."""
+    is_changed = np.any([each.before != each.after for each in found if each.kind == kind], axis=0)
+    return wilson(int(is_changed.sum()), len(is_changed))

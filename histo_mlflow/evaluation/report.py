@@ -29,7 +29,7 @@ from histo_mlflow.evaluation.metrics import (
     Predictions,
     evaluate_predictions,
 )
-from histo_mlflow.evaluation.perturbed import Perturbed
+from histo_mlflow.evaluation.perturbed import SYMMETRY, Perturbed, changed_by_any
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture
@@ -151,7 +151,7 @@ class _Report:
             "n_tiles": len(predictions.labels),
             "classes": self._classes,
             "headline": in_words(evaluation.overall["balanced_accuracy"]),
-            "verdict": self._verdict(),
+            "verdict": self._verdict(baselines),
             "overall": [(OVERALL_NAMES[name], in_words(figure)) for name, figure in evaluation.overall.items()],
             "class_columns": _SHOWN_COLUMNS,
             "per_class": [
@@ -166,7 +166,11 @@ class _Report:
             "calibration": calibration,
             "selective": selective,
             "robustness": robustness,
-            "baselines": baselines,
+            "in_symmetry": in_percent(changed_by_any(details.robustness, SYMMETRY)) if robustness else "",
+            "baselines": [
+                (name, in_words(each.overall["balanced_accuracy"]), in_words(each.overall["accuracy"]))
+                for name, each in ({"the model": evaluation, **baselines} if baselines else {}).items()
+            ],
             "folds": self._folds(),
             "gallery": self._gallery(),
             "costs": self._costs.tolist(),
@@ -196,7 +200,7 @@ class _Report:
         words = in_words(self._evaluation.overall["balanced_accuracy"])
         return f"{self._about.split}: balanced accuracy {words}, {len(self._predictions.labels)} tiles{synthetic}"
 
-    def _verdict(self) -> list[str]:
+    def _verdict(self, baselines: Mapping[str, Evaluation]) -> list[str]:
         """Return the sentences that a reader in a hurry should take along."""
         sentences = []
         defined = [row for row in self._evaluation.per_class if row.figures["sensitivity"].is_defined]
@@ -216,6 +220,14 @@ class _Report:
             "about as sure as it is right" if abs(right - said) < 0.02 else ("too sure" if said > right else "not sure enough")
         )
         sentences.append(f"The model is {words}: it says {100 * said:.1f} % in mean and is right in {100 * right:.1f} %.")
+        if baselines:
+            name, value = max(
+                ((name, each.overall["balanced_accuracy"].value) for name, each in baselines.items()), key=lambda pair: pair[1]
+            )
+            if value >= self._evaluation.overall["balanced_accuracy"].low:
+                sentences.append(
+                    f"It is not clearly ahead of a classifier that sees only colour ({name}: balanced accuracy {value:.3f})."
+                )
         if self._details.robustness:
             worst = max(self._details.robustness[1:], key=lambda each: each.changed.value)
             sentences.append(
@@ -279,24 +291,22 @@ class _Report:
             for k, each in enumerate(found)
         ]
 
-    def _baselines(self) -> list[tuple[str, str, str]]:
-        if not self._details.baselines:
-            return []
-        found = {"the model": self._evaluation}
-        for name, predictions in self._details.baselines.items():
-            found[name] = evaluate_predictions(predictions, costs=self._costs, n_resamples=_BASELINE_RESAMPLES)
-        rows = []
-        for name, evaluation in found.items():
-            row: dict[str, object] = {"classifier": name}
-            for figure in ("balanced_accuracy", "accuracy", "log_loss"):
-                value = evaluation.overall[figure]
-                row |= {figure: value.value, f"{figure}_low": value.low, f"{figure}_high": value.high}
-            rows.append(row)
-        self._table(pd.DataFrame(rows), "baselines.csv")
-        return [
-            (name, in_words(each.overall["balanced_accuracy"]), in_words(each.overall["accuracy"]))
-            for name, each in found.items()
-        ]
+    def _baselines(self) -> dict[str, Evaluation]:
+        """Return the evaluation of each baseline, by name."""
+        found = {
+            name: evaluate_predictions(predictions, costs=self._costs, n_resamples=_BASELINE_RESAMPLES)
+            for name, predictions in self._details.baselines.items()
+        }
+        if found:
+            rows = []
+            for name, evaluation in {"the model": self._evaluation, **found}.items():
+                row: dict[str, object] = {"classifier": name}
+                for figure in ("balanced_accuracy", "accuracy", "log_loss"):
+                    value = evaluation.overall[figure]
+                    row |= {figure: value.value, f"{figure}_low": value.low, f"{figure}_high": value.high}
+                rows.append(row)
+            self._table(pd.DataFrame(rows), "baselines.csv")
+        return found
 
     def _folds(self) -> dict[str, Any] | None:
         table = self._details.folds

@@ -147,6 +147,8 @@ def _without_password(uri: str) -> str:
 
 
 def _quiet_libraries() -> None:
+    # MLflow draws a bar for every small file that it fetches.
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     # Table creation logs every migration; stages are deprecated yet part of what we promise (docs/decisions/0002).
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)

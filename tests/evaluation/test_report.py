@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from histo_mlflow.evaluation.figures import draw_curves, draw_fold_curves
-from histo_mlflow.evaluation.metrics import evaluate_predictions
+from histo_mlflow.evaluation.metrics import Predictions, evaluate_predictions
 from histo_mlflow.evaluation.report import Provenance, png_of, write_evaluation
 
 CLASSES = ("ADI", "TUM", "<b>")
@@ -21,19 +21,20 @@ def folder(tmp_path: Path) -> Path:
     labels = rng.integers(0, 2, 40)
     probabilities = rng.dirichlet(np.ones(3), 40)
     about = Provenance("test", "tiles.npz", "f" * 64, "models:/m/1", "epoch 2 of 3, by validation loss", 4, is_synthetic=True)
-    write_evaluation(tmp_path / "out", evaluate_predictions(labels, probabilities, CLASSES), np.arange(40), about)
+    write_evaluation(tmp_path / "out", evaluate_predictions(Predictions(labels, probabilities, CLASSES)), np.arange(40), about)
     return tmp_path / "out"
 
 
 def test_every_file_of_the_contract_is_there(folder: Path) -> None:
     assert {path.name for path in folder.iterdir()} == {
         "confusion_matrix.png", "confusion_matrix.csv", "per_class.csv", "predictions.npz", "summary.json", "report.html",
+        "roc_pr.png", "calibration.png", "risk_coverage.png", "errors.csv",
     }  # fmt: skip
 
 
 def test_tables_and_arrays(folder: Path) -> None:
     table = pd.read_csv(folder / "per_class.csv")
-    figures = ["sensitivity", "specificity", "ppv", "npv", "f1"]
+    figures = ["sensitivity", "specificity", "ppv", "npv", "f1", "auroc", "auprc", "one_vs_rest_accuracy"]
     assert list(table.columns) == ["class", "n", *[f"{name}{end}" for name in figures for end in ("", "_low", "_high")]]
     assert table["class"].tolist() == list(CLASSES)
     assert np.isnan(table["sensitivity"][2]), "a class without tiles has no sensitivity"

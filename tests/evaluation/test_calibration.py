@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+
+from histo_mlflow.evaluation.calibration import fit_temperature, log_loss_of, reliability, scale
+from histo_mlflow.evaluation.selective import choose_threshold, risk_coverage_curve
+
+
+def _overconfident(seed: int, factor: float, n: int = 4000) -> tuple[np.ndarray, np.ndarray]:
+    """Labels drawn from softmax(logits / factor): the logits are overconfident by just that factor."""
+    rng = np.random.default_rng(seed)
+    true_logits = 2 * rng.normal(size=(n, 5))
+    probabilities = np.exp(true_logits) / np.exp(true_logits).sum(axis=1, keepdims=True)
+    labels = (rng.random((n, 1)) > probabilities.cumsum(axis=1)).sum(axis=1).clip(max=4)
+    return factor * true_logits, labels
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 3.0])
+def test_the_temperature_is_found(factor: float) -> None:
+    logits, labels = _overconfident(0, factor)
+    assert fit_temperature(logits, labels) == pytest.approx(factor, rel=0.06)
+
+
+def test_scaling_lowers_the_loss_and_keeps_every_label() -> None:
+    logits, labels = _overconfident(1, 4.0)
+    temperature = fit_temperature(logits, labels)
+    assert log_loss_of(logits / temperature, labels) < 0.7 * log_loss_of(logits, labels)
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities = shifted / shifted.sum(axis=1, keepdims=True)
+    scaled = scale(probabilities, temperature)
+    assert (scaled.argmax(axis=1) == probabilities.argmax(axis=1)).all()
+    assert -np.log(scaled[np.arange(len(labels)), labels]).mean() == pytest.approx(log_loss_of(logits / temperature, labels))
+
+
+def test_a_set_without_errors_says_nothing_of_the_temperature() -> None:
+    assert fit_temperature(np.array([[2.0, 0.0], [0.0, 2.0]]), np.array([0, 1])) == 1.0
+
+
+def test_reliability_by_hand() -> None:
+    bins = reliability(np.array([0.95, 0.95, 0.97, 0.4]), np.array([True, True, False, True]))
+    assert [(b.n, b.share) for b in bins] == [(1, 1.0), (3, pytest.approx(2 / 3))]
+    assert bins[1].mean_score == pytest.approx((0.95 + 0.95 + 0.97) / 3)
+    assert bins[1].low < 2 / 3 < bins[1].high
+
+
+def test_curve_and_threshold_by_hand() -> None:
+    confidence = np.array([0.6, 0.9, 0.8, 0.7, 0.8])
+    is_wrong = np.array([True, False, False, False, False])
+    coverage, risk = risk_coverage_curve(confidence, is_wrong)
+    assert coverage.tolist() == [0.2, 0.6, 0.8, 1.0], "the two tiles of 0.8 are kept or left together"
+    assert risk.tolist() == [0, 0, 0, 0.2]
+    assert choose_threshold(confidence, is_wrong, accuracy=0.99) == 0.7
+    assert choose_threshold(confidence, is_wrong, accuracy=0.8) == 0.6
+    assert choose_threshold(np.array([0.9, 0.8]), np.array([True, False]), accuracy=0.99) is None

@@ -1,0 +1,84 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from histo_mlflow.errors import RequestError
+from histo_mlflow.evaluation.comparison import compare_predictions, mcnemar
+from histo_mlflow.evaluation.comparison_page import OfModels, describe_verdict, write_comparison
+from histo_mlflow.evaluation.metrics import Predictions
+
+CLASSES = ("ADI", "TUM", "<b>")
+
+
+def _said(labels: np.ndarray, skill: float, shared: np.ndarray, seed: int) -> Predictions:
+    scores = skill * np.eye(3)[labels] + shared + 0.3 * np.random.default_rng(seed).normal(size=shared.shape)
+    probabilities = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    return Predictions(labels, probabilities, CLASSES)
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple[Predictions, Predictions]:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 400)
+    shared = rng.normal(size=(400, 3))
+    return _said(labels, 1.0, shared, 1), _said(labels, 2.0, shared, 2)
+
+
+def test_a_better_model_is_found_better(pair: tuple[Predictions, Predictions]) -> None:
+    found = compare_predictions(*pair)
+    assert found.differences["balanced_accuracy"].low > 0
+    assert found.differences["log_loss"].high < 0
+    assert found.p_value < 0.001
+    assert describe_verdict(found).startswith("B is better")
+    assert describe_verdict(compare_predictions(pair[1], pair[0])).startswith("A is better")
+
+
+def test_a_model_does_not_differ_from_itself(pair: tuple[Predictions, Predictions]) -> None:
+    found = compare_predictions(pair[0], pair[0])
+    assert all((f.value, f.low, f.high) == (0, 0, 0) for f in found.differences.values())
+    assert (found.p_value, len(found.disagree)) == (1.0, 0)
+    assert "don't tell them apart" in describe_verdict(found)
+
+
+def test_the_paired_bootstrap_is_that_of_a_plain_loop(pair: tuple[Predictions, Predictions]) -> None:
+    a, b = pair
+    found = compare_predictions(a, b).differences["log_loss"]
+    rng, values = np.random.default_rng(9), []
+    for _ in range(1500):
+        rows = np.concatenate([rng.choice(np.flatnonzero(a.labels == k), (a.labels == k).sum()) for k in range(3)])
+        values.append((b.losses - a.losses)[rows].mean())
+    low, high = np.quantile(values, [0.025, 0.975])
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.12 * (high - low))
+
+
+def test_mcnemar_is_the_exact_binomial_test() -> None:
+    assert mcnemar(3, 12) == pytest.approx(binomtest(3, 15).pvalue)
+    assert mcnemar(1, 1) == 1.0
+
+
+def test_other_tiles_are_refused(pair: tuple[Predictions, Predictions]) -> None:
+    a, b = pair
+    other = Predictions((b.labels + 1) % 3, b.probabilities, CLASSES)
+    with pytest.raises(RequestError, match="same tiles"):
+        compare_predictions(a, other)
+
+
+def test_page(pair: tuple[Predictions, Predictions], tmp_path: Path) -> None:
+    found = compare_predictions(*pair)
+    images = np.random.default_rng(0).integers(0, 256, (400, 8, 8, 3), dtype=np.uint8)
+    write_comparison(
+        tmp_path, found, images, OfModels("models:/m/1", "models:/m/2", "tiles.npz", "f" * 64, 6, is_synthetic=True)
+    )
+    content = json.loads((tmp_path / "comparison.json").read_text())
+    assert content["differences"]["balanced_accuracy"]["value"] == pytest.approx(
+        content["values"]["balanced_accuracy"]["b"] - content["values"]["balanced_accuracy"]["a"]
+    )
+    assert content["n_disagreements"] == (pair[0].predicted != pair[1].predicted).sum()
+    page = (tmp_path / "comparison.html").read_text()
+    assert "B is better" in page
+    assert "<b>" not in page
+    assert 'src="http' not in page
+    assert page.count("data:image/jpeg") == 18
