@@ -4,17 +4,19 @@ import re
 import tomllib
 from typing import Any
 
-import click
 import pytest
 import yaml
 from packaging.requirements import Requirement
 
 import histo_mlflow
 from histo_mlflow.cli import cli
-from histo_mlflow.config import CvConfig, EvaluateConfig, PredictConfig, TrainConfig, option_fields
+from histo_mlflow.config import CompareConfig, CvConfig, EvaluateConfig, PredictConfig, TrainConfig, option_fields
 from tests.conftest import PROJECT
 
-ENTRY_POINTS = {"main": TrainConfig, "train": TrainConfig, "cv": CvConfig, "evaluate": EvaluateConfig, "predict": PredictConfig}
+ENTRY_POINTS = {
+    "main": TrainConfig, "train": TrainConfig, "cv": CvConfig, "evaluate": EvaluateConfig, "compare": CompareConfig,
+    "predict": PredictConfig,
+}  # fmt: skip
 MLPROJECT: dict[str, Any] = yaml.safe_load((PROJECT / "MLproject").read_text())
 PYPROJECT: dict[str, Any] = tomllib.loads((PROJECT / "pyproject.toml").read_text())
 README = (PROJECT / "README.md").read_text()
@@ -51,16 +53,18 @@ def test_mlproject_has_the_options_and_defaults_of_the_dataclasses(name: str) ->
 def test_mlproject_hands_every_parameter_to_its_command(name: str) -> None:
     entry = MLPROJECT["entry_points"][name]
     command = "train" if name == "main" else name
-    expected = " ".join(f"--{key.replace('_', '-')} {{{key}}}" for key in entry["parameters"])
+    options = option_fields(ENTRY_POINTS[name])
+    positional = {key for key, option in options.items() if option.metadata.get("is_positional")}
+    expected = " ".join(
+        f"{{{key}}}" if key in positional else f"--{key.replace('_', '-')} {{{key}}}" for key in entry["parameters"]
+    )
     assert " ".join(entry["command"].split()) == f"python -m histo_mlflow {command} {expected}"
 
 
 @pytest.mark.parametrize("name", sorted(set(ENTRY_POINTS) - {"main"}))
 def test_command_line_has_the_options_and_defaults_of_the_dataclasses(name: str) -> None:
     command = cli.commands[name]
-    given = {
-        option.name: option.default for option in command.params if isinstance(option, click.Option) and option.expose_value
-    }
+    given = {parameter.name: parameter.default for parameter in command.params if parameter.expose_value}
     expected = {key: field.default for key, field in option_fields(ENTRY_POINTS[name]).items()}
     assert given == {**expected, "config": "none"}
 

@@ -30,6 +30,7 @@ from tests.conftest import PROJECT, SIZE_PX, save_npz
 
 EVALUATION_FILES = {
     "confusion_matrix.png", "confusion_matrix.csv", "per_class.csv", "predictions.npz", "summary.json", "report.html",
+    "roc_pr.png", "calibration.png", "risk_coverage.png", "errors.csv", "gallery.png", "baselines.csv",
 }  # fmt: skip
 EPOCH_FIGURES = ("loss", "accuracy", "balanced_accuracy", "macro_f1")
 

@@ -191,6 +191,11 @@ class _Report:
         summary = summarise(evaluation, self._about) | {
             "calibration": calibration["numbers"],
             "abstention": selective["numbers"],
+            "robustness": [
+                {"change": each.kind, "strength": each.strength, **as_json(each.changed), "accuracy": each.accuracy}
+                for each in details.robustness
+            ],
+            "baselines": {name: as_json(each.overall["balanced_accuracy"]) for name, each in baselines.items()},
         }
         (self._folder / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
         (self._folder / "report.html").write_text(render("report.html.j2", page), encoding="utf-8")

@@ -33,7 +33,7 @@ def grad_cam(
                 logits = network(batch)
                 (gradient,) = torch.autograd.grad(logits.gather(1, chosen[:, None]).sum(), kept[0])
             evidence = (gradient.mean(dim=(2, 3), keepdim=True) * kept[0].detach()).sum(dim=1, keepdim=True).relu()
-            evidence = evidence / evidence.amax(dim=(2, 3), keepdim=True).clamp_min(1e-12)
+            evidence = evidence / evidence.amax(dim=(2, 3), keepdim=True).clamp_min(torch.finfo(evidence.dtype).tiny)
             enlarged = functional.interpolate(evidence, tiles.shape[1:3], mode="bilinear", align_corners=False)
             maps.append(enlarged[:, 0].float().cpu().numpy())
     finally:

@@ -1,0 +1,105 @@
+"""The test set is watched and never selected on: nothing but scoring reads it, and nothing that is decided depends on it."""
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from histo_mlflow.config import TrainConfig, build, option_fields
+from histo_mlflow.evaluation.costs import default_costs
+from histo_mlflow.experiment import run_split
+from histo_mlflow.learning.fit import EpochReport
+from histo_mlflow.learning.weights import InitialWeights
+from histo_mlflow.recording import RecordedSplit, record_split
+from histo_mlflow.tiles.demo import draw_demo
+from histo_mlflow.tiles.splits import hold_out
+from histo_mlflow.tiles.tile_set import TileSet
+from histo_mlflow.tracking.runs import open_run
+from histo_mlflow.tracking.store import Store
+from tests.conftest import SIZE_PX
+
+_OPTIONS = {"epochs": 3, "batch_size": 9, "aug_cutoff": 2, "learning_rate": 3e-4}
+_READERS = Counter[str]()
+
+
+class _Watched(np.ndarray):
+    """An array that notes which functions of ours lie between the program and a reading of it."""
+
+    def __getitem__(self, key: Any) -> Any:
+        path = [
+            f"{Path(frame.filename).stem}.{frame.function}"
+            for frame in inspect.stack()[1:]
+            if "/histo_mlflow/" in frame.filename
+        ]
+        if path:
+            _READERS[" < ".join(path)] += 1
+        return np.asarray(super().__getitem__(key))
+
+
+def _fit(tiles: TileSet, test: TileSet | None, **options: Any) -> tuple[Any, list[dict[str, float]]]:
+    config = build(TrainConfig, {**_OPTIONS, **options})
+    seen: list[dict[str, float]] = []
+
+    def note(report: EpochReport) -> None:
+        seen.append({"val": report.val.loss, "test": report.test.loss if report.test else 0.0})
+
+    result = run_split(
+        tiles, hold_out(tiles, config.hold_out, seed=0), test=test, initial=InitialWeights(None, "none"),
+        config=config.learning, on_epoch=note,
+    )  # fmt: skip
+    return result, seen
+
+
+def test_weights_and_selection_do_not_depend_on_the_test_set(tiny_tiles: TileSet) -> None:
+    options = {"patience": 2, "ema_decay": 0.5, "class_weights": "balanced"}
+    other = draw_demo(n_tiles=18, tile_size_px=SIZE_PX, seed=3)
+    hostile = replace(other, labels=(other.labels + 1) % 9)
+    (alone, _), (watched, seen), (misled, worse) = (_fit(tiny_tiles, test, **options) for test in (None, other, hostile))
+    assert [each["test"] for each in seen] != [each["test"] for each in worse], "the two sets would not tell"
+    for result in (watched, misled):
+        assert result.best == alone.best
+        for name, tensor in alone.network.state_dict().items():
+            assert tensor.equal(result.network.state_dict()[name]), name
+    assert 1 + int(np.argmin([each["val"] for each in seen])) == watched.best.best_epoch
+
+
+def test_only_scoring_reads_the_test_set(store: Store, tiny_tiles: TileSet) -> None:
+    config = build(TrainConfig, _OPTIONS)
+    test = draw_demo(n_tiles=18, tile_size_px=SIZE_PX, seed=3)
+    test.fingerprint  # noqa: B018 - reads all pixels, before the watch begins
+    watched = replace(test, images=test.images.view(_Watched), labels=test.labels.view(_Watched))
+    _READERS.clear()
+    with open_run(store, "train", tags={}) as run:
+        recorded = _record(run, tiny_tiles, watched, config)
+    assert recorded.test is not None
+    assert _READERS, "the watch has seen nothing"
+    # The watch of each epoch and the final score (which gather tiles in a thread), the report, and the counts per class that
+    # describe the data set.
+    allowed = ("fit.score", "batches.gather", "recording.report", "recording.log_split_datasets")
+    strangers = [path for path in _READERS if not any(name in path for name in allowed)]
+    assert strangers == []
+    assert any("fit.score" in path for path in _READERS)
+    # What is stored with the model was computed without it.
+    alone = _record_without_test(store, tiny_tiles, config)
+    assert recorded.calibration == alone.calibration
+    assert recorded.selected == alone.selected
+
+
+def _record(run: Any, tiles: TileSet, test: TileSet | None, config: TrainConfig) -> RecordedSplit:
+    return record_split(
+        run, tiles, hold_out(tiles, config.hold_out, seed=0), test=test, initial=InitialWeights(None, "none"),
+        config=config.learning, keeping=config.keeping, is_calibrated=True, costs=default_costs(tiles.classes), title="t",
+    )  # fmt: skip
+
+
+def _record_without_test(store: Store, tiles: TileSet, config: TrainConfig) -> RecordedSplit:
+    with open_run(store, "train", tags={}) as run:
+        return _record(run, tiles, None, config)
+
+
+def test_no_option_names_what_is_selected_on() -> None:
+    """`test_data` is the only option through which a test set comes in, and what it says of itself is kept above."""
+    about_test = [name for name, option in option_fields(TrainConfig).items() if "test" in name.split("_")]
+    assert about_test == ["test_data"]
