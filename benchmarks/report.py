@@ -1,7 +1,7 @@
 """Seconds for the figures of 18,000 tiles with 2,000 resamples, and for a whole report of 7,180 tiles, robustness aside.
 
-Beside them a plain loop over resamples that calls scikit-learn for the same figures, as papers' scripts do, on fewer resamples and
-scaled up. Tiles are noise, and so are the predictions. Writes ``benchmarks/results/report.json``.
+Beside them a plain loop over resamples that calls scikit-learn for the same figures, as papers' scripts do, on fewer resamples
+and scaled up. Tiles are noise, and so are the predictions. Writes ``benchmarks/results/report.json``.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import RESULTS, describe_machine, write_results
+from common import RESULTS, describe_machine, draw_noise, write_results
 from sklearn import metrics as reference
 
 from histo_mlflow.console import format_table, say
@@ -22,7 +22,6 @@ from histo_mlflow.evaluation.metrics import Predictions, evaluate_predictions
 from histo_mlflow.evaluation.report import Details, Provenance, write_evaluation
 from histo_mlflow.learning.network import TileClassifier
 from histo_mlflow.reporting import apply_baselines, collect_errors
-from histo_mlflow.tiles.demo import draw_demo
 from histo_mlflow.tiles.tile_set import COLORECTAL_CLASSES, TileSet
 
 _LOOP_RESAMPLES, _RESAMPLES = 10, 2000
@@ -37,8 +36,7 @@ def main() -> None:
 
     large = draw_predictions(18_000)
     say("drawing 7,180 tiles of 224 px ...")
-    drawn = draw_demo(n_tiles=718, tile_size_px=224)
-    images = np.concatenate([drawn.images] * 10)
+    images = np.concatenate(list(draw_noise(7180, 224)))
     said = draw_predictions(len(images))
     tiles = TileSet(images, said.labels, COLORECTAL_CLASSES, None, "noise", lambda: "0" * 64)
     measured = {

@@ -1,5 +1,6 @@
 """The test set is watched and never selected on: nothing but scoring reads it, and nothing that is decided depends on it."""
 
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -28,11 +29,11 @@ class _Watched(np.ndarray):
     """An array that notes which functions of ours lie between the program and a reading of it."""
 
     def __getitem__(self, key: Any) -> Any:
-        path = [
-            f"{Path(frame.filename).stem}.{frame.function}"
-            for frame in inspect.stack()[1:]
-            if "/histo_mlflow/" in frame.filename
-        ]
+        path, frame = [], sys._getframe(1)
+        while frame is not None:
+            if "/histo_mlflow/" in frame.f_code.co_filename:
+                path.append(f"{Path(frame.f_code.co_filename).stem}.{frame.f_code.co_name}")
+            frame = frame.f_back  # type: ignore[assignment]
         if path:
             _READERS[" < ".join(path)] += 1
         return np.asarray(super().__getitem__(key))
