@@ -41,6 +41,7 @@ bench: setup ## Measure (45 minutes, machine otherwise idle); results are printe
 	$(BIN)/uv pip install --python $(BIN)/python --quiet --group bench
 	python benchmarks/throughput.py
 	python benchmarks/large_set.py --compressed
+	python benchmarks/report.py
 	python benchmarks/demo_baselines.py
 
 ui: setup ## Open MLflow's pages on http://127.0.0.1:5000
