@@ -18,8 +18,9 @@ from sklearn import metrics as reference
 
 from histo_mlflow.console import format_table, say
 from histo_mlflow.evaluation.baselines import fit_baselines
+from histo_mlflow.evaluation.details import Details, Provenance
 from histo_mlflow.evaluation.metrics import Predictions, evaluate_predictions
-from histo_mlflow.evaluation.report import Details, Provenance, write_evaluation
+from histo_mlflow.evaluation.report import write_evaluation
 from histo_mlflow.learning.network import TileClassifier
 from histo_mlflow.reporting import apply_baselines, collect_errors
 from histo_mlflow.tiles.tile_set import COLORECTAL_CLASSES, TileSet

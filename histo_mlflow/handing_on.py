@@ -2,7 +2,7 @@
 
 from histo_mlflow.console import say
 from histo_mlflow.evaluation.metrics import Evaluation
-from histo_mlflow.evaluation.report import OVERALL_NAMES, in_words
+from histo_mlflow.evaluation.wording import OVERALL_NAMES, in_words
 from histo_mlflow.learning.network import with_temperature
 from histo_mlflow.recording import RecordedSplit, facts_of
 from histo_mlflow.tiles.open import DataOptions

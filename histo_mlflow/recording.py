@@ -7,40 +7,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
-from numpy.typing import NDArray
 
 from histo_mlflow.config import LearningConfig, flatten
 from histo_mlflow.console import describe_epoch, say
 from histo_mlflow.errors import WorkError
-from histo_mlflow.evaluation.figures import draw_curves
+from histo_mlflow.evaluation.curves import draw_curves
 from histo_mlflow.evaluation.intervals import Floats
 from histo_mlflow.evaluation.metrics import Evaluation, Predictions
-from histo_mlflow.evaluation.report import Details, Provenance, png_of
+from histo_mlflow.evaluation.page import png_of
 from histo_mlflow.experiment import SplitResult, epoch_metrics, run_split
 from histo_mlflow.learning.augmentation import last_augmented_epoch
 from histo_mlflow.learning.checkpoints import CheckpointFacts, epoch_file_name, load_state, save_state, save_weights
-from histo_mlflow.learning.compute import Compute
 from histo_mlflow.learning.distributed import ALONE, Ranks
-from histo_mlflow.learning.fit import EpochReport, Scored
+from histo_mlflow.learning.fit import EpochReport
 from histo_mlflow.learning.weights import InitialWeights
-from histo_mlflow.reporting import (
-    Calibration,
-    apply_baselines,
-    calibrate,
-    collect_errors,
-    count_classes,
-    describe_unit,
-    predictions_of,
-    record_baselines,
-    record_evaluation,
-)
+from histo_mlflow.reporting import Calibration, SplitReporter, calibrate, count_classes, describe_unit
+from histo_mlflow.run_contents import log_split_datasets
 from histo_mlflow.tiles.splits import Split
 from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.kept_checkpoints import FOLDER, LAST, KeepingOptions, keep_weights, load_last_state
 from histo_mlflow.tracking.looks import count_looks, note_looks
 from histo_mlflow.tracking.model_flavor import ModelFacts
-from histo_mlflow.tracking.provenance import describe_origin
 from histo_mlflow.tracking.runs import Run
 
 _PREPROCESSING = (
@@ -122,7 +109,7 @@ def record_split(
         )
         (folder / "curves.png").write_bytes(png_of(curves))
         run.log_file(folder / "curves.png")
-        reporter = _Reporter(run, tiles, split, result, calibrate(result.val, is_applied=is_calibrated), costs, selected)
+        reporter = SplitReporter(run, tiles, split, result, calibrate(result.val, is_applied=is_calibrated), costs, selected)
         val, baselines = reporter.report("val", tiles, split.val, result.val, looks=0)
         tested = None
         if test is not None and result.test is not None:
@@ -130,55 +117,6 @@ def record_split(
             looks = count_looks(run.store, test.fingerprint)
             tested, _ = reporter.report("test", test, np.arange(len(test)), result.test, looks=looks)
     return RecordedSplit(run.id, split, result, reporter.calibration, val, tested, baselines, selected, observer.history)
-
-
-class _Reporter:
-    """Reports what one fitted split says of one set after another."""
-
-    def __init__(
-        self,
-        run: Run,
-        tiles: TileSet,
-        split: Split,
-        result: SplitResult,
-        calibration: Calibration,
-        costs: Floats,
-        selected: str,
-    ) -> None:
-        self.calibration = calibration
-        self._run, self._tiles, self._split, self._result = run, tiles, split, result
-        self._costs, self._selected = costs, selected
-        self._baselines = record_baselines(run, tiles, split, seed=0)
-
-    def report(
-        self, name: str, scored_tiles: TileSet, rows: NDArray[np.int64], scored: Scored, *, looks: int
-    ) -> tuple[Evaluation, dict[str, Predictions]]:
-        """Write the report of one scored set; return its evaluation and what the baselines say of it."""
-        predictions = predictions_of(scored, scored_tiles, rows, divisor=self.calibration.divisor)
-        baselines = apply_baselines(self._baselines, scored_tiles, rows)
-        flow = count_classes(self._tiles, {"training": self._split.train, "validation": self._split.val})
-        if name == "test":
-            flow |= count_classes(scored_tiles, {"test": rows})
-        details = Details(
-            flow=flow,
-            split_unit=describe_unit(self._tiles),
-            temperature=self.calibration.temperature,
-            is_calibrated=self.calibration.is_applied,
-            threshold=self.calibration.threshold,
-            costs=self._costs,
-            baselines=baselines,
-            gallery=collect_errors(predictions, scored_tiles, rows, self._result.network, self._result.compute.device),
-        )
-        about = Provenance(
-            name,
-            scored_tiles.source,
-            scored_tiles.fingerprint,
-            f"run {self._run.id}",
-            self._selected,
-            looks,
-            scored_tiles.is_synthetic,
-        )
-        return record_evaluation(self._run, predictions, rows, about, details), baselines
 
 
 class _Observer:
@@ -247,58 +185,6 @@ class _Observer:
         facts_of_state = {"history": self.history, "data_fingerprint": self._tiles.fingerprint, "options": self._options}
         save_state(state_file, {**report.state, **facts_of_state})
         self._run.log_file(state_file, FOLDER)
-
-
-def training_tags(entry_point: str, tiles: TileSet, test: TileSet | None, *, seed: int) -> dict[str, object]:
-    """Return the tags that say how a training came about."""
-    return {
-        **describe_origin(),
-        "histo.entry_point": entry_point,
-        "histo.seed": seed,
-        "histo.data_fingerprint": tiles.fingerprint,
-        "histo.test_data_fingerprint": test.fingerprint if test else "none",
-        "histo.synthetic": str(tiles.is_synthetic).lower(),
-    }
-
-
-def evaluation_tags(entry_point: str, tiles: TileSet, compute: Compute, *, model: str) -> dict[str, object]:
-    """Return the tags that say how an evaluation came about."""
-    return {
-        **describe_origin(),
-        "histo.entry_point": entry_point,
-        "histo.compute": compute.describe(),
-        "histo.model": model,
-        "histo.data_fingerprint": tiles.fingerprint,
-        "histo.synthetic": str(tiles.is_synthetic).lower(),
-    }
-
-
-def log_split_datasets(run: Run, tiles: TileSet, parts: dict[str, NDArray[np.int64]], title: str) -> None:
-    """Record each part of a tile set as a dataset of its own name, with the fingerprint of all its pixels."""
-    for split, rows in parts.items():
-        counts = np.bincount(tiles.labels[rows], minlength=len(tiles.classes))
-        profile = {
-            "n_tiles": len(rows),
-            "tile_size_px": tiles.tile_size_px,
-            "tiles_per_class": dict(zip(tiles.classes, counts.tolist(), strict=True)),
-            "sha256": tiles.fingerprint,
-        }
-        run.log_dataset(
-            name=f"{Path(tiles.source).name} {title} {split}"[:500],
-            split=split,
-            source=tiles.source,
-            fingerprint=tiles.fingerprint,
-            profile=yaml.safe_dump(profile, sort_keys=False),
-        )
-
-
-def log_config(run: Run, values: dict[str, Any]) -> None:
-    """Keep the resolved options as parameters and as ``config.yaml``, which ``--config`` reads back."""
-    run.log_params(values)
-    with tempfile.TemporaryDirectory(prefix="histo-") as draft:
-        file = Path(draft) / "config.yaml"
-        file.write_text(yaml.safe_dump(values, sort_keys=False))
-        run.log_file(file)
 
 
 def facts_of(recorded: RecordedSplit, tiles: TileSet, *, microns_per_pixel: float) -> ModelFacts:

@@ -13,10 +13,13 @@ from numpy.typing import NDArray
 
 from histo_mlflow.evaluation.baselines import Baseline, colour_features, fit_baselines, from_json, to_json
 from histo_mlflow.evaluation.calibration import fit_temperature
+from histo_mlflow.evaluation.details import Details, Provenance
 from histo_mlflow.evaluation.gallery import GalleryRow, Shown, caption, choose_errors, lay_over
+from histo_mlflow.evaluation.intervals import Floats
 from histo_mlflow.evaluation.metrics import TARGET_ACCURACY, Evaluation, Predictions, evaluate_predictions
-from histo_mlflow.evaluation.report import Details, Provenance, write_evaluation
+from histo_mlflow.evaluation.report import write_evaluation
 from histo_mlflow.evaluation.selective import choose_threshold
+from histo_mlflow.experiment import SplitResult
 from histo_mlflow.learning.fit import Scored
 from histo_mlflow.learning.grad_cam import grad_cam
 from histo_mlflow.learning.infer import probabilities_of
@@ -151,3 +154,52 @@ def record_evaluation(
     }
     run.log_metrics({key: value for key, value in values.items() if math.isfinite(value)})
     return evaluation
+
+
+class SplitReporter:
+    """Reports what one fitted split says of one set after another."""
+
+    def __init__(
+        self,
+        run: Run,
+        tiles: TileSet,
+        split: Split,
+        result: SplitResult,
+        calibration: Calibration,
+        costs: Floats,
+        selected: str,
+    ) -> None:
+        self.calibration = calibration
+        self._run, self._tiles, self._split, self._result = run, tiles, split, result
+        self._costs, self._selected = costs, selected
+        self._baselines = record_baselines(run, tiles, split, seed=0)
+
+    def report(
+        self, name: str, scored_tiles: TileSet, rows: NDArray[np.int64], scored: Scored, *, looks: int
+    ) -> tuple[Evaluation, dict[str, Predictions]]:
+        """Write the report of one scored set; return its evaluation and what the baselines say of it."""
+        predictions = predictions_of(scored, scored_tiles, rows, divisor=self.calibration.divisor)
+        baselines = apply_baselines(self._baselines, scored_tiles, rows)
+        flow = count_classes(self._tiles, {"training": self._split.train, "validation": self._split.val})
+        if name == "test":
+            flow |= count_classes(scored_tiles, {"test": rows})
+        details = Details(
+            flow=flow,
+            split_unit=describe_unit(self._tiles),
+            temperature=self.calibration.temperature,
+            is_calibrated=self.calibration.is_applied,
+            threshold=self.calibration.threshold,
+            costs=self._costs,
+            baselines=baselines,
+            gallery=collect_errors(predictions, scored_tiles, rows, self._result.network, self._result.compute.device),
+        )
+        about = Provenance(
+            name,
+            scored_tiles.source,
+            scored_tiles.fingerprint,
+            f"run {self._run.id}",
+            self._selected,
+            looks,
+            scored_tiles.is_synthetic,
+        )
+        return record_evaluation(self._run, predictions, rows, about, details), baselines

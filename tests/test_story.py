@@ -189,7 +189,7 @@ def test_looks_at_the_test_set_are_counted(story: Story, folds: list[Run]) -> No
 def test_evaluate_scores_a_version_a_run_and_an_epoch(story: Story, folds: list[Run]) -> None:
     epoch = f"runs:/{folds[0].info.run_id}/checkpoints/epoch_001.safetensors"
     for model in ("models:/histo-b3/Production", folds[0].info.run_id, epoch):
-        done = story.histo("evaluate", "--model", model, "--data", "test.npz")
+        done = story.histo("evaluate", "--model", model, "--data", "test.npz", "--robustness", "0")
         assert done.returncode == 0, done.stderr
     runs = story.runs("evaluate")
     assert len(runs) == 3

@@ -12,12 +12,12 @@ from histo_mlflow.evaluation.comparison import COMPARED, Comparison, compare_pre
 from histo_mlflow.evaluation.comparison_page import OfModels, write_comparison
 from histo_mlflow.evaluation.costs import read_costs
 from histo_mlflow.evaluation.metrics import Predictions, match_classes
-from histo_mlflow.evaluation.report import OVERALL_NAMES
+from histo_mlflow.evaluation.wording import OVERALL_NAMES
 from histo_mlflow.experiment import score_network
 from histo_mlflow.inputs import LoadedModel, announce, load_model
 from histo_mlflow.learning.compute import Compute, resolve_compute_for_report
 from histo_mlflow.learning.infer import probabilities_of
-from histo_mlflow.recording import evaluation_tags, log_config, log_split_datasets
+from histo_mlflow.run_contents import evaluation_tags, log_config, log_split_datasets
 from histo_mlflow.tiles.open import check_source, open_tiles
 from histo_mlflow.tiles.tile_set import TileSet, with_class_order
 from histo_mlflow.tracking.looks import count_looks, note_looks

@@ -12,25 +12,21 @@ import torch
 from histo_mlflow.config import CvConfig, flatten
 from histo_mlflow.console import format_table, say
 from histo_mlflow.evaluation.costs import read_costs
-from histo_mlflow.evaluation.figures import draw_fold_curves
+from histo_mlflow.evaluation.curves import draw_fold_curves
+from histo_mlflow.evaluation.details import Details, Provenance
 from histo_mlflow.evaluation.intervals import Floats
 from histo_mlflow.evaluation.metrics import Predictions
-from histo_mlflow.evaluation.report import Details, Provenance, png_of
+from histo_mlflow.evaluation.page import png_of
 from histo_mlflow.handing_on import describe_registration, hand_on
 from histo_mlflow.inputs import LearningInputs, open_learning_inputs
 from histo_mlflow.learning.augmentation import last_augmented_epoch
 from histo_mlflow.learning.compute import resolve_device
 from histo_mlflow.learning.distributed import Ranks, is_first_process, joined_ranks
 from histo_mlflow.many_processes import follow, launch_if_asked
-from histo_mlflow.recording import (
-    RecordedSplit,
-    log_config,
-    log_split_datasets,
-    record_split,
-    training_tags,
-)
+from histo_mlflow.recording import RecordedSplit, record_split
 from histo_mlflow.reporting import collect_errors, count_classes, describe_unit, record_evaluation
 from histo_mlflow.resumption import check_same_tiles, reopen
+from histo_mlflow.run_contents import log_config, log_split_datasets, training_tags
 from histo_mlflow.tiles.splits import Split, cut_folds
 from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.runs import Run, find_nested_run, open_run

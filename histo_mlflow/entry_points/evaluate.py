@@ -6,13 +6,13 @@ from numpy.typing import NDArray
 from histo_mlflow.config import EvaluateConfig, flatten
 from histo_mlflow.console import say, warn
 from histo_mlflow.evaluation.costs import read_costs
+from histo_mlflow.evaluation.details import Details, Provenance
 from histo_mlflow.evaluation.metrics import Predictions
-from histo_mlflow.evaluation.report import Details, Provenance, in_words
+from histo_mlflow.evaluation.wording import in_words
 from histo_mlflow.experiment import score_network
 from histo_mlflow.inputs import LoadedModel, announce, load_model
 from histo_mlflow.learning.compute import Compute, resolve_compute_for_report
 from histo_mlflow.learning.infer import infer
-from histo_mlflow.recording import evaluation_tags, log_config, log_split_datasets
 from histo_mlflow.reporting import (
     apply_baselines,
     collect_errors,
@@ -22,6 +22,7 @@ from histo_mlflow.reporting import (
     record_evaluation,
 )
 from histo_mlflow.robustness import choose_tiles, probe
+from histo_mlflow.run_contents import evaluation_tags, log_config, log_split_datasets
 from histo_mlflow.tiles.open import check_source, open_tiles
 from histo_mlflow.tiles.tile_set import TileSet, with_class_order
 from histo_mlflow.tracking.looks import count_looks, note_looks

@@ -8,8 +8,9 @@ from histo_mlflow.inputs import open_learning_inputs
 from histo_mlflow.learning.compute import resolve_device
 from histo_mlflow.learning.distributed import is_first_process, joined_ranks
 from histo_mlflow.many_processes import follow, launch_if_asked
-from histo_mlflow.recording import RecordedSplit, log_config, record_split, training_tags
+from histo_mlflow.recording import RecordedSplit, record_split
 from histo_mlflow.resumption import check_same_tiles, reopen
+from histo_mlflow.run_contents import log_config, training_tags
 from histo_mlflow.tiles.splits import hold_out
 from histo_mlflow.tracking.runs import open_run
 from histo_mlflow.tracking.store import open_store

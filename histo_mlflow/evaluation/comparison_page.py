@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from histo_mlflow.evaluation.comparison import COMPARED, Comparison
 from histo_mlflow.evaluation.figures import draw_differences
 from histo_mlflow.evaluation.intervals import CONFIDENCE, Figure
-from histo_mlflow.evaluation.report import OVERALL_NAMES, as_json, picture_data, png_of, render
+from histo_mlflow.evaluation.page import picture_data, png_of, render
+from histo_mlflow.evaluation.wording import OVERALL_NAMES, as_json
 
 _SHOWN = 18
 

@@ -6,7 +6,7 @@ line style each, for colour-blind readers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # matplotlib is imported where a picture begins: training nee
     from matplotlib.figure import Figure as Picture
 
 _HUE = "Blues"
-_TRAIN, _VAL, _TEST = "#7f7f7f", "#0b5394", "#c55a11"
+TRAIN, VAL, TEST = "#7f7f7f", "#0b5394", "#c55a11"
 _DARK_CELL = 0.55
 _OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00", "#7f7f7f", "#B8A800")
 _LINES = ("-", "--", "-.", ":")
@@ -32,7 +32,7 @@ _MAX_POINTS = 500
 def draw_confusion(confusion: NDArray[np.int64], classes: Sequence[str], *, title: str) -> Picture:
     """Return the confusion matrix twice: as counts and as shares of each true class."""
     side = max(4.2, 0.58 * len(classes) + 1.2)
-    picture = _begin_picture((2 * side + 0.6, side + 0.7))
+    picture = begin_picture((2 * side + 0.6, side + 0.7))
     left, right = picture.subplots(1, 2)
     n_tiles = confusion.sum(axis=1, keepdims=True)
     shares = np.divide(confusion, n_tiles, out=np.zeros(confusion.shape), where=n_tiles > 0)
@@ -48,7 +48,7 @@ def draw_roc_and_precision(predictions: Predictions) -> Picture:
     """Return, side by side, ROC and precision-recall curves of each class against all others."""
     from sklearn.metrics import precision_recall_curve, roc_curve
 
-    picture = _begin_picture((10.5, 5.0))
+    picture = begin_picture((10.5, 5.0))
     left, right = picture.subplots(1, 2)
     for k, name in enumerate(predictions.classes):
         is_class, scores = predictions.labels == k, predictions.probabilities[:, k]
@@ -73,11 +73,11 @@ def draw_roc_and_precision(predictions: Predictions) -> Picture:
 
 def draw_calibration(as_is: Predictions, other: Predictions | None, *, other_label: str) -> Picture:
     """Return the reliability diagram of the predicted class, beside one of each class; `other` is drawn too if given."""
-    picture = _begin_picture((10.5, 4.9))
+    picture = begin_picture((10.5, 4.9))
     left, right = picture.subplots(1, 2)
     for axes in (left, right):
         axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=0.8)
-    drawn = [(as_is, _VAL, "o", "as the model says it")] + ([(other, _TEST, "s", other_label)] if other is not None else [])
+    drawn = [(as_is, VAL, "o", "as the model says it")] + ([(other, TEST, "s", other_label)] if other is not None else [])
     for predictions, colour, marker, label in drawn:
         bins = reliability(predictions.confidence, ~predictions.is_wrong)
         _draw_bins(left, bins, colour, marker, label)
@@ -99,10 +99,10 @@ def draw_calibration(as_is: Predictions, other: Predictions | None, *, other_lab
 
 def draw_risk_coverage(predictions: Predictions, threshold: float | None) -> Picture:
     """Return the error rate among the most confident tiles against their share, with the validation's threshold marked."""
-    picture = _begin_picture((7.0, 4.2))
+    picture = begin_picture((7.0, 4.2))
     axes = picture.subplots()
     coverage, risk = risk_coverage_curve(predictions.confidence, predictions.is_wrong)
-    axes.plot(*_thinned(coverage, risk), color=_VAL, linewidth=1.8, label="error rate of what is kept")
+    axes.plot(*_thinned(coverage, risk), color=VAL, linewidth=1.8, label="error rate of what is kept")
     axes.axhline(0.01, color="#bbbbbb", linewidth=0.8)
     axes.annotate("99 % right", (1.0, 0.01), fontsize="small", color="#5d6875", va="bottom", ha="right")
     if threshold is not None:
@@ -110,19 +110,19 @@ def draw_risk_coverage(predictions: Predictions, threshold: float | None) -> Pic
         share = float(is_kept.mean())
         kept_risk = float(predictions.is_wrong[is_kept].mean()) if share else 0.0
         label = f"threshold {threshold:.4f} of validation"
-        axes.plot([share], [kept_risk], marker="D", color=_TEST, linestyle="", label=label)
+        axes.plot([share], [kept_risk], marker="D", color=TEST, linestyle="", label=label)
     axes.set_xlim(0, 1.01)
     axes.set_ylim(bottom=0, top=max(0.02, 1.1 * float(risk.max())))
     axes.set_xlabel("coverage: share of tiles that are kept, the most confident first")
     axes.set_ylabel("error rate")
-    _finish(axes)
+    finish(axes)
     return picture
 
 
 def draw_robustness(found: Sequence[Perturbed]) -> Picture:
     """Return, for each change, the share of tiles whose class changes, with its Wilson interval."""
     changes = found[1:]
-    picture = _begin_picture((8.0, 0.29 * len(changes) + 1.0))
+    picture = begin_picture((8.0, 0.29 * len(changes) + 1.0))
     axes = picture.subplots()
     places = np.arange(len(changes))[::-1]
     shares = np.array([each.changed.value for each in changes])
@@ -141,7 +141,7 @@ def draw_robustness(found: Sequence[Perturbed]) -> Picture:
 def draw_sheet(rows: Sequence[tuple[str, Sequence[NDArray[np.uint8]], Sequence[str]]]) -> Picture:
     """Return a contact sheet: for each row its heading, its pictures ``(height, width, 3)`` and what is written below them."""
     columns = max(len(pictures) for _, pictures, _ in rows)
-    picture = _begin_picture((1.45 * columns + 0.4, 1.95 * len(rows) + 0.3))
+    picture = begin_picture((1.45 * columns + 0.4, 1.95 * len(rows) + 0.3))
     grid = picture.subplots(len(rows), columns, squeeze=False)
     for line, (heading, pictures, captions) in zip(grid, rows, strict=True):
         for axes in line:
@@ -153,55 +153,15 @@ def draw_sheet(rows: Sequence[tuple[str, Sequence[NDArray[np.uint8]], Sequence[s
     return picture
 
 
-def draw_curves(history: Mapping[str, Sequence[float]], *, aug_cutoff: int, best_epoch: int, title: str) -> Picture:
-    """Return loss and accuracy per epoch, with the end of augmentation and the chosen epoch marked.
-
-    Args:
-        history: Values per epoch, from epoch 1, under the public metric names; ``test/...`` may be absent.
-        aug_cutoff: Last augmented epoch; 0 for none.
-        best_epoch: The epoch of the lowest validation loss.
-        title: Headline of the picture.
-    """
-    picture = _begin_picture((10.5, 4.2))
-    epochs = range(1, len(history["train/loss"]) + 1)
-    for axes, name in zip(picture.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        for split, colour in (("train", _TRAIN), ("val", _VAL), ("test", _TEST)):
-            if f"{split}/{name}" in history:
-                axes.plot(epochs, history[f"{split}/{name}"], color=colour, marker=".", label=split)
-        _mark_epochs(axes, aug_cutoff, best_epoch, n_epochs=len(epochs))
-        _dress_epochs(axes, name)
-    picture.suptitle(title, fontsize="medium")
-    return picture
-
-
-def draw_fold_curves(histories: Sequence[Mapping[str, Sequence[float]]], *, aug_cutoff: int, title: str) -> Picture:
-    """Return validation loss and accuracy per epoch, a thin line for each fold and a thick one for their mean."""
-    picture = _begin_picture((10.5, 4.2))
-    n_epochs = max(len(history["val/loss"]) for history in histories)
-    epochs = range(1, n_epochs + 1)
-    for axes, name in zip(picture.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        # A fold that has stopped early has no values later on.
-        values = np.full((len(histories), n_epochs), np.nan)
-        for k, history in enumerate(histories):
-            values[k, : len(history[f"val/{name}"])] = history[f"val/{name}"]
-        for k, of_fold in enumerate(values):
-            axes.plot(epochs, of_fold, color=_VAL, alpha=0.3, linewidth=0.9, label="val, each fold" if k == 0 else None)
-        axes.plot(epochs, np.nanmean(values, axis=0), color=_VAL, linewidth=2.2, label="val, mean of folds")
-        _mark_epochs(axes, aug_cutoff, None, n_epochs=n_epochs)
-        _dress_epochs(axes, name)
-    picture.suptitle(title, fontsize="medium")
-    return picture
-
-
 def draw_differences(names: Sequence[str], values: Sequence[tuple[float, float, float]], *, label: str) -> Picture:
     """Return differences (value, low, high) as points with intervals around a line at 0."""
-    picture = _begin_picture((7.0, 0.34 * len(names) + 1.0))
+    picture = begin_picture((7.0, 0.34 * len(names) + 1.0))
     axes = picture.subplots()
     places = np.arange(len(names))[::-1]
     for place, (value, low, high) in zip(places, values, strict=True):
         if np.isfinite([value, low, high]).all():
-            axes.plot([low, high], [place, place], color=_VAL, linewidth=1.6)
-            axes.plot([value], [place], marker="o", color=_VAL)
+            axes.plot([low, high], [place, place], color=VAL, linewidth=1.6)
+            axes.plot([value], [place], marker="o", color=VAL)
     axes.axvline(0, color="#888888", linewidth=0.9)
     axes.set_yticks(places, names)
     axes.set_xlabel(label)
@@ -209,7 +169,8 @@ def draw_differences(names: Sequence[str], values: Sequence[tuple[float, float, 
     return picture
 
 
-def _begin_picture(size_inches: tuple[float, float]) -> Picture:
+def begin_picture(size_inches: tuple[float, float]) -> Picture:
+    """Return an empty picture."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=size_inches, layout="constrained")
@@ -254,30 +215,7 @@ def _dress_unit(axes: Axes, across: str, up: str, title: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _dress_epochs(axes: Axes, name: str) -> None:
-    axes.set_xlabel("epoch")
-    axes.set_ylabel("loss (nats)" if name == "loss" else "accuracy")
-    axes.set_ylim(bottom=0, top=None if name == "loss" else 1.02)
-    axes.locator_params(axis="x", integer=True)
-    _finish(axes)
-
-
-def _finish(axes: Axes) -> None:
+def finish(axes: Axes) -> None:
+    """Take away what only distracts, and name the lines."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize="small")
-
-
-def _mark_epochs(axes: Axes, aug_cutoff: int, best_epoch: int | None, *, n_epochs: int) -> None:
-    if aug_cutoff > 0:
-        axes.axvspan(
-            0.5,
-            min(aug_cutoff, n_epochs) + 0.5,
-            facecolor="#dfe8f2",
-            edgecolor="#b9cbe0",
-            linewidth=0.8,
-            zorder=0,
-            label="augmentation on",
-        )
-    if best_epoch is not None:
-        axes.axvline(best_epoch, color=_VAL, linestyle=":", linewidth=1.2, label=f"chosen epoch {best_epoch}")
-    axes.set_xlim(0.5, n_epochs + 0.5)

@@ -1,4 +1,4 @@
-"""What can be asked of an evaluation."""
+"""What can be asked of an evaluation: costs, calibration, robustness, abstention."""
 
 from dataclasses import dataclass, field
 

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from numpy.typing import NDArray
 
 from histo_mlflow.evaluation import figures as pictures
 from histo_mlflow.evaluation.calibration import scale
 from histo_mlflow.evaluation.costs import default_costs
-from histo_mlflow.evaluation.gallery import GalleryRow, as_sheet, most_confused
-from histo_mlflow.evaluation.intervals import CONFIDENCE, Figure, Floats
+from histo_mlflow.evaluation.details import Details, Provenance
+from histo_mlflow.evaluation.gallery import as_sheet, most_confused
+from histo_mlflow.evaluation.intervals import CONFIDENCE, Floats
 from histo_mlflow.evaluation.metrics import (
     TARGET_ACCURACY,
     ClassFigures,
@@ -29,85 +25,17 @@ from histo_mlflow.evaluation.metrics import (
     Predictions,
     evaluate_predictions,
 )
-from histo_mlflow.evaluation.perturbed import SYMMETRY, Perturbed, changed_by_any
+from histo_mlflow.evaluation.page import picture_data, png_of, render
+from histo_mlflow.evaluation.perturbed import SYMMETRY, changed_by_any
+from histo_mlflow.evaluation.wording import OVERALL_NAMES, as_json, describe_verdict, in_percent, in_two_parts, in_words, short
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture
 
-OVERALL_NAMES = {
-    "balanced_accuracy": "Balanced accuracy",
-    "accuracy": "Accuracy (multi-class)",
-    "macro_f1": "Macro F1",
-    "matthews_correlation": "Matthews correlation",
-    "cohens_kappa": "Cohen's kappa",
-    "macro_auroc": "Macro AUROC (one-vs-rest)",
-    "macro_auprc": "Macro AUPRC (one-vs-rest)",
-    "log_loss": "Log loss (nats)",
-    "brier_score": "Brier score (0 to 2)",
-    "expected_cost": "Expected cost per tile",
-    "ece_top_label": "Calibration error, predicted class",
-    "ece_classwise": "Calibration error, mean of classes",
-    "aurc": "Area under the risk-coverage curve",
-    "coverage_at_99_accuracy": "Coverage at 99 % accuracy",
-    "mean_one_vs_rest_accuracy": "One-vs-rest accuracy, mean of classes",
-}
 _CLASS_COLUMNS = ("sensitivity", "specificity", "ppv", "npv", "f1", "auroc", "auprc", "one_vs_rest_accuracy")
 _SHOWN_COLUMNS = ("sensitivity", "specificity", "ppv", "npv", "f1", "auroc", "auprc")
 _CALIBRATION_ROWS = ("log_loss", "brier_score", "ece_top_label", "ece_classwise")
 _BASELINE_RESAMPLES = 500
-_DPI = 110
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """What a reader must know to weigh the figures.
-
-    Attributes:
-        split: ``val``, ``test`` or ``oof``.
-        source: Which tiles.
-        fingerprint: SHA-256 of the tile set that they are part of.
-        model: Which model.
-        selected: "selected on X by Y at epoch Z".
-        looks: How often a model was scored on this set, this time included; 0 for a set that selection itself uses.
-        is_synthetic: Whether the tiles are the demo's.
-    """
-
-    split: str
-    source: str
-    fingerprint: str
-    model: str
-    selected: str
-    looks: int
-    is_synthetic: bool
-
-
-@dataclass(frozen=True, eq=False)
-class Details:
-    """What a report can show beyond labels and probabilities; what is absent is said to be absent.
-
-    Attributes:
-        flow: Tiles per class ``(n_classes,)`` of each part, by name: training, validation, scored.
-        split_unit: What was kept together when the parts were made, in words.
-        temperature: Fitted on validation tiles, or None.
-        is_calibrated: Whether the probabilities are those after division by `temperature`.
-        threshold: Probability below which the model abstains, chosen on validation tiles, or None.
-        costs: ``(n_classes, n_classes)``, or None for the default.
-        robustness: From the robustness protocol, first without a change.
-        baselines: What classifiers that see only colour say of the same tiles, by name.
-        gallery: Errors to look at.
-        folds: One row of figures for each fold.
-    """
-
-    flow: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
-    split_unit: str = "not known"
-    temperature: float | None = None
-    is_calibrated: bool = False
-    threshold: float | None = None
-    costs: Floats | None = None
-    robustness: Sequence[Perturbed] = ()
-    baselines: Mapping[str, Predictions] = field(default_factory=dict)
-    gallery: Sequence[GalleryRow] = ()
-    folds: pd.DataFrame | None = None
 
 
 def write_evaluation(
@@ -151,11 +79,11 @@ class _Report:
             "n_tiles": len(predictions.labels),
             "classes": self._classes,
             "headline": in_words(evaluation.overall["balanced_accuracy"]),
-            "verdict": self._verdict(baselines),
+            "verdict": describe_verdict(evaluation, details.robustness, baselines),
             "overall": [(OVERALL_NAMES[name], in_words(figure)) for name, figure in evaluation.overall.items()],
             "class_columns": _SHOWN_COLUMNS,
             "per_class": [
-                (row.name, row.n, [_in_two_parts(row.figures[column]) for column in _SHOWN_COLUMNS])
+                (row.name, row.n, [in_two_parts(row.figures[column]) for column in _SHOWN_COLUMNS])
                 for row in evaluation.per_class
             ],
             "confused": [
@@ -204,44 +132,6 @@ class _Report:
         synthetic = " (synthetic tiles, not tissue)" if self._about.is_synthetic else ""
         words = in_words(self._evaluation.overall["balanced_accuracy"])
         return f"{self._about.split}: balanced accuracy {words}, {len(self._predictions.labels)} tiles{synthetic}"
-
-    def _verdict(self, baselines: Mapping[str, Evaluation]) -> list[str]:
-        """Return the sentences that a reader in a hurry should take along."""
-        sentences = []
-        defined = [row for row in self._evaluation.per_class if row.figures["sensitivity"].is_defined]
-        weakest = min(defined, key=lambda row: row.figures["sensitivity"].value)
-        if weakest.figures["sensitivity"].value < 1:
-            sentences.append(f"Weakest class: {weakest.name}, of which {in_percent(weakest.figures['sensitivity'])} are found.")
-        else:
-            sentences.append("Every tile got its own class.")
-        for true, called, n in most_confused(self._predictions, 1):
-            share = n / int(self._predictions.is_wrong.sum())
-            sentences.append(
-                f"Commonest error: {self._classes[true]} called {self._classes[called]}, {n} tiles, {100 * share:.0f} % of all "
-                "errors."
-            )
-        right, said = 1 - self._predictions.is_wrong.mean(), self._predictions.confidence.mean()
-        words = (
-            "about as sure as it is right" if abs(right - said) < 0.02 else ("too sure" if said > right else "not sure enough")
-        )
-        sentences.append(f"The model is {words}: it says {100 * said:.1f} % in mean and is right in {100 * right:.1f} %.")
-        if baselines:
-            name, value = max(
-                ((name, each.overall["balanced_accuracy"].value) for name, each in baselines.items()), key=lambda pair: pair[1]
-            )
-            if value >= self._evaluation.overall["balanced_accuracy"].low:
-                sentences.append(
-                    f"It is not clearly ahead of a classifier that sees only colour ({name}: balanced accuracy {value:.3f})."
-                )
-        if self._details.robustness:
-            worst = max(self._details.robustness[1:], key=lambda each: each.changed.value)
-            sentences.append(
-                f"It yields most to {worst.kind}, {worst.strength}: {in_percent(worst.changed)} of the classes change."
-            )
-        missing = [row.name for row in self._evaluation.per_class if row.n == 0]
-        if missing:
-            sentences.append(f"No tile of {', '.join(missing)}: nothing is said of finding it, and the means leave it out.")
-        return sentences
 
     def _calibration(self) -> tuple[dict[str, Any], Predictions | None]:
         details, predictions = self._details, self._predictions
@@ -318,10 +208,10 @@ class _Report:
         if table is None:
             return None
         columns = [name for name in ("balanced_accuracy", "accuracy", "loss", "best_epoch") if name in table]
-        rows = [[str(int(row["fold"])), *(_short(row[name]) for name in columns)] for _, row in table.iterrows()]
+        rows = [[str(int(row["fold"])), *(short(row[name]) for name in columns)] for _, row in table.iterrows()]
         spread = [
-            ("mean", [_short(table[name].mean()) for name in columns]),
-            ("sd", [_short(table[name].std(ddof=1)) for name in columns]),
+            ("mean", [short(table[name].mean()) for name in columns]),
+            ("sd", [short(table[name].std(ddof=1)) for name in columns]),
         ]
         return {"columns": columns, "rows": rows + [[name, *values] for name, values in spread]}
 
@@ -365,18 +255,6 @@ class _Report:
         table.to_csv(self._folder / name, index=index)
 
 
-def render(template: str, page: Mapping[str, Any]) -> str:
-    """Return a page of ours; names from the data are escaped."""
-    environment = Environment(
-        loader=PackageLoader("histo_mlflow.evaluation", "."),
-        autoescape=select_autoescape(["html", "j2"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(template).render(**page)
-
-
 def summarise(evaluation: Evaluation, about: Provenance) -> dict[str, object]:
     """Return every overall figure as value, low, high (None where not defined), with `n`, `selected` and `looks`."""
     figures: dict[str, object] = {name: as_json(figure) for name, figure in evaluation.overall.items()}
@@ -405,48 +283,6 @@ def class_table(per_class: tuple[ClassFigures, ...]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def png_of(picture: Picture) -> bytes:
-    """Return the picture as PNG."""
-    buffer = io.BytesIO()
-    picture.savefig(buffer, format="png", dpi=_DPI)
-    return buffer.getvalue()
-
-
-def as_json(figure: Figure) -> dict[str, float | None]:
-    """Return value, low and high, None where not defined."""
-    return {name: None if math.isnan(value) else value for name, value in vars(figure).items()}
-
-
-def in_words(figure: Figure) -> str:
-    """Return a value with its interval, or "not defined"."""
-    value, interval = _in_two_parts(figure)
-    return f"{value} ({interval})" if interval else value
-
-
-def in_percent(figure: Figure) -> str:
-    """Return a share with its interval in percent."""
-    return f"{100 * figure.value:.1f} % ({100 * figure.low:.1f} to {100 * figure.high:.1f})"
-
-
 def _values(predictions: Predictions, costs: Floats) -> dict[str, float]:
     found = Figures(predictions, costs)(np.ones((1, len(predictions.labels)), np.float32))
     return {name: float(found[name][0]) for name in _CALIBRATION_ROWS}
-
-
-def _in_two_parts(figure: Figure) -> tuple[str, str]:
-    if not figure.is_defined:
-        return "not defined", ""
-    return f"{figure.value:.3f}", "" if math.isnan(figure.low) else f"{figure.low:.3f} to {figure.high:.3f}"
-
-
-def _short(value: float) -> str:
-    return f"{value:.0f}" if float(value).is_integer() else f"{value:.4f}"
-
-
-def picture_data(tile: NDArray[np.uint8]) -> str:
-    """Return the tile as an address that holds the picture itself."""
-    from PIL import Image
-
-    with io.BytesIO() as buffer:
-        Image.fromarray(tile).save(buffer, format="JPEG", quality=90, subsampling=0)
-        return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -8,9 +8,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from histo_mlflow.evaluation.figures import draw_curves, draw_fold_curves
+from histo_mlflow.evaluation.curves import draw_curves, draw_fold_curves
+from histo_mlflow.evaluation.details import Provenance
 from histo_mlflow.evaluation.metrics import Predictions, evaluate_predictions
-from histo_mlflow.evaluation.report import Provenance, png_of, write_evaluation
+from histo_mlflow.evaluation.page import png_of
+from histo_mlflow.evaluation.report import write_evaluation
 
 CLASSES = ("ADI", "TUM", "<b>")
 

@@ -1,0 +1,66 @@
+"""What every run says of itself: tags, options, data sets."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from histo_mlflow.learning.compute import Compute
+from histo_mlflow.tiles.tile_set import TileSet
+from histo_mlflow.tracking.provenance import describe_origin
+from histo_mlflow.tracking.runs import Run
+
+
+def training_tags(entry_point: str, tiles: TileSet, test: TileSet | None, *, seed: int) -> dict[str, object]:
+    """Return the tags that say how a training came about."""
+    return {
+        **describe_origin(),
+        "histo.entry_point": entry_point,
+        "histo.seed": seed,
+        "histo.data_fingerprint": tiles.fingerprint,
+        "histo.test_data_fingerprint": test.fingerprint if test else "none",
+        "histo.synthetic": str(tiles.is_synthetic).lower(),
+    }
+
+
+def evaluation_tags(entry_point: str, tiles: TileSet, compute: Compute, *, model: str) -> dict[str, object]:
+    """Return the tags that say how an evaluation came about."""
+    return {
+        **describe_origin(),
+        "histo.entry_point": entry_point,
+        "histo.compute": compute.describe(),
+        "histo.model": model,
+        "histo.data_fingerprint": tiles.fingerprint,
+        "histo.synthetic": str(tiles.is_synthetic).lower(),
+    }
+
+
+def log_split_datasets(run: Run, tiles: TileSet, parts: dict[str, NDArray[np.int64]], title: str) -> None:
+    """Record each part of a tile set as a dataset of its own name, with the fingerprint of all its pixels."""
+    for split, rows in parts.items():
+        counts = np.bincount(tiles.labels[rows], minlength=len(tiles.classes))
+        profile = {
+            "n_tiles": len(rows),
+            "tile_size_px": tiles.tile_size_px,
+            "tiles_per_class": dict(zip(tiles.classes, counts.tolist(), strict=True)),
+            "sha256": tiles.fingerprint,
+        }
+        run.log_dataset(
+            name=f"{Path(tiles.source).name} {title} {split}"[:500],
+            split=split,
+            source=tiles.source,
+            fingerprint=tiles.fingerprint,
+            profile=yaml.safe_dump(profile, sort_keys=False),
+        )
+
+
+def log_config(run: Run, values: dict[str, Any]) -> None:
+    """Keep the resolved options as parameters and as ``config.yaml``, which ``--config`` reads back."""
+    run.log_params(values)
+    with tempfile.TemporaryDirectory(prefix="histo-") as draft:
+        file = Path(draft) / "config.yaml"
+        file.write_text(yaml.safe_dump(values, sort_keys=False))
+        run.log_file(file)
