@@ -19,7 +19,6 @@ from histo_mlflow.evaluation.gallery import as_sheet, most_confused
 from histo_mlflow.evaluation.intervals import CONFIDENCE, Floats
 from histo_mlflow.evaluation.metrics import (
     TARGET_ACCURACY,
-    ClassFigures,
     Evaluation,
     Figures,
     Predictions,
@@ -27,12 +26,12 @@ from histo_mlflow.evaluation.metrics import (
 )
 from histo_mlflow.evaluation.page import picture_data, png_of, render
 from histo_mlflow.evaluation.perturbed import SYMMETRY, changed_by_any
+from histo_mlflow.evaluation.tables import class_table
 from histo_mlflow.evaluation.wording import OVERALL_NAMES, as_json, describe_verdict, in_percent, in_two_parts, in_words, short
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture
 
-_CLASS_COLUMNS = ("sensitivity", "specificity", "ppv", "npv", "f1", "auroc", "auprc", "one_vs_rest_accuracy")
 _SHOWN_COLUMNS = ("sensitivity", "specificity", "ppv", "npv", "f1", "auroc", "auprc")
 _CALIBRATION_ROWS = ("log_loss", "brier_score", "ece_top_label", "ece_classwise")
 _BASELINE_RESAMPLES = 500
@@ -269,18 +268,6 @@ def summarise(evaluation: Evaluation, about: Provenance) -> dict[str, object]:
         "is_synthetic": about.is_synthetic,
         "intervals": evaluation.intervals,
     }
-
-
-def class_table(per_class: tuple[ClassFigures, ...]) -> pd.DataFrame:
-    """Return one row per class: n, and each figure with its interval in ``_low`` and ``_high``; empty where not defined."""
-    rows = []
-    for of_class in per_class:
-        row: dict[str, object] = {"class": of_class.name, "n": of_class.n}
-        for name in _CLASS_COLUMNS:
-            figure = of_class.figures[name]
-            row |= {name: figure.value, f"{name}_low": figure.low, f"{name}_high": figure.high}
-        rows.append(row)
-    return pd.DataFrame(rows)
 
 
 def _values(predictions: Predictions, costs: Floats) -> dict[str, float]:

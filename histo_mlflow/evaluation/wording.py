@@ -39,8 +39,8 @@ def describe_verdict(evaluation: Evaluation, robustness: Sequence[Perturbed], ba
     for true, called, n in most_confused(predictions, 1):
         share = n / int(predictions.is_wrong.sum())
         sentences.append(
-            f"Commonest error: {predictions.classes[true]} called {predictions.classes[called]}, {n} tiles, {100 * share:.0f} % of all "
-            "errors."
+            f"Commonest error: {predictions.classes[true]} called {predictions.classes[called]}, {n} tiles, "
+            f"{100 * share:.0f} % of all errors."
         )
     right, said = 1 - predictions.is_wrong.mean(), predictions.confidence.mean()
     words = "about as sure as it is right" if abs(right - said) < 0.02 else ("too sure" if said > right else "not sure enough")
