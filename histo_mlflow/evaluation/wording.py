@@ -1,4 +1,4 @@
-"""How figures are named and said."""
+"""How figures are named, how values and intervals are said, and the verdict in sentences."""
 
 import math
 from collections.abc import Mapping, Sequence
