@@ -1,6 +1,7 @@
 """Two calibrated models, their reports, their comparison and their abstention, through the command line on real MLflow."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -53,7 +54,7 @@ def test_everything_after_training(trained: Path, histo_here: Histo) -> None:
     assert facts["temperature"] != 1
     assert sum(map(sum, facts["tiles_per_class"].values())) == 90
     model = mlflow.pyfunc.load_model("models:/histo-b3/Production")
-    served, raw = model.predict(tiles), predict("--model", checkpoint)
+    served, raw = _predict_elsewhere(trained), predict("--model", checkpoint)
     columns = [name for name in served.columns if name.startswith("prob_")]
     logits = torch.log(torch.from_numpy(raw[columns].to_numpy())) / facts["temperature"]
     assert np.abs(torch.softmax(logits, dim=1).numpy() - served[columns].to_numpy()).max() < 1e-5
@@ -109,6 +110,21 @@ def test_everything_after_training(trained: Path, histo_here: Histo) -> None:
     done = histo_here("predict", "--model", checkpoint, "--data", "test.npz", "--output", "out.csv", "--abstain", "true")
     assert done.returncode == 2
     assert "no threshold" in done.stderr
+
+
+def _predict_elsewhere(folder: Path) -> pd.DataFrame:
+    """Return what the registered model says in a process that can't import our package."""
+    code = (
+        "import sys\n"
+        "for name in ('histo_mlflow', 'torchvision', 'sklearn'): sys.modules[name] = None\n"
+        "import mlflow, numpy as np\n"
+        "model = mlflow.pyfunc.load_model('models:/histo-b3/Production')\n"
+        "model.predict(np.load('test.npz')['data']).to_csv('elsewhere.csv', index=False)\n"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    environment |= {"MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(), "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
+    subprocess.run([sys.executable, "-P", "-c", code], cwd=folder, env=environment, check=True, timeout=200)
+    return pd.read_csv(folder / "elsewhere.csv")
 
 
 def _artifact(run_id: str, path: str) -> Path:
