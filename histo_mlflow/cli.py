@@ -12,7 +12,10 @@ from histo_mlflow.config import (
     CompareConfig,
     CvConfig,
     EvaluateConfig,
+    HistoryConfig,
     PredictConfig,
+    PromoteConfig,
+    RollbackConfig,
     TrainConfig,
     build,
     option_fields,
@@ -117,6 +120,36 @@ _add_command(
     PredictConfig,
     _run_predict,
     "Write a label and probabilities for every image to a CSV file. The images need no labels.",
+)
+
+
+def _run_promote(config: PromoteConfig) -> None:
+    from histo_mlflow.entry_points.promote import promote
+
+    promote(config)
+
+
+def _run_history(config: HistoryConfig) -> None:
+    from histo_mlflow.entry_points.history import history
+
+    history(config)
+
+
+def _run_rollback(config: RollbackConfig) -> None:
+    from histo_mlflow.entry_points.rollback import rollback
+
+    rollback(config)
+
+
+_add_command(
+    "promote",
+    PromoteConfig,
+    _run_promote,
+    "Put a version into Production. It is compared with the one in use on the labelled tiles of --test-data.",
+)
+_add_command("history", HistoryConfig, _run_history, "Print who put which version into Production, when and why.")
+_add_command(
+    "rollback", RollbackConfig, _run_rollback, "Put the version back into Production that the present one has replaced."
 )
 
 

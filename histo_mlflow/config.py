@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import yaml
 
 from histo_mlflow.errors import OptionError, SourceNotFoundError
+from histo_mlflow.evaluation.gate import GateOptions
 from histo_mlflow.evaluation.options import AbstentionOptions, CalibrationOptions, CostOptions, RobustnessOptions
 from histo_mlflow.learning.augmentation import AugmentationOptions
 from histo_mlflow.learning.compute import ComputeOptions, EngineOptions, SeedOptions
@@ -48,6 +49,7 @@ class TrainConfig:
     costs: CostOptions
     keeping: KeepingOptions
     registry: RegistryOptions
+    gate: GateOptions
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class CvConfig:
     costs: CostOptions
     keeping: KeepingOptions
     registry: RegistryOptions
+    gate: GateOptions
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,68 @@ class CompareConfig:
     pair: PairOptions
     costs: CostOptions
     compute: ComputeOptions
+
+
+@dataclass(frozen=True)
+class PromotionOptions:
+    """Which version is to go to Production, and on what evidence."""
+
+    version: str = field(default="none", metadata={"help": "Number of the version; or give `run`."})
+    run: str = field(default="none", metadata={"help": "Id of the run that registered the version."})
+    model_name: str = field(default="histo-b3", metadata={"help": "Name of the registered model."})
+    test_data: str = field(
+        default="none", metadata={"help": "Labelled tiles on which it is compared with the version in Production."}
+    )
+    force: bool = field(default=False, metadata={"help": "Promote it without a comparison; needs a reason."})
+    reason: str = field(default="none", metadata={"help": "Why, for those who read the history."})
+
+    @property
+    def stated_reason(self) -> str:
+        """The reason, or nothing."""
+        return "" if self.reason.strip() in {"", "none"} else self.reason.strip()
+
+
+@dataclass(frozen=True)
+class PromoteConfig:
+    """What `promote` is asked to do."""
+
+    choice: PromotionOptions
+    gate: GateOptions
+    compute: ComputeOptions
+
+
+@dataclass(frozen=True)
+class NameOptions:
+    """Which registered model is meant."""
+
+    model_name: str = field(default="histo-b3", metadata={"help": "Name of the registered model."})
+
+
+@dataclass(frozen=True)
+class ReasonOptions:
+    """Why something is done."""
+
+    reason: str = field(default="none", metadata={"help": "Why, for those who read the history."})
+
+    @property
+    def stated_reason(self) -> str:
+        """The reason, or nothing."""
+        return "" if self.reason.strip() in {"", "none"} else self.reason.strip()
+
+
+@dataclass(frozen=True)
+class HistoryConfig:
+    """What `history` is asked to do."""
+
+    name: NameOptions
+
+
+@dataclass(frozen=True)
+class RollbackConfig:
+    """What `rollback` is asked to do."""
+
+    name: NameOptions
+    why: ReasonOptions
 
 
 @dataclass(frozen=True)

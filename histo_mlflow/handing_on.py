@@ -1,24 +1,36 @@
 """Hands the best model on: logged with its facts, registered with a description that a person can read."""
 
 from histo_mlflow.console import say
+from histo_mlflow.evaluation.gate import GateOptions
 from histo_mlflow.evaluation.metrics import Evaluation
 from histo_mlflow.evaluation.wording import OVERALL_NAMES, in_words
+from histo_mlflow.inputs import LearningInputs
 from histo_mlflow.learning.network import with_temperature
+from histo_mlflow.promotion import describe_decision, pass_gate
 from histo_mlflow.recording import RecordedSplit, facts_of
 from histo_mlflow.tiles.open import DataOptions
-from histo_mlflow.tiles.tile_set import TileSet
+from histo_mlflow.tracking.decisions import FIRST, Decision, note_decision
 from histo_mlflow.tracking.model_flavor import ModelFacts
 from histo_mlflow.tracking.registry import MODEL_URI_TAG, Registration, RegistryOptions, log_model, register_model
 from histo_mlflow.tracking.runs import Run
 
 
 def hand_on(
-    run: Run, recorded: RecordedSplit, tiles: TileSet, data: DataOptions, registry: RegistryOptions, *, tags: dict[str, str]
-) -> Registration | None:
-    """Log the network of `recorded` under its run, register it if asked to, and return the registration.
+    run: Run,
+    recorded: RecordedSplit,
+    inputs: LearningInputs,
+    data: DataOptions,
+    registry: RegistryOptions,
+    gate: GateOptions,
+    *,
+    tags: dict[str, str],
+) -> str:
+    """Log the network of `recorded` under its run, register it if asked to, and return what became of it, in words.
 
-    `run` is the one that the user started: a cross-validation's parent, or the run of `recorded` itself.
+    `run` is the one that the user started: a cross-validation's parent, or the run of `recorded` itself. If there is a test set
+    and another version is in Production, the gate decides between the two.
     """
+    tiles = inputs.tiles
     say("exporting the model ...")
     facts = facts_of(recorded, tiles, microns_per_pixel=data.microns_per_pixel)
     own_run = run if run.id == recorded.run_id else Run(run.store, recorded.run_id)
@@ -27,7 +39,7 @@ def hand_on(
     for each in {run.id: run, own_run.id: own_run}.values():
         each.set_tags({MODEL_URI_TAG: model_uri})
     if not registry.register:
-        return None
+        return describe_registration(None)
     registration = register_model(
         run.store,
         model_uri,
@@ -38,7 +50,16 @@ def hand_on(
     )
     for each in {run.id: run, own_run.id: own_run}.values():
         each.set_tags({"histo.registered": registration.uri})
-    return registration
+    name, version, incumbent = registration.name, registration.version, registration.incumbent
+    if incumbent is None:
+        note_decision(run.store, name, Decision(FIRST, version, None, "no version was in Production", run=run.id))
+        return describe_registration(registration)
+    if inputs.test is None:
+        return describe_registration(registration)
+    say("comparing with the version in Production ...")
+    compute = recorded.result.compute.in_fp32()
+    decision = pass_gate(run, name, version=version, incumbent=incumbent, tiles=inputs.test, compute=compute, options=gate)
+    return f"Registered as {registration.uri}. {describe_decision(name, decision)}"
 
 
 def describe_registration(registration: Registration | None) -> str:
@@ -49,8 +70,8 @@ def describe_registration(registration: Registration | None) -> str:
         return f"Registered as {registration.uri}, now in Production: models:/{registration.name}/Production."
     return (
         f"Registered as {registration.uri}; Production stays version {registration.incumbent}, for a new version "
-        f"replaces it only on evidence. Use the new one as models:/{registration.name}@candidate, or register it under "
-        "another name: model_name=..."
+        f"replaces it only on evidence. To decide: histo promote --version {registration.version} --model-name "
+        f"{registration.name} --test-data SET. To use it meanwhile: models:/{registration.name}@candidate"
     )
 
 

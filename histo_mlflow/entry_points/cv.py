@@ -17,7 +17,7 @@ from histo_mlflow.evaluation.details import Details, Provenance
 from histo_mlflow.evaluation.intervals import Floats
 from histo_mlflow.evaluation.metrics import Predictions
 from histo_mlflow.evaluation.page import png_of
-from histo_mlflow.handing_on import describe_registration, hand_on
+from histo_mlflow.handing_on import hand_on
 from histo_mlflow.inputs import LearningInputs, open_learning_inputs
 from histo_mlflow.learning.augmentation import last_augmented_epoch
 from histo_mlflow.learning.compute import resolve_device
@@ -75,8 +75,10 @@ def cv(config: CvConfig) -> None:
         )
         table = _describe_folds(folds)
         run.describe(f"```\n{table}\n```")
-        registration = hand_on(run, folds.best, tiles, config.data, config.registry, tags={"best_fold": str(folds.best_fold)})
-    say(f"\n{table}\n\n{describe_registration(registration)}\n\nNext: mlflow ui    (this run: {run.id})")
+        became = hand_on(
+            run, folds.best, inputs, config.data, config.registry, config.gate, tags={"best_fold": str(folds.best_fold)}
+        )
+    say(f"\n{table}\n\n{became}\n\nNext: mlflow ui    (this run: {run.id})")
 
 
 def _run_folds(

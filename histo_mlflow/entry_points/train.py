@@ -3,7 +3,7 @@
 from histo_mlflow.config import TrainConfig, flatten
 from histo_mlflow.console import say
 from histo_mlflow.evaluation.costs import read_costs
-from histo_mlflow.handing_on import describe_registration, hand_on
+from histo_mlflow.handing_on import hand_on
 from histo_mlflow.inputs import open_learning_inputs
 from histo_mlflow.learning.compute import resolve_device
 from histo_mlflow.learning.distributed import is_first_process, joined_ranks
@@ -51,8 +51,8 @@ def train(config: TrainConfig) -> None:
         )
         scores = describe_scores(recorded)
         run.describe(scores.replace("\n", "\n\n"))
-        registration = hand_on(run, recorded, inputs.tiles, config.data, config.registry, tags={})
-    say(f"\n{scores}\n{describe_registration(registration)}\n\nNext: mlflow ui    (this run: {run.id})")
+        became = hand_on(run, recorded, inputs, config.data, config.registry, config.gate, tags={})
+    say(f"\n{scores}\n{became}\n\nNext: mlflow ui    (this run: {run.id})")
 
 
 def describe_scores(recorded: RecordedSplit) -> str:

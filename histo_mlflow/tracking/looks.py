@@ -1,15 +1,15 @@
 """How often a labelled test set was looked at: every scoring is a look, and many looks make the figures optimistic."""
 
-from histo_mlflow.tracking.runs import Run
+from histo_mlflow.tracking.runs import LOOKS_TAG, Run
 from histo_mlflow.tracking.store import Store, reporting_store_errors
 
-_FINGERPRINT_TAG, _LOOKS_TAG = "histo.test_fingerprint", "histo.test_looks"
+_FINGERPRINT_TAG = "histo.test_fingerprint"
 _PAGE = 1000
 
 
 def note_looks(run: Run, fingerprint: str, looks: int) -> None:
     """Note on `run` how often it has scored the set so far."""
-    run.set_tags({_FINGERPRINT_TAG: fingerprint, _LOOKS_TAG: looks})
+    run.set_tags({_FINGERPRINT_TAG: fingerprint, LOOKS_TAG: looks})
 
 
 def count_looks(store: Store, fingerprint: str) -> int:
@@ -21,7 +21,7 @@ def count_looks(store: Store, fingerprint: str) -> int:
             page = store.client.search_runs(
                 experiment_ids, f"tags.`{_FINGERPRINT_TAG}` = '{fingerprint}'", max_results=_PAGE, page_token=token
             )
-            total += sum(int(run.data.tags.get(_LOOKS_TAG, 0)) for run in page)
+            total += sum(int(run.data.tags.get(LOOKS_TAG, 0)) for run in page)
             token = page.token
             if not token:
                 return total

@@ -116,6 +116,25 @@ def production_version(client: MlflowClient, name: str) -> str | None:
     return str(max(int(v.version) for v in staged)) if staged else None
 
 
+def find_version(store: Store, name: str, *, version: str, run_id: str) -> str:
+    """Return the version that is named by its number or by the run that has registered it; ``none`` is not given.
+
+    Raises:
+        OptionError: Neither or both are given.
+        SourceNotFoundError: There is no such version.
+    """
+    is_given = [value not in {"", "none"} for value in (version, run_id)]
+    if sum(is_given) != 1:
+        raise OptionError("give either version=N or run=ID of what is to be promoted")
+    with reporting_store_errors(store.uri):
+        found = _versions(store.client, name)
+    for each in sorted(found, key=lambda one: int(one.version), reverse=True):
+        if str(each.version) == version or (is_given[1] and run_id in {each.run_id, each.tags.get("source_run")}):
+            return str(each.version)
+    asked = f"version={version}" if is_given[0] else f"run={run_id}"
+    raise SourceNotFoundError(f"{asked}: {name} has no such version; `mlflow ui` shows what is registered")
+
+
 def promote(client: MlflowClient, name: str, version: str) -> None:
     """Point the aliases and the stage of Production at `version`; each step leaves every name resolvable."""
     for alias in PRODUCTION_ALIASES:

@@ -26,6 +26,7 @@ from histo_mlflow.tracking.interruption import acknowledge, shielded
 from histo_mlflow.tracking.last_word import insist_on_killed
 from histo_mlflow.tracking.store import HOST_TAG, PID_TAG, Store, reporting_store_errors
 
+LOOKS_TAG = "histo.test_looks"
 _DIGEST_CHARACTERS = 36  # MLflow refuses longer ones
 _TAG_CHARACTERS = 5000
 _MADE_UP_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")  # what MLflow calls a run that nobody named: able-newt-960
@@ -116,6 +117,10 @@ class Run:
     @cached_property
     def _repository(self) -> ArtifactRepository:
         return get_artifact_repository(self._client.get_run(self.id).info.artifact_uri)
+
+    def noted_looks(self) -> int:
+        """Return how often this run has scored its labelled set so far."""
+        return int(self.tags().get(LOOKS_TAG, 0))
 
     def logged_steps(self, metric: str) -> set[int]:
         """Return the steps at which `metric` was logged."""

@@ -1,9 +1,11 @@
 """The tracking store, made ready once; which store it is, MLflow decides from its own settings."""
 
+import hashlib
 import logging
 import os
 import socket
 import sqlite3
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -75,11 +77,8 @@ def _refuse_experiment_of_a_server(store: Store) -> None:
 
 @contextmanager
 def alone_in(uri: str) -> Iterator[None]:
-    """Keep other processes of ours out of the block for a SQLite store; a server looks after itself."""
-    file = _sqlite_file(uri)
-    if file is None:
-        yield
-        return
+    """Keep other processes of ours on this machine out of the block."""
+    file = _sqlite_file(uri) or Path(tempfile.gettempdir()) / f"histo-{hashlib.sha256(uri.encode()).hexdigest()[:16]}"
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{file}.lock", timeout=_LOCK_SECONDS):
         yield

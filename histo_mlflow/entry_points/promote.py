@@ -1,0 +1,53 @@
+"""Decide whether a version goes to Production: by comparison with the one in use, or by force with a reason."""
+
+from histo_mlflow.config import PromoteConfig, flatten
+from histo_mlflow.console import say
+from histo_mlflow.errors import OptionError, RequestError, WorkError
+from histo_mlflow.inputs import announce
+from histo_mlflow.learning.compute import resolve_compute_for_report
+from histo_mlflow.promotion import describe_decision, keep_decision, pass_gate
+from histo_mlflow.run_contents import log_config
+from histo_mlflow.tiles.open import check_source, open_tiles
+from histo_mlflow.tracking.decisions import FIRST, FORCED, REFUSED, Decision
+from histo_mlflow.tracking.provenance import describe_origin
+from histo_mlflow.tracking.registry import find_version, production_version
+from histo_mlflow.tracking.runs import open_run
+from histo_mlflow.tracking.store import open_store
+
+
+def promote(config: PromoteConfig) -> None:
+    """Run `promote`; a refusal is a `WorkError`, so that scripts can tell."""
+    compute = resolve_compute_for_report(config.compute)
+    choice, name = config.choice, config.choice.model_name
+    has_tiles = choice.test_data not in {"", "none"}
+    if choice.force and not choice.stated_reason:
+        raise OptionError("force=true needs a reason that others can read later: --reason 'why'")
+    store = open_store()
+    version = find_version(store, name, version=choice.version, run_id=choice.run)
+    incumbent = production_version(store.client, name)
+    if incumbent == version:
+        raise RequestError(f"{name}: version {version} is in Production already")
+    if incumbent is not None and not choice.force and not has_tiles:
+        raise OptionError(
+            f"version {incumbent} of {name} is in Production, and only a comparison replaces it: give --test-data SET, or "
+            "--force true --reason TEXT"
+        )
+    tiles = None
+    if has_tiles and incumbent is not None and not choice.force:
+        check_source(choice.test_data)
+        tiles = announce(open_tiles(choice.test_data))
+    tags = {**describe_origin(), "histo.entry_point": "promote"}
+    with open_run(store, "promote", tags=tags) as run:
+        log_config(run, flatten(config))
+        if tiles is not None and incumbent is not None:
+            decision = pass_gate(
+                run, name, version=version, incumbent=incumbent, tiles=tiles, compute=compute, options=config.gate
+            )
+        else:
+            what = FIRST if incumbent is None else FORCED
+            reason = choice.stated_reason or "no version was in Production"
+            decision = Decision(what, version, incumbent, reason, run=run.id)
+            keep_decision(run, name, decision)
+    if decision.what == REFUSED:
+        raise WorkError(describe_decision(name, decision))
+    say(describe_decision(name, decision))

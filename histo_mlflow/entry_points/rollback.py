@@ -1,0 +1,15 @@
+"""Put the version back into Production that the present one has replaced."""
+
+from histo_mlflow.config import RollbackConfig
+from histo_mlflow.console import say
+from histo_mlflow.tracking.decisions import ROLLED_BACK, Decision, carry_out, version_before
+from histo_mlflow.tracking.store import open_store
+
+
+def rollback(config: RollbackConfig) -> None:
+    """Run `rollback`; needs no comparison, for it returns to what was decided before."""
+    store, name = open_store(), config.name.model_name
+    present, before = version_before(store, name)
+    reason = config.why.stated_reason or f"back from version {present}"
+    carry_out(store, name, Decision(ROLLED_BACK, before, present, reason))
+    say(f"rolled back: version {before} of {name} is now in Production, was version {present}")

@@ -1,0 +1,76 @@
+"""Whether a candidate may replace the model in use: a decision from one comparison on one labelled set."""
+
+import math
+from dataclasses import dataclass, field
+
+from histo_mlflow.errors import OptionError
+from histo_mlflow.evaluation.comparison import Comparison
+
+
+@dataclass(frozen=True)
+class GateOptions:
+    """How much worse a candidate may be without being refused."""
+
+    margin: float = field(
+        default=0.01,
+        metadata={
+            "help": "Non-inferiority margin: the interval of the difference in balanced accuracy must lie above minus this."
+        },
+    )
+    loss_margin: float = field(
+        default=0.05, metadata={"help": "The interval of the difference in log loss (nats) must not reach above this."}
+    )
+    class_margin: float = field(
+        default=0.05, metadata={"help": "No class may lose more than this share of sensitivity (0.05 = five points)."}
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("margin", "loss_margin", "class_margin"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise OptionError(f"{name}={value}: must be a number from 0 up, for instance {GateOptions.__dict__[name]}")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the candidate (B) passes, and why, in sentences with figures."""
+
+    is_passed: bool
+    reasons: tuple[str, ...]
+
+    def describe(self) -> str:
+        """Return the reasons as one text."""
+        return "; ".join(self.reasons)
+
+
+def judge(comparison: Comparison, options: GateOptions) -> Verdict:
+    """Return whether B, the candidate, is not inferior to A, the incumbent.
+
+    Three conditions must hold, the first two with their 95 % intervals (non-inferiority, Piaggio et al. 2012): the difference
+    in balanced accuracy lies above ``-margin``, that in log loss below ``loss_margin``, and no class loses more than
+    ``class_margin`` of sensitivity. Few tiles give wide intervals and pass only a candidate that is much better.
+    """
+    balanced, loss = comparison.differences["balanced_accuracy"], comparison.differences["log_loss"]
+    found = [
+        (
+            balanced.low >= -options.margin,
+            f"balanced accuracy {balanced.value:+.4f} ({balanced.low:+.4f} to {balanced.high:+.4f}), "
+            f"must stay above -{options.margin:g}",
+        ),
+        (
+            loss.high <= options.loss_margin,
+            f"log loss {loss.value:+.4f} ({loss.low:+.4f} to {loss.high:+.4f}), must stay below +{options.loss_margin:g}",
+        ),
+    ]
+    losses = {
+        name: figure.value
+        for name, figure in zip(comparison.a.classes, comparison.sensitivity, strict=True)
+        if figure.is_defined
+    }
+    if losses:
+        worst = min(losses, key=lambda name: losses[name])
+        words = f"sensitivity of {worst} {losses[worst]:+.4f}, no class may lose more than {options.class_margin:g}"
+        found.append((losses[worst] >= -options.class_margin - 1e-9, words))
+    return Verdict(
+        all(is_met for is_met, _ in found), tuple(f"{'ok' if is_met else 'NOT MET'}: {words}" for is_met, words in found)
+    )
