@@ -87,11 +87,9 @@ def read_history(store: Store, name: str) -> list[Decision]:
     """
     with reporting_store_errors(store.uri):
         versions = store.client.search_model_versions(f"name = '{name}'")
-        if not versions:
-            raise SourceNotFoundError(
-                f"model_name={name}: no version is registered under this name; `mlflow ui` shows what is there"
-            )
         found = [decision for version in versions for decision in _decisions_on(store.client, name, str(version.version))]
+    if not versions:
+        raise SourceNotFoundError(f"model_name={name}: nothing is registered under it; `mlflow ui` shows what is there")
     return sorted(found, key=lambda decision: decision.time)
 
 

@@ -1,0 +1,166 @@
+"""The way of versions into Production and back, through the command line on a real store."""
+
+import concurrent.futures
+import json
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+import torch
+from mlflow import MlflowClient
+
+from histo_mlflow.errors import RequestError
+from histo_mlflow.tracking.decisions import FORCED, Decision, carry_out, note_decision, read_history
+from histo_mlflow.tracking.model_flavor import ModelFacts
+from histo_mlflow.tracking.registry import RegistryOptions, log_model, production_version, register_model
+from histo_mlflow.tracking.runs import open_run
+from histo_mlflow.tracking.store import open_store
+from tests.conftest import Histo
+
+CLASSES = ("red", "green", "blue")
+
+
+class Reader(torch.nn.Module):
+    """Calls a tile by its brightest channel; `bias` makes it call more or fewer of the doubtful ones red."""
+
+    def __init__(self, bias: float) -> None:
+        super().__init__()
+        self.bias = torch.nn.Parameter(torch.tensor([bias, 0.0, 0.0]))
+
+    def forward(self, tiles: torch.Tensor) -> torch.Tensor:
+        torch._assert_tensor_metadata(tiles, dtype=torch.uint8)
+        return (tiles * torch.ones(1)).mean(dim=(1, 2)) / 10 + self.bias
+
+
+def _register(bias: float) -> str:
+    """Register such a model, as training does, and return its version."""
+    store = open_store()
+    facts = ModelFacts(CLASSES, 32, 0.5, "a reader of colours", "none", "none", "nothing", "0" * 64, False, "by hand")
+    with open_run(store, "train") as run:
+        uri = log_model(run, Reader(bias), facts, step=1)
+    done = register_model(store, uri, RegistryOptions(), run_id=run.id, description="", tags={"source_run": run.id})
+    if done.incumbent is None:
+        note_decision(store, "histo-b3", Decision("first", done.version, None, "no version was in Production", run=run.id))
+    return str(done.version)
+
+
+@pytest.fixture
+def tiles(work: Path) -> str:
+    """300 tiles of 32 px, each a little brighter in the channel of its class."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(300) % 3
+    base = np.full((300, 1, 1, 3), 100) + 30 * np.eye(3)[labels][:, None, None] + rng.normal(0, 8, (300, 1, 1, 3))
+    images = np.clip(base + rng.normal(0, 4, (300, 32, 32, 3)), 0, 255).astype(np.uint8)
+    np.savez(work / "labelled.npz", data=images, labels=labels, classes=np.array(CLASSES))
+    return "labelled.npz"
+
+
+def _names() -> dict[str, float]:
+    """Return by address what the model that it names says of one grey tile: each version says something else."""
+    grey = np.full((1, 32, 32, 3), 100, np.uint8)
+    return {
+        end: float(mlflow.pyfunc.load_model(f"models:/histo-b3{end}").predict(grey)["prob_red"][0])
+        for end in ("/Production", "@champion", "@Production")
+    }
+
+
+def _in_production(version: str) -> None:
+    expected = float(
+        mlflow.pyfunc.load_model(f"models:/histo-b3/{version}").predict(np.full((1, 32, 32, 3), 100, np.uint8))["prob_red"][0]
+    )
+    assert _names() == dict.fromkeys(("/Production", "@champion", "@Production"), expected)
+
+
+def test_the_story(work: Path, tiles: str, histo_here: Histo) -> None:
+    first, worse, better, odd = (_register(bias) for bias in (1.5, 3.0, 0.0, 9.0))
+    _in_production(first)
+
+    done = histo_here("promote", "--version", worse)
+    assert done.returncode == 2
+    assert "only a comparison replaces it" in done.stderr
+
+    done = histo_here("promote", "--version", worse, "--test-data", tiles)
+    assert done.returncode == 1, "a script can tell a refusal"
+    assert re.search(r"NOT MET: balanced accuracy -0\.\d+", done.stderr)
+    _in_production(first)
+
+    done = histo_here("promote", "--run", MlflowClient().get_model_version("histo-b3", better).run_id, "--test-data", tiles)
+    assert done.returncode == 0, done.stderr
+    assert f"promoted: version {better}" in done.stdout
+    _in_production(better)
+
+    assert histo_here("promote", "--version", odd, "--force", "true").returncode == 2
+    done = histo_here("promote", "--version", odd, "--force", "true", "--reason", "the scanner changed")
+    assert done.returncode == 0, done.stderr
+    _in_production(odd)
+
+    done = histo_here("rollback", "--reason", "reads everything as red")
+    assert done.returncode == 0, done.stderr
+    _in_production(better)
+
+    history = read_history(open_store(), "histo-b3")
+    assert [(each.what, each.version, each.incumbent) for each in history] == [
+        ("first", first, None), ("refused", worse, first), ("promoted", better, first), ("forced", odd, better),
+        ("rolled back", better, odd),
+    ]  # fmt: skip
+    assert history[1].evidence["n_tiles"] == 300
+    assert history[1].evidence["differences"]["balanced_accuracy"]["high"] < 0
+    assert [each.evidence["looks"] for each in history[1:3]] == [2, 4]
+    decision = json.loads(Path(MlflowClient().download_artifacts(str(history[2].run), "decision.json")).read_text())
+    assert decision["version"] == better
+    assert decision["reason"] == history[2].reason
+
+    done = histo_here("history")
+    assert done.returncode == 0, done.stderr
+    for words in ("first", "refused", "promoted", "forced", "rolled back", "the scanner changed", "reads everything as red"):
+        assert words in done.stdout
+    assert f"in Production: version {better}" in done.stdout
+
+
+def test_bad_requests(work: Path, histo_here: Histo) -> None:
+    for arguments, words in (
+        (["promote"], "either version=N or run=ID"),
+        (["promote", "--version", "7"], "version=7"),
+        (["history"], "nothing is registered"),
+        (["rollback"], "nothing is registered"),
+        (["promote", "--version", "1", "--margin", "-1"], "margin=-1"),
+    ):
+        done = histo_here(*arguments)
+        assert done.returncode == 2, done.stderr
+        assert words in done.stderr
+    _register(0.0)
+    done = histo_here("rollback")
+    assert done.returncode == 2
+    assert "nothing to go back to" in done.stderr
+    assert "already" in histo_here("promote", "--version", "1").stderr
+
+
+def test_two_promotions_at_once_have_one_winner(work: Path) -> None:
+    versions = [_register(float(k)) for k in range(3)]
+    name, present = "histo-b3", versions[0]
+    client = MlflowClient()
+    for _ in range(20):
+        rivals = [version for version in versions if version != present]
+
+        def promote(version: str, before: str = present) -> bool:
+            try:
+                carry_out(open_store(), name, Decision(FORCED, version, before, "a race"))
+            except RequestError:
+                return False
+            return True
+
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            won = list(pool.map(promote, rivals))
+        assert sorted(won) == [False, True]
+        present = rivals[won.index(True)]
+        assert production_version(client, name) == present
+        found = client.search_model_versions("name = 'histo-b3'")
+        assert [str(each.version) for each in found if each.current_stage == "Production"] == [present]
+        aliases = client.get_registered_model(name).aliases
+        assert (str(aliases["champion"]), str(aliases["Production"])) == (present, present)
+    moves = [each for each in read_history(open_store(), name) if each.moves_production]
+    assert len(moves) == 21
+    assert all(later.incumbent == earlier.version for earlier, later in pairwise(moves))
