@@ -14,8 +14,11 @@ from histo_mlflow.tracking.kept_checkpoints import KeepingOptions
 from histo_mlflow.tracking.runs import Run, find_ended_run
 from histo_mlflow.tracking.store import open_store, reporting_store_errors
 
-# What does not change the result. Tiles may have moved; their fingerprint decides whether they are the same.
-_FREE = ("data", "test_data", "device", "keep_checkpoints", "resume", "model_name", "register")
+# What does not change what is learnt. Tiles may have moved; their fingerprint decides whether they are the same.
+_FREE = (
+    "data", "test_data", "device", "calibration", "costs", "keep_checkpoints", "resume", "model_name", "register", "margin",
+    "loss_margin", "class_margin",
+)  # fmt: skip
 
 
 def reopen(config: ConfigT, keeping: KeepingOptions, *, entry_point: str) -> tuple[Run | None, ConfigT]:
