@@ -57,6 +57,7 @@ def _runs(store: Store) -> list[Run]:
     return list(store.client.search_runs([store.experiment_id], "tags.`histo.entry_point` = 'train'"))
 
 
+@pytest.mark.slow
 def test_processes_keep_one_run_between_them(histo: Histo, tiny_npz: Path, store: Store) -> None:
     done = histo("train", "--data", tiny_npz, "--weights", "none", "--epochs", "2", "--processes", "2", OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr

@@ -335,12 +335,13 @@ def test_interrupted_cross_validation_ends_every_run_as_killed(story: Story, num
     assert [run.info.status for run in new_runs()] == ["KILLED", "KILLED"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "whole_group"),
     [
         (signal.SIGTERM, False),
-        pytest.param(signal.SIGINT, True, marks=pytest.mark.slow, id="Ctrl-C in a terminal"),
-        pytest.param(signal.SIGTERM, True, marks=pytest.mark.slow, id="a scheduler's SIGTERM"),
+        pytest.param(signal.SIGINT, True, id="Ctrl-C in a terminal"),
+        pytest.param(signal.SIGTERM, True, id="a scheduler's SIGTERM"),
     ],
 )
 def test_ending_mlflow_run_ends_its_runs_as_killed(story: Story, number: signal.Signals, whole_group: bool) -> None:
