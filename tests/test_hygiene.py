@@ -4,6 +4,7 @@ import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -29,11 +30,12 @@ class _Watched(np.ndarray):
     """An array that notes which functions of ours lie between the program and a reading of it."""
 
     def __getitem__(self, key: Any) -> Any:
-        path, frame = [], sys._getframe(1)
+        path: list[str] = []
+        frame: FrameType | None = sys._getframe(1)
         while frame is not None:
             if "/histo_mlflow/" in frame.f_code.co_filename:
                 path.append(f"{Path(frame.f_code.co_filename).stem}.{frame.f_code.co_name}")
-            frame = frame.f_back  # type: ignore[assignment]
+            frame = frame.f_back
         if path:
             _READERS[" < ".join(path)] += 1
         return np.asarray(super().__getitem__(key))

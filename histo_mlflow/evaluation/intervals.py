@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property, partial
 from statistics import NormalDist
 
 import numpy as np
@@ -87,7 +88,7 @@ class Resampling:
         # A generator for each part: the draws do not depend on which core is faster.
         for start, seed in zip(starts, np.random.SeedSequence(self.seed).spawn(len(starts)), strict=True):
             n = min(at_once, self.n_resamples - start)
-            yield lambda n=n, seed=seed: self._draw(strata, n, np.random.default_rng(seed))  # type: ignore[misc]
+            yield partial(self._draw, strata, n, seed)
 
     def _strata(self) -> list[NDArray[np.int64]]:
         """Return the units (tiles or groups) in sets; of each set as many are drawn as it has."""
@@ -99,11 +100,12 @@ class Resampling:
             return [np.arange(n_groups)]
         return [pairs[0][pairs[1] == label] for label in np.unique(pairs[1])]
 
-    @property
+    @cached_property
     def _group_of_tile(self) -> NDArray[np.int64]:
         return np.asarray(np.unique(np.asarray(self.groups), return_inverse=True)[1], dtype=np.int64)
 
-    def _draw(self, strata: list[NDArray[np.int64]], n: int, rng: np.random.Generator) -> Weights:
+    def _draw(self, strata: list[NDArray[np.int64]], n: int, seed: np.random.SeedSequence) -> Weights:
+        rng = np.random.default_rng(seed)
         n_units = sum(len(units) for units in strata)
         counts = np.zeros((n, n_units), dtype=np.float32)
         offsets = np.arange(n)[:, None]

@@ -141,8 +141,10 @@ class _Report:
         factor = 1 / details.temperature if details.is_calibrated else details.temperature
         other = Predictions(predictions.labels, scale(predictions.probabilities, factor), predictions.classes)
         found["other_label"] = "before" if details.is_calibrated else f"if divided by {details.temperature:.2f}"
-        before, after = (other, predictions) if details.is_calibrated else (predictions, other)
-        values = [_values(each, self._costs) for each in (before, after)]
+        own = {name: self._evaluation.overall[name].value for name in _CALIBRATION_ROWS}
+        values = [own, _values(other, self._costs)]
+        if details.is_calibrated:
+            values.reverse()
         found["rows"] = [
             (OVERALL_NAMES[name], f"{values[0][name]:.4f}", f"{values[1][name]:.4f}") for name in _CALIBRATION_ROWS
         ]

@@ -7,7 +7,7 @@ from sklearn import metrics as reference
 
 from histo_mlflow.errors import RequestError
 from histo_mlflow.evaluation.confusion import count_confusion, epoch_figures
-from histo_mlflow.evaluation.metrics import Predictions, evaluate_predictions, match_classes
+from histo_mlflow.evaluation.metrics import Evaluation, Predictions, evaluate_predictions, match_classes
 
 CLASSES = ("a", "b", "c", "d")
 
@@ -156,8 +156,8 @@ def test_groups_widen_the_intervals() -> None:
     naive = evaluate_predictions(Predictions(*copies, CLASSES))
     clustered = evaluate_predictions(Predictions(*copies, CLASSES, groups))
 
-    def width(evaluation: object, name: str) -> float:
-        figure = evaluation.overall[name]  # type: ignore[attr-defined]
+    def width(evaluation: Evaluation, name: str) -> float:
+        figure = evaluation.overall[name]
         return float(figure.high - figure.low)
 
     for name in ("balanced_accuracy", "macro_auroc", "log_loss", "accuracy"):
