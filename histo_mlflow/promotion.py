@@ -43,12 +43,12 @@ def pass_gate(
 
 def keep_decision(run: Run, name: str, decision: Decision) -> None:
     """Carry the decision out and keep it in `run` as ``decision.json``."""
+    carry_out(run.store, name, decision)
     with tempfile.TemporaryDirectory(prefix="histo-") as draft:
         file = Path(draft) / "decision.json"
         file.write_text(json.dumps({"model_name": name, **asdict(decision)}, indent=2) + "\n")
         run.log_file(file)
     run.set_tags({"histo.decision": decision.what, "histo.decided_version": decision.version})
-    carry_out(run.store, name, decision)
 
 
 def describe_decision(name: str, decision: Decision) -> str:
