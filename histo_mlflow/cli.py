@@ -1,6 +1,7 @@
 """The command line: one command per entry point, its options read from the dataclasses that hold them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -32,9 +33,11 @@ def cli() -> None:
     """
 
 
-def _add_command(name: str, config_class: type, run: Callable[[Any], object], text: str) -> None:
+def _add_command(name: str, config_class: type, text: str) -> None:
     def callback(**values: Any) -> None:
-        run(build(config_class, _resolve(config_class, values)))
+        config: object = build(config_class, _resolve(config_class, values))
+        # Imported now: what an entry point needs takes seconds, and an option that is wrong needs none of it.
+        getattr(import_module(f"histo_mlflow.entry_points.{name}"), name)(config)
 
     params: list[click.Parameter] = [make_option(option) for option in option_fields(config_class).values()]
     params.append(click.Option(["--config"], default="none", show_default=True, help=_CONFIG_HELP))
@@ -60,97 +63,41 @@ def _resolve(config_class: type, values: dict[str, Any]) -> dict[str, Any]:
     return {name: from_yaml.get(name, value) if value == defaults[name] else value for name, value in values.items()}
 
 
-def _run_train(config: TrainConfig) -> None:
-    from histo_mlflow.entry_points.train import train
-
-    train(config)
-
-
-def _run_cv(config: CvConfig) -> None:
-    from histo_mlflow.entry_points.cv import cv
-
-    cv(config)
-
-
-def _run_evaluate(config: EvaluateConfig) -> None:
-    from histo_mlflow.entry_points.evaluate import evaluate
-
-    evaluate(config)
-
-
-def _run_compare(config: CompareConfig) -> None:
-    from histo_mlflow.entry_points.compare import compare
-
-    compare(config)
-
-
-def _run_predict(config: PredictConfig) -> None:
-    from histo_mlflow.entry_points.predict import predict
-
-    predict(config)
-
-
 _add_command(
     "train",
     TrainConfig,
-    _run_train,
     "Train on one part of the tiles and validate on the other. The epoch of the lowest validation loss is registered.",
 )
 _add_command(
     "cv",
     CvConfig,
-    _run_cv,
     "Cross-validate: one run per fold under a parent run. The model of the best fold is registered.",
 )
 _add_command(
     "evaluate",
     EvaluateConfig,
-    _run_evaluate,
     "Score a model on labelled tiles. Tables, figures and a report are kept in a run.",
 )
 _add_command(
     "compare",
     CompareConfig,
-    _run_compare,
     "Score two models on the same labelled tiles. Says what B has over A, with intervals, and where they disagree. MODEL_A is "
     "models:/histo-b3/Production and MODEL_B models:/histo-b3@candidate unless given.",
 )
 _add_command(
     "predict",
     PredictConfig,
-    _run_predict,
     "Write a label and probabilities for every image to a CSV file. The images need no labels.",
 )
-
-
-def _run_promote(config: PromoteConfig) -> None:
-    from histo_mlflow.entry_points.promote import promote
-
-    promote(config)
-
-
-def _run_history(config: HistoryConfig) -> None:
-    from histo_mlflow.entry_points.history import history
-
-    history(config)
-
-
-def _run_rollback(config: RollbackConfig) -> None:
-    from histo_mlflow.entry_points.rollback import rollback
-
-    rollback(config)
 
 
 _add_command(
     "promote",
     PromoteConfig,
-    _run_promote,
     "Put a version into Production. It is compared with the one in use on the labelled tiles of --test-data.",
 )
-_add_command("history", HistoryConfig, _run_history, "Print who put which version into Production, when and why.")
-_add_command(
-    "rollback", RollbackConfig, _run_rollback, "Put the version back into Production that the present one has replaced."
-)
+_add_command("history", HistoryConfig, "Print who put which version into Production, when and why.")
+_add_command("rollback", RollbackConfig, "Put the version back into Production that the present one has replaced.")
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

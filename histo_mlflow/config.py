@@ -122,34 +122,6 @@ class CompareConfig:
 
 
 @dataclass(frozen=True)
-class PromotionOptions:
-    """Which version is to go to Production, and on what evidence."""
-
-    version: str = field(default="none", metadata={"help": "Number of the version; or give `run`."})
-    run: str = field(default="none", metadata={"help": "Id of the run that registered the version."})
-    model_name: str = field(default="histo-b3", metadata={"help": "Name of the registered model."})
-    test_data: str = field(
-        default="none", metadata={"help": "Labelled tiles on which it is compared with the version in Production."}
-    )
-    force: bool = field(default=False, metadata={"help": "Promote it without a comparison; needs a reason."})
-    reason: str = field(default="none", metadata={"help": "Why, for those who read the history."})
-
-    @property
-    def stated_reason(self) -> str:
-        """The reason, or nothing."""
-        return "" if self.reason.strip() in {"", "none"} else self.reason.strip()
-
-
-@dataclass(frozen=True)
-class PromoteConfig:
-    """What `promote` is asked to do."""
-
-    choice: PromotionOptions
-    gate: GateOptions
-    compute: ComputeOptions
-
-
-@dataclass(frozen=True)
 class NameOptions:
     """Which registered model is meant."""
 
@@ -166,6 +138,29 @@ class ReasonOptions:
     def stated_reason(self) -> str:
         """The reason, or nothing."""
         return "" if self.reason.strip() in {"", "none"} else self.reason.strip()
+
+
+@dataclass(frozen=True)
+class PromotionOptions:
+    """Which version is to go to Production, and on what evidence."""
+
+    version: str = field(default="none", metadata={"help": "Number of the version; or give `run`."})
+    run: str = field(default="none", metadata={"help": "Id of the run that registered the version."})
+    test_data: str = field(
+        default="none", metadata={"help": "Labelled tiles on which it is compared with the version in Production."}
+    )
+    force: bool = field(default=False, metadata={"help": "Promote it without a comparison; needs a reason."})
+
+
+@dataclass(frozen=True)
+class PromoteConfig:
+    """What `promote` is asked to do."""
+
+    choice: PromotionOptions
+    name: NameOptions
+    why: ReasonOptions
+    gate: GateOptions
+    compute: ComputeOptions
 
 
 @dataclass(frozen=True)

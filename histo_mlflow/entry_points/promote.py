@@ -18,9 +18,9 @@ from histo_mlflow.tracking.store import open_store
 def promote(config: PromoteConfig) -> None:
     """Run `promote`; a refusal is a `WorkError`, so that scripts can tell."""
     compute = resolve_compute_for_report(config.compute)
-    choice, name = config.choice, config.choice.model_name
+    choice, name, stated = config.choice, config.name.model_name, config.why.stated_reason
     has_tiles = choice.test_data not in {"", "none"}
-    if choice.force and not choice.stated_reason:
+    if choice.force and not stated:
         raise OptionError("force=true needs a reason that others can read later: --reason 'why'")
     store = open_store()
     version = find_version(store, name, version=choice.version, run_id=choice.run)
@@ -45,7 +45,7 @@ def promote(config: PromoteConfig) -> None:
             )
         else:
             what = FIRST if incumbent is None else FORCED
-            reason = choice.stated_reason or "no version was in Production"
+            reason = stated or "no version was in Production"
             decision = Decision(what, version, incumbent, reason, run=run.id)
             keep_decision(run, name, decision)
     if decision.what == REFUSED:
