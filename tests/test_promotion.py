@@ -40,7 +40,7 @@ def _register(bias: float) -> str:
     store = open_store()
     facts = ModelFacts(CLASSES, 32, 0.5, "a reader of colours", "none", "none", "nothing", "0" * 64, False, "by hand")
     with open_run(store, "train") as run:
-        uri = log_model(run, Reader(bias), facts, step=1)
+        uri = log_model(run, Reader(bias), facts, "a card", step=1)
     done = register_model(store, uri, RegistryOptions(), run_id=run.id, description="", tags={"source_run": run.id})
     if done.incumbent is None:
         note_decision(store, "histo-b3", Decision("first", done.version, None, "no version was in Production", run=run.id))

@@ -1,19 +1,18 @@
-"""One image file to one uint8 RGB array; converts only where nothing is lost; knows nothing of labels."""
+"""One image file to one uint8 RGB array, by the rules that a served model has too; knows nothing of labels."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from histo_mlflow.errors import TileFormatError
+from histo_mlflow.served_model.images import ImageError, read_rgb, read_size
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff"})
-
-# A tile is small; a file that unpacks to more than this is a slide or a decompression bomb.
-MAX_TILE_PIXELS = 4096 * 4096
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -27,48 +26,27 @@ def list_images(folder: Path) -> list[Path]:
 
 def image_size_px(path: Path) -> tuple[int, int]:
     """Return ``(width, height)`` in pixels from the header alone; raises as `decode_image` does."""
-    with _opened(path) as image:
-        return image.size
+    with _opened(path) as file:
+        return read_size(file)
 
 
 def decode_image(path: Path) -> NDArray[np.uint8]:
-    """Return the image as ``(height, width, 3)`` uint8 RGB.
-
-    A palette of opaque colours and an alpha channel that is 255 everywhere are converted, for nothing is lost. Grey, 16-bit,
-    CMYK and truly transparent images are refused, for a stained tile is none of these.
+    """Return the image as ``(height, width, 3)`` uint8 RGB; what is converted and what not, `read_rgb` says.
 
     Raises:
         TileFormatError: The file can't be decoded, is too large or is not RGB.
     """
-    with _opened(path) as image:
-        image.load()
-        return np.asarray(_to_rgb(image, path), dtype=np.uint8)
+    with _opened(path) as file:
+        return read_rgb(file)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _opened(path: Path) -> Iterator[BinaryIO]:
     try:
-        with Image.open(path) as image:
-            if image.width * image.height > MAX_TILE_PIXELS:
-                raise TileFormatError(f"{path} has {image.width} x {image.height} px: that is no tile; cut it first")
-            yield image
-    except TileFormatError:
-        raise
-    except UnidentifiedImageError:
-        raise TileFormatError(f"{path} is not an image that can be read; mend or remove it") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise TileFormatError(f"{path} can't be decoded ({error}); mend or remove it") from None
-
-
-def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
-    if image.mode == "RGB":
-        return image
-    if image.mode in {"P", "RGBA", "PA"}:
-        rgba = image.convert("RGBA")
-        if rgba.getchannel("A").getextrema() == (255, 255):
-            return rgba.convert("RGB")
-        raise TileFormatError(f"{path} is transparent in places (mode {image.mode}); flatten it to RGB first")
-    raise TileFormatError(f"{path} is not a colour image (mode {image.mode}); 8-bit RGB is needed: remove or convert it")
+        with path.open("rb") as file:
+            yield file
+    except (ImageError, OSError) as error:
+        raise TileFormatError(f"{path} {error}; mend or remove it") from None
 
 
 def resize_image(image: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:

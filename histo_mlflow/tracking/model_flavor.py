@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,10 +24,11 @@ from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.models.signature import ModelSignature
 from mlflow.types.schema import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 
-from histo_mlflow import served_model
+from histo_mlflow.served_model import loader
 
 _CODE_FOLDER, _DATA_FOLDER = "code", "data"
-_REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas")
+_CARD_FILE = "model_card.md"
+_REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pillow")
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,16 @@ class ModelFacts:
     abstain_below: float | None = None
 
 
-def save_model(path: str, mlflow_model: Model, *, network: torch.nn.Module, facts: ModelFacts) -> None:
-    """Write an MLflow model to `path`; has the form that `mlflow.models.Model.log` expects of a flavour."""
+def save_model(path: str, mlflow_model: Model, *, network: torch.nn.Module, facts: ModelFacts, card: str) -> None:
+    """Write an MLflow model to `path`; has the form that `mlflow.models.Model.log` expects of a flavour.
+
+    Args:
+        path: Folder to be made.
+        mlflow_model: What MLflow knows of the model; completed here.
+        network: From uint8 tiles to logits; copied, and left as it is.
+        facts: Stored as ``data/model.json``.
+        card: Markdown, stored as ``model_card.md``.
+    """
     # Batch, height and width are symbols in the exported graph: sizes 0 and 1 and equal sizes would be taken for constants.
     example = torch.zeros((2, facts.tile_size_px + 2, facts.tile_size_px + 5, 3), dtype=torch.uint8)
     with tempfile.TemporaryDirectory() as draft, warnings.catch_warnings():
@@ -70,18 +79,23 @@ def save_model(path: str, mlflow_model: Model, *, network: torch.nn.Module, fact
             path,
             mlflow_model=mlflow_model,
             code_paths=[str(_copy_loader(Path(draft)))],
-            signature=_signature(facts.classes),
+            # MLflow wants it in order to export; what is kept is the signature below.
+            signature=ModelSignature(Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))])),
             input_example=example,
             pip_requirements=[f"{name}=={version(name)}" for name in _REQUIREMENTS],
             serialization_format="pt2",
         )
-        loader_module = _loader_name()
     root = Path(path)
-    stored = asdict(facts) | {"weights_sha256": _sha256(root / _DATA_FOLDER / served_model.WEIGHTS_FILE)}
-    (root / _DATA_FOLDER / served_model.FACTS_FILE).write_text(json.dumps(stored, indent=2) + "\n")
+    stored = asdict(facts) | {
+        "weights_sha256": _sha256(root / _DATA_FOLDER / loader.WEIGHTS_FILE),
+        "loader_sha256": loader.code_sha256(_loader_folder()),
+    }
+    (root / _DATA_FOLDER / loader.FACTS_FILE).write_text(json.dumps(stored, indent=2) + "\n")
+    (root / _CARD_FILE).write_text(card)
+    mlflow_model.signature = _signature(facts.classes)
     mlflow.pyfunc.add_to_model(
         mlflow_model,
-        loader_module=loader_module,
+        loader_module=f"{_loader_name()}.loader",
         data=_DATA_FOLDER,
         code=_CODE_FOLDER,
         conda_env="conda.yaml",
@@ -93,27 +107,30 @@ def save_model(path: str, mlflow_model: Model, *, network: torch.nn.Module, fact
 
 def read_facts(model_folder: Path) -> ModelFacts:
     """Return the facts of a model that `save_model` wrote."""
-    stored = json.loads((model_folder / _DATA_FOLDER / served_model.FACTS_FILE).read_text())
-    del stored["weights_sha256"]
-    return ModelFacts(**{**stored, "classes": tuple(stored["classes"])})
+    stored = json.loads((model_folder / _DATA_FOLDER / loader.FACTS_FILE).read_text())
+    known = {each.name: stored[each.name] for each in fields(ModelFacts) if each.name in stored}
+    return ModelFacts(**{**known, "classes": tuple(stored["classes"])})
 
 
 def _signature(classes: Sequence[str]) -> ModelSignature:
+    """Outputs and parameters only: the loader checks its inputs itself, and takes two kinds (docs/decisions/0006)."""
     outputs: list[ColSpec | TensorSpec] = [ColSpec(DataType.string, "label")]
     outputs += [ColSpec(DataType.double, f"prob_{name}") for name in classes]
-    inputs = Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))])
-    return ModelSignature(inputs, Schema(outputs), ParamSchema([ParamSpec("abstain", DataType.boolean, False)]))
+    return ModelSignature(outputs=Schema(outputs), params=ParamSchema([ParamSpec("abstain", DataType.boolean, False)]))
+
+
+def _loader_folder() -> Path:
+    return Path(loader.__file__).parent
 
 
 def _loader_name() -> str:
-    """Return a module name that changes with the loader's code, so that two models in one process never share code."""
-    source = Path(served_model.__file__).read_bytes()
-    return f"histo_served_model_{hashlib.sha256(source).hexdigest()[:12]}"
+    """Return a package name that changes with the loader's code, so that two models in one process never share code."""
+    return f"histo_served_model_{loader.code_sha256(_loader_folder())[:12]}"
 
 
 def _copy_loader(folder: Path) -> Path:
     copy = folder / _loader_name()
-    shutil.copytree(Path(served_model.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(_loader_folder(), copy, ignore=shutil.ignore_patterns("__pycache__"))
     return copy
 
 

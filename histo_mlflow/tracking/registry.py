@@ -27,6 +27,8 @@ CANDIDATE_ALIAS = "candidate"
 MODEL_ARTIFACT = "model"
 MODEL_URI_TAG = "histo.model_uri"
 
+# Columns of MLflow's database; SQLite lets more pass, PostgreSQL does not.
+_MAX_DESCRIPTION = 5000
 _BEST_CHECKPOINT = "checkpoints/best.safetensors"
 _MODEL_NAME = re.compile(r"[\w.-]+")
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
@@ -62,8 +64,8 @@ class Registration:
         return f"models:/{self.name}/{self.version}"
 
 
-def log_model(run: Run, network: torch.nn.Module, facts: ModelFacts, *, step: int) -> str:
-    """Log the network under `run`, with the metrics of epoch `step` attached, and return its URI ``models:/m-...``."""
+def log_model(run: Run, network: torch.nn.Module, facts: ModelFacts, card: str, *, step: int) -> str:
+    """Log the network and its card under `run`, with the metrics of epoch `step`, and return its URI ``models:/m-...``."""
     with reporting_store_errors(run.store.uri):
         info = Model.log(
             None,
@@ -74,6 +76,7 @@ def log_model(run: Run, network: torch.nn.Module, facts: ModelFacts, *, step: in
             model_type="tile classifier",
             network=network,
             facts=facts,
+            card=card,
         )
     return f"models:/{info.model_id}"
 
@@ -90,7 +93,7 @@ def register_model(
             options.model_name,
             source=model_uri,
             run_id=run_id,
-            description=description,
+            description=_shortened(description),
             tags=tags,
             model_id=model_uri.removeprefix("models:/"),
         )
@@ -103,6 +106,12 @@ def register_model(
                 promote(client, options.model_name, incumbent)  # completes a promotion that a crash has cut short
                 client.set_registered_model_alias(options.model_name, CANDIDATE_ALIAS, version)
     return Registration(options.model_name, version, incumbent)
+
+
+def _shortened(card: str) -> str:
+    """Return a description that the registry's database can hold."""
+    rest = "\n\n... (the whole card lies in the model as model_card.md)"
+    return card if len(card) <= _MAX_DESCRIPTION else card[: _MAX_DESCRIPTION - len(rest)] + rest
 
 
 def production_version(client: MlflowClient, name: str) -> str | None:

@@ -1,8 +1,13 @@
 """The exported EfficientNet-B3 and the loader that travels with it."""
 
+import base64
+import io
 import json
+import re
 import shutil
+import subprocess
 import sys
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +18,13 @@ import pytest
 import torch
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
+from mlflow.pyfunc import PyFuncModel
+from PIL import Image
 
-from histo_mlflow import served_model
 from histo_mlflow.learning.compute import seed_everything
 from histo_mlflow.learning.network import TileClassifier
+from histo_mlflow.served_model import inputs, loader
+from histo_mlflow.tiles.images import decode_image
 from histo_mlflow.tracking.model_flavor import ModelFacts, read_facts, save_model
 
 FACTS = ModelFacts(tuple("abcdefghi"), 32, 0.5, "EfficientNet-B3", "inside", "random", "demo", "f" * 64, True, "epoch 1")
@@ -31,13 +39,18 @@ def network() -> TileClassifier:
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory, network: TileClassifier) -> Path:
     folder = tmp_path_factory.mktemp("model") / "m"
-    save_model(str(folder), Model(), network=network, facts=FACTS)
+    save_model(str(folder), Model(), network=network, facts=FACTS, card="# A card")
     return folder
 
 
 @pytest.fixture(scope="module")
 def exported(saved: Path) -> torch.nn.Module:
     return mlflow.pytorch.load_model(str(saved))
+
+
+@pytest.fixture(scope="module")
+def served(saved: Path) -> PyFuncModel:
+    return mlflow.pyfunc.load_model(str(saved))
 
 
 @pytest.mark.parametrize("shape", [(1, 32, 32, 3), (2, 32, 32, 3), (7, 224, 224, 3), (3, 28, 28, 3), (2, 40, 56, 3)])
@@ -74,45 +87,134 @@ def test_answers_with_a_table(saved: Path, exported: torch.nn.Module) -> None:
     assert table.iloc[:, 1:].sum(axis=1).to_numpy() == pytest.approx(1)
 
 
-@pytest.mark.parametrize(
-    "tiles",
-    [
-        np.zeros((2, 32, 32, 3), np.float32),
-        np.zeros((2, 32, 32, 3), np.float64),
-        np.zeros((2, 32, 32, 3), np.int64),
-        np.zeros((32, 32, 3), np.uint8),
-        np.zeros((2, 32, 32, 4), np.uint8),
-    ],
-    ids=["float32", "float64", "int64", "one tile without batch", "four channels"],
-)
-def test_other_types_and_shapes_are_refused(saved: Path, tiles: np.ndarray) -> None:
-    with pytest.raises(MlflowException):
-        mlflow.pyfunc.load_model(str(saved)).predict(tiles)
-    with pytest.raises(MlflowException, match=r"tiles (are|have)"):
-        served_model._load_pyfunc(str(saved / "data")).predict(tiles)
+GOOD = np.random.default_rng(1).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+
+
+def _encoded(tile: np.ndarray, form: str = "PNG", mode: str = "RGB") -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(tile).convert(mode).save(file, form)
+    return file.getvalue()
+
+
+def _base64(tile: np.ndarray) -> str:
+    return base64.b64encode(_encoded(tile)).decode()
+
+
+FILES = [_encoded(tile) for tile in GOOD]
+
+SAME = {
+    "whole numbers of another type, as JSON gives them": GOOD.astype(np.int64),
+    "nested lists": GOOD.tolist(),
+    "table of bytes": pd.DataFrame({"image": FILES}),
+    "table with further columns": pd.DataFrame({"path": "abc", "image": FILES}),
+    "column of another name": pd.DataFrame({"0": [bytearray(file) for file in FILES]}),
+    "list of bytes": FILES,
+    "base64 in a table": pd.DataFrame({"image": [_base64(tile) for tile in GOOD]}),
+    "base64 in an array": np.array([_base64(tile) for tile in GOOD]),
+    "base64 by name": {"image": np.array([_base64(tile) for tile in GOOD])},
+    "TIFF": [_encoded(tile, "TIFF") for tile in GOOD],
+    "opaque alpha": [_encoded(tile, "PNG", "RGBA") for tile in GOOD],
+}
+
+
+@pytest.mark.parametrize("form", SAME)
+def test_every_way_in_gives_the_same_answer(served: PyFuncModel, form: str) -> None:
+    pd.testing.assert_frame_equal(served.predict(SAME[form]), served.predict(GOOD))
+
+
+def test_jpeg_is_what_predict_would_read(served: PyFuncModel, tmp_path: Path) -> None:
+    (tmp_path / "tile.jpg").write_bytes(_encoded(GOOD[0], "JPEG"))
+    pd.testing.assert_frame_equal(
+        served.predict([(tmp_path / "tile.jpg").read_bytes()]), served.predict(decode_image(tmp_path / "tile.jpg")[None])
+    )
+
+
+def _bomb() -> bytes:
+    """A PNG of 2 kB whose header promises 30,000 x 30,000 px."""
+    header = b"IHDR" + (30_000).to_bytes(4, "big") * 2 + bytes([8, 2, 0, 0, 0])
+    chunk = len(header[4:]).to_bytes(4, "big") + header + zlib.crc32(header).to_bytes(4, "big")
+    data = b"IDAT" + zlib.compress(bytes(100_000))
+    chunk += (len(data) - 4).to_bytes(4, "big") + data + zlib.crc32(data).to_bytes(4, "big")
+    return b"\x89PNG\r\n\x1a\n" + chunk
+
+
+BAD = {
+    "float32": (GOOD.astype(np.float32), "tiles are float32"),
+    "floats in lists": ((GOOD / 255).tolist(), "tiles are float64"),
+    "booleans": (GOOD > 9, "tiles are bool"),
+    "too large a number": (
+        np.stack([GOOD[0].astype(np.int64), GOOD[1].astype(np.int64) + 1000]),
+        "row 1 holds values from 100",
+    ),
+    "negative": (GOOD.astype(np.int64) - 128, "row 0 holds values from -128"),
+    "one tile without batch": (GOOD[0], "(n_tiles, height, width, 3)"),
+    "four channels": (np.zeros((2, 32, 32, 4), np.uint8), "shape (2, 32, 32, 4)"),
+    "no pixels": (np.zeros((2, 0, 32, 3), np.uint8), "shape (2, 0, 32, 3)"),
+    "no image": ([FILES[0], b"GIF89a nonsense"], "row 1 is not an image"),
+    "cut off": ([FILES[0], FILES[1], FILES[2][:500]], "row 2 can't be decoded"),
+    "no base64": (pd.DataFrame({"image": ["%%%"]}), "row 0 is not base64"),
+    "missing": (pd.DataFrame({"image": [FILES[0], None]}), "row 1 is NoneType"),
+    "other size": ([FILES[0], _encoded(np.zeros((40, 32, 3), np.uint8))], "row 1 is 32 x 40 px and row 0 is 32 x 32 px"),
+    "grey": ([_encoded(GOOD[0], "PNG", "L")], "row 0 is not a colour image (mode L)"),
+    "transparent": ([_encoded(np.zeros((9, 9, 4), np.uint8), "PNG", "RGBA")], "row 0 is transparent"),
+    "bomb": ([FILES[0], _bomb()], "row 1 "),
+    "two columns": (pd.DataFrame({"a": FILES, "b": FILES}), "one column 'image'"),
+    "another name": ({"tile": np.array(FILES)}, "as 'image'; got ['tile']"),
+}
+
+
+@pytest.mark.parametrize("form", BAD)
+def test_bad_input_is_refused(served: PyFuncModel, form: str) -> None:
+    given, words = BAD[form]
+    with pytest.raises(MlflowException, match=re.escape(words)) as raised:
+        served.predict(given)
+    assert raised.value.get_http_status_code() == 400
+    assert len(str(raised.value)) < 300
+
+
+def test_large_tiles_go_in_small_batches() -> None:
+    sizes = [len(batch) for batch in inputs.batches_of(np.zeros((3, 4096, 4096, 3), np.uint8))]
+    assert sizes == [2, 1]
+    assert [len(batch) for batch in inputs.batches_of(np.zeros((130, 8, 8, 3), np.uint8))] == [128, 2]
 
 
 def test_no_tiles_no_rows(saved: Path) -> None:
-    table = served_model._load_pyfunc(str(saved / "data")).predict(np.zeros((0, 32, 32, 3), np.uint8))
+    table = loader._load_pyfunc(str(saved / "data")).predict(np.zeros((0, 32, 32, 3), np.uint8))
     assert isinstance(table, pd.DataFrame)
     assert len(table) == 0
 
 
-def test_two_models_with_other_loaders_share_no_code(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_models_with_other_loaders_share_no_code(
+    saved: Path, served: PyFuncModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A later version of the loader, in the same process: each model must answer with its own."""
-    source = tmp_path / "served_model" / "__init__.py"
-    source.parent.mkdir()
-    source.write_text(Path(served_model.__file__).read_text().replace('f"prob_{name}"', 'f"p_{name}"'))
-    monkeypatch.setattr(served_model, "__file__", str(source))
+    later = shutil.copytree(Path(loader.__file__).parent, tmp_path / "served_model") / "loader.py"
+    later.write_text(later.read_text().replace('f"prob_{name}"', 'f"p_{name}"'))
+    monkeypatch.setattr(loader, "__file__", str(later))
     small = torch.nn.Module()
     small.forward = lambda tiles: (tiles * torch.ones(1)).mean(dim=(1, 2))  # type: ignore[method-assign]
-    save_model(str(tmp_path / "later"), Model(), network=small, facts=replace(FACTS, classes=("x", "y", "z")))
+    save_model(str(tmp_path / "later"), Model(), network=small, facts=replace(FACTS, classes=("x", "y", "z")), card="")
 
     tiles = np.zeros((1, 8, 8, 3), np.uint8)
     first, second = (mlflow.pyfunc.load_model(str(path)) for path in (saved, tmp_path / "later"))
     assert list(second.predict(tiles).columns) == ["label", "p_x", "p_y", "p_z"]
-    assert list(first.predict(tiles).columns)[1] == "prob_a"
-    assert len([name for name in sys.modules if name.startswith("histo_served_model_")]) >= 2
+    for one in (first, served):
+        assert list(one.predict(tiles).columns)[1] == "prob_a"
+    assert len([name for name in sys.modules if re.fullmatch(r"histo_served_model_\w+\.loader", name)]) >= 2
+
+
+def test_a_changed_loader_is_refused(saved: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(saved, tmp_path / "copy")
+    (code,) = (copy / "code").iterdir()
+    with (code / "inputs.py").open("a") as file:
+        file.write("# changed\n")
+    # In a process of its own: this one has the unchanged loader under the same name already.
+    done = subprocess.run(
+        [sys.executable, "-c", f"import mlflow; mlflow.pyfunc.load_model({str(copy)!r})"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "is not the one that" in done.stderr
 
 
 def test_a_changed_weight_file_is_refused(saved: Path, tmp_path: Path) -> None:
@@ -126,9 +228,13 @@ def test_a_changed_weight_file_is_refused(saved: Path, tmp_path: Path) -> None:
 def test_folder_holds_facts_and_nothing_that_unpickles(saved: Path) -> None:
     assert read_facts(saved) == FACTS
     stored = json.loads((saved / "data" / "model.json").read_text())
-    assert len(stored["weights_sha256"]) == 64
+    assert len(stored["weights_sha256"]) == len(stored["loader_sha256"]) == 64
+    assert (saved / "model_card.md").read_text() == "# A card"
     files = {path.name for path in saved.rglob("*") if path.is_file()}
-    assert files == {"MLmodel", "__init__.py", "model.pt2", "model.json", "requirements.txt", "conda.yaml", "python_env.yaml"}
+    assert files == {
+        "MLmodel", "__init__.py", "loader.py", "inputs.py", "images.py", "model.pt2", "model.json", "model_card.md",
+        "requirements.txt", "conda.yaml", "python_env.yaml",
+    }  # fmt: skip
     assert {line.split("==")[0] for line in (saved / "requirements.txt").read_text().split()} == {
-        "mlflow", "torch", "numpy", "pandas",
+        "mlflow", "torch", "numpy", "pandas", "pillow",
     }  # fmt: skip

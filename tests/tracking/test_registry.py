@@ -39,7 +39,7 @@ class Small(torch.nn.Module):
 def _register(store: Store, network: torch.nn.Module) -> tuple[str, str, str | None]:
     with open_run(store, "train") as run:
         run.log_metrics({"val/loss": 0.5}, step=1)
-        uri = log_model(run, network, FACTS, step=1)
+        uri = log_model(run, network, FACTS, "a card", step=1)
     done = register_model(store, uri, RegistryOptions(), run_id=run.id, description="words", tags={"source_run": run.id})
     return run.id, done.version, done.incumbent
 
@@ -96,7 +96,7 @@ def test_four_first_versions_at_once_leave_one_in_production(store: Store) -> No
     uris = []
     for k in range(4):
         with open_run(store, "train") as run:
-            uris.append((log_model(run, Small(k), FACTS, step=1), run.id))
+            uris.append((log_model(run, Small(k), FACTS, "a card", step=1), run.id))
 
     def register(item: tuple[str, str]) -> str:
         return register_model(open_store(), item[0], RegistryOptions(), run_id=item[1], description="", tags={}).version
