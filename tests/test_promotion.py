@@ -3,6 +3,7 @@
 import concurrent.futures
 import json
 import re
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from histo_mlflow.tracking.registry import RegistryOptions, log_model, productio
 from histo_mlflow.tracking.runs import open_run
 from histo_mlflow.tracking.store import open_store
 from tests.conftest import Histo
+from tests.servers import tracking_server
 
 CLASSES = ("red", "green", "blue")
 
@@ -74,7 +76,20 @@ def _in_production(version: str) -> None:
     assert _names() == dict.fromkeys(("/Production", "@champion", "@Production"), expected)
 
 
-def test_the_story(work: Path, tiles: str, histo_here: Histo) -> None:
+@pytest.fixture(params=["SQLite", "server"])
+def kept(request: pytest.FixtureRequest, work: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Where runs and versions are kept: in a file of the folder, or by a real server."""
+    if request.param == "SQLite":
+        yield
+        return
+    with tracking_server(work) as address:
+        mlflow.set_tracking_uri(address)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        mlflow.set_experiment("histology")
+        yield
+
+
+def test_the_story(work: Path, kept: None, tiles: str, histo_here: Histo) -> None:
     first, worse, better, odd = (_register(bias) for bias in (1.5, 3.0, 0.0, 9.0))
     _in_production(first)
 
