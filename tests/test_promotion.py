@@ -10,43 +10,15 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
-import torch
 from mlflow import MlflowClient
 
 from histo_mlflow.errors import RequestError
-from histo_mlflow.tracking.decisions import FORCED, Decision, carry_out, note_decision, read_history
-from histo_mlflow.tracking.model_flavor import ModelFacts
-from histo_mlflow.tracking.registry import RegistryOptions, log_model, production_version, register_model
-from histo_mlflow.tracking.runs import open_run
+from histo_mlflow.tracking.decisions import FORCED, Decision, carry_out, read_history
+from histo_mlflow.tracking.registry import production_version
 from histo_mlflow.tracking.store import open_store
+from tests.colour_reader import CLASSES, register
 from tests.conftest import Histo
 from tests.servers import tracking_server
-
-CLASSES = ("red", "green", "blue")
-
-
-class Reader(torch.nn.Module):
-    """Calls a tile by its brightest channel; `bias` makes it call more or fewer of the doubtful ones red."""
-
-    def __init__(self, bias: float) -> None:
-        super().__init__()
-        self.bias = torch.nn.Parameter(torch.tensor([bias, 0.0, 0.0]))
-
-    def forward(self, tiles: torch.Tensor) -> torch.Tensor:
-        torch._assert_tensor_metadata(tiles, dtype=torch.uint8)
-        return (tiles * torch.ones(1)).mean(dim=(1, 2)) / 10 + self.bias
-
-
-def _register(bias: float) -> str:
-    """Register such a model, as training does, and return its version."""
-    store = open_store()
-    facts = ModelFacts(CLASSES, 32, 0.5, "a reader of colours", "none", "none", "nothing", "0" * 64, False, "by hand")
-    with open_run(store, "train") as run:
-        uri = log_model(run, Reader(bias), facts, "a card", step=1)
-    done = register_model(store, uri, RegistryOptions(), run_id=run.id, description="", tags={"source_run": run.id})
-    if done.incumbent is None:
-        note_decision(store, "histo-b3", Decision("first", done.version, None, "no version was in Production", run=run.id))
-    return str(done.version)
 
 
 @pytest.fixture
@@ -90,7 +62,7 @@ def kept(request: pytest.FixtureRequest, work: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_the_story(work: Path, kept: None, tiles: str, histo_here: Histo) -> None:
-    first, worse, better, odd = (_register(bias) for bias in (1.5, 3.0, 0.0, 9.0))
+    first, worse, better, odd = (register(bias) for bias in (1.5, 3.0, 0.0, 9.0))
     _in_production(first)
 
     done = histo_here("promote", "--version", worse)
@@ -146,7 +118,7 @@ def test_bad_requests(work: Path, histo_here: Histo) -> None:
         done = histo_here(*arguments)
         assert done.returncode == 2, done.stderr
         assert words in done.stderr
-    _register(0.0)
+    register(0.0)
     done = histo_here("rollback")
     assert done.returncode == 2
     assert "nothing to go back to" in done.stderr
@@ -154,7 +126,7 @@ def test_bad_requests(work: Path, histo_here: Histo) -> None:
 
 
 def test_two_promotions_at_once_have_one_winner(work: Path) -> None:
-    versions = [_register(float(k)) for k in range(3)]
+    versions = [register(float(k)) for k in range(3)]
     name, present = "histo-b3", versions[0]
     client = MlflowClient()
     for _ in range(20):

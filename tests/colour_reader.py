@@ -1,0 +1,35 @@
+"""A tiny model that is registered as training would, for tests of what happens afterwards."""
+
+import torch
+
+from histo_mlflow.tracking.decisions import Decision, note_decision
+from histo_mlflow.tracking.model_flavor import ModelFacts
+from histo_mlflow.tracking.registry import RegistryOptions, log_model, register_model
+from histo_mlflow.tracking.runs import open_run
+from histo_mlflow.tracking.store import open_store
+
+CLASSES = ("red", "green", "blue")
+
+
+class Reader(torch.nn.Module):
+    """Calls a tile by its brightest channel; `bias` makes it call more or fewer of the doubtful ones red."""
+
+    def __init__(self, bias: float) -> None:
+        super().__init__()
+        self.bias = torch.nn.Parameter(torch.tensor([bias, 0.0, 0.0]))
+
+    def forward(self, tiles: torch.Tensor) -> torch.Tensor:
+        torch._assert_tensor_metadata(tiles, dtype=torch.uint8)
+        return (tiles * torch.ones(1)).mean(dim=(1, 2)) / 10 + self.bias
+
+
+def register(bias: float) -> str:
+    """Register such a model, as training does, and return its version."""
+    store = open_store()
+    facts = ModelFacts(CLASSES, 32, 0.5, "a reader of colours", "none", "none", "nothing", "0" * 64, False, "by hand")
+    with open_run(store, "train") as run:
+        uri = log_model(run, Reader(bias), facts, "a card", step=1)
+    done = register_model(store, uri, RegistryOptions(), run_id=run.id, description="", tags={"source_run": run.id})
+    if done.incumbent is None:
+        note_decision(store, "histo-b3", Decision("first", done.version, None, "no version was in Production", run=run.id))
+    return str(done.version)
