@@ -29,6 +29,7 @@ test: setup ## Run the tests (at most 5 minutes on 2 cores)
 	python -m pytest
 
 test-all: setup ## Run all tests, the slow ones too: fresh environments, pyenv, uv, real data
+	$(BIN)/uv pip install --python $(BIN)/python --quiet --group test-all
 	python -m pytest -m ""
 
 check: setup ## Check format, lint, types and the direction of imports

@@ -13,6 +13,7 @@ from histo_mlflow.config import (
     CompareConfig,
     CvConfig,
     EvaluateConfig,
+    ExportConfig,
     HistoryConfig,
     PredictConfig,
     PromoteConfig,
@@ -95,6 +96,12 @@ _add_command(
     "promote",
     PromoteConfig,
     "Put a version into Production. It is compared with the one in use on the labelled tiles of --test-data.",
+)
+_add_command(
+    "export",
+    ExportConfig,
+    "Write a model for another runtime. It is compared with the model on tiles before it is kept. MODEL is "
+    "models:/histo-b3/Production unless given.",
 )
 _add_command("history", HistoryConfig, "Print who put which version into Production, when and why.")
 _add_command("rollback", RollbackConfig, "Put the version back into Production that the present one has replaced.")

@@ -9,7 +9,7 @@ import torch
 from histo_mlflow.config import LearningConfig
 from histo_mlflow.console import say, warn
 from histo_mlflow.learning.checkpoints import CheckpointFacts, load_weights
-from histo_mlflow.learning.network import TileClassifier
+from histo_mlflow.learning.network import TileClassifier, with_temperature
 from histo_mlflow.learning.weights import InitialWeights, adopt_weights, make_network, read_initial_weights
 from histo_mlflow.tiles.open import DataOptions, open_tiles
 from histo_mlflow.tiles.tile_set import TileSet, with_class_order
@@ -94,6 +94,12 @@ class LoadedModel:
             return self.network
         initial = adopt_weights(self.network, self.classes, origin=self.address)
         return make_network(initial, classes=self.classes, tile_size_px=self.tile_size_px)[0]
+
+    def calibrated(self) -> TileClassifier:
+        """Return the same network as a module of ours, with the temperature that the model divides its logits by."""
+        is_calibrated = self.facts is not None and self.facts.is_calibrated
+        temperature = self.facts.temperature if self.facts is not None and is_calibrated else None
+        return self.unpacked().eval() if temperature is None else with_temperature(self.unpacked(), temperature).eval()
 
     def describe(self) -> str:
         """Return the address, with a word on a model that has never seen tissue."""

@@ -1,14 +1,17 @@
 """Write a label and the probabilities of every image of a source to a CSV file."""
 
 import csv
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
 
-from histo_mlflow.config import PredictConfig
+from histo_mlflow.config import TORCH, PredictConfig
 from histo_mlflow.console import say, warn
 from histo_mlflow.errors import OptionError, SourceNotFoundError, UnreadableTilesError
 from histo_mlflow.inputs import LoadedModel, load_model
+from histo_mlflow.learning import exports
 from histo_mlflow.learning.compute import Compute, resolve_compute_for_report
 from histo_mlflow.learning.infer import infer, probabilities_of
 from histo_mlflow.tiles.unlabelled import ImageSource, open_images
@@ -29,8 +32,15 @@ def predict(config: PredictConfig) -> Path:
         raise SourceNotFoundError(f"output={output}: the folder {output.parent} does not exist; make it first")
     if output.is_dir():
         raise OptionError(f"output={output}: is a folder; name a file in it")
+    runtime = config.runtime.runtime
+    if runtime != TORCH:
+        if compute.device.type != "cpu":
+            raise OptionError(f"runtime={runtime} runs on CPUs; give device=cpu, or leave runtime out")
+        exports.require(runtime)
     images = open_images(config.scoring.data)
     model = load_model(open_store(), config.scoring.model, compute.device)
+    if runtime != TORCH:
+        model = _in_runtime(model, runtime, config.compute.precision)
     failures: list[str] = []
     abstain_below = _threshold(model) if config.abstention.abstain else None
     _write(output, images, model, compute, abstain_below, failures)
@@ -40,6 +50,15 @@ def predict(config: PredictConfig) -> Path:
             warn(failure)
         raise UnreadableTilesError(f"{len(failures)} of {len(images)} images could not be read and are not in {output}")
     return output
+
+
+def _in_runtime(model: LoadedModel, runtime: str, precision: str) -> LoadedModel:
+    """Return the model with its network run by another runtime, written for it to a folder that is gone afterwards."""
+    say(f"preparing the model for {runtime} ...")
+    with tempfile.TemporaryDirectory(prefix="histo-") as draft:
+        exports.write(model.calibrated(), runtime, Path(draft), classes=model.classes, microns_per_pixel=0.5)
+        run = exports.open_written(runtime, Path(draft), precision=precision)
+    return replace(model, network=exports.RuntimeNetwork(run, model.tile_size_px))
 
 
 def _threshold(model: LoadedModel) -> float:

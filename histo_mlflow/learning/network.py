@@ -14,8 +14,8 @@ from histo_mlflow.learning.depthwise import use_fast_depthwise
 ARCHITECTURE = "efficientnet_b3"
 
 # ImageNet's channel means and standard deviations, as torchvision's weights of this network were trained with.
-_MEAN = (0.485, 0.456, 0.406)
-_STD = (0.229, 0.224, 0.225)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class TileClassifier(nn.Module):
@@ -36,7 +36,7 @@ class TileClassifier(nn.Module):
         self.backbone = efficientnet_b3(weights=None, num_classes=n_classes)
         _start_as_identity(self.backbone)
         use_fast_depthwise(self.backbone)
-        mean, std = torch.tensor(_MEAN).view(3, 1, 1), torch.tensor(_STD).view(3, 1, 1)
+        mean, std = torch.tensor(IMAGENET_MEAN).view(3, 1, 1), torch.tensor(IMAGENET_STD).view(3, 1, 1)
         # One multiply-add instead of /255, -mean, /std; not persistent, for they are facts and not weights.
         self.register_buffer("scale", 1 / (255 * std), persistent=False)
         self.register_buffer("shift", -mean / std, persistent=False)
