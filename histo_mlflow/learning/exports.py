@@ -1,7 +1,7 @@
 """A network in the formats of other runtimes: writes each, and runs what was written.
 
-Except for WSInfer's, every format takes what the network itself takes, uint8 ``(n_tiles, height, width, 3)`` with any number of
-tiles, and gives logits; height and width are those of the model. The runtimes are optional and are imported where they are used.
+Except for WSInfer's, every format takes what the network itself takes, uint8 ``(n_tiles, height, width, 3)`` with any number
+of tiles, and gives logits; height and width are those of the model. The runtimes are optional and are imported where they are used.
 """
 
 import importlib
@@ -60,13 +60,13 @@ def write(network: TileClassifier, format_name: str, folder: Path, *, classes: S
         # torch's exporters warn of their own deprecated parts.
         warnings.simplefilter("ignore")
         if format_name == WSINFER:
-            torch.jit.trace(_Normalized(folded), torch.zeros((2, 3, size, size)), check_trace=False).save(str(file))
+            _trace(_Normalized(folded), torch.zeros((2, 3, size, size)), file)
             config = _wsinfer_config(classes, size, microns_per_pixel)
             (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
             return
         module, example = _AtOneSize(folded), torch.zeros((2, size, size, 3), dtype=torch.uint8)
         if format_name == TORCHSCRIPT:
-            torch.jit.trace(module, example, check_trace=False).save(str(file))
+            _trace(module, example, file)
             return
         onnx_file = folder / _FILES[ONNX]
         torch.onnx.export(
@@ -97,7 +97,7 @@ def open_written(format_name: str, folder: Path, *, precision: str = "fp32") -> 
         return lambda tiles: np.array(compiled(tiles)[0], dtype=np.float32)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        script = torch.jit.load(file)
+        script = torch.jit.load(file)  # type: ignore[no-untyped-call]
     prepare = _wsinfer_transform(folder) if format_name == WSINFER else torch.from_numpy
 
     @torch.inference_mode()
@@ -150,6 +150,10 @@ class _Normalized(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         logits: Tensor = self.network.backbone(pixels) / self.network.temperature
         return logits
+
+
+def _trace(module: nn.Module, example: Tensor, file: Path) -> None:
+    torch.jit.trace(module, example, check_trace=False).save(str(file))  # type: ignore[no-untyped-call]
 
 
 def _wsinfer_config(classes: Sequence[str], tile_size_px: int, microns_per_pixel: float) -> dict[str, Any]:
