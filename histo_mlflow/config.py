@@ -207,8 +207,8 @@ class ExportOptions:
     to: str = field(
         default=ONNX,
         metadata={
-            "help": "`onnx`, `torchscript`, `openvino`: from uint8 tiles to logits. `wsinfer`: the folder that WSInfer and QuPath "
-            "take.",
+            "help": "`onnx`, `torchscript`, `openvino`: from uint8 tiles to logits. `wsinfer`: the folder that WSInfer and "
+            "QuPath take.",
             "choices": FORMATS,
         },
     )

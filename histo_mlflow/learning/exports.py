@@ -1,7 +1,8 @@
 """A network in the formats of other runtimes: writes each, and runs what was written.
 
 Except for WSInfer's, every format takes what the network itself takes, uint8 ``(n_tiles, height, width, 3)`` with any number
-of tiles, and gives logits; height and width are those of the model. The runtimes are optional and are imported where they are used.
+of tiles, and gives logits; height and width are those of the model. The runtimes are optional and are imported where they are
+used.
 """
 
 import importlib
