@@ -43,6 +43,7 @@ bench: setup ## Measure (45 minutes, machine otherwise idle); results are printe
 	python benchmarks/throughput.py
 	python benchmarks/large_set.py --compressed
 	python benchmarks/report.py
+	python benchmarks/serving.py
 	python benchmarks/demo_baselines.py
 
 ui: setup ## Open MLflow's pages on http://127.0.0.1:5000

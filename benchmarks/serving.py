@@ -1,7 +1,7 @@
 """Requests of 32 tiles of 224 px to a served model: as nested lists, and as encoded images.
 
-Once with a network that costs next to nothing, which shows the transport alone, and once with EfficientNet-B3. Prints a table and
-writes ``benchmarks/results/serving.json``.
+Once with a network that costs next to nothing, which shows the transport alone, and once with EfficientNet-B3. Prints a table
+and writes ``benchmarks/results/serving.json``.
 """
 
 import argparse

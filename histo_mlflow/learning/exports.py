@@ -99,7 +99,7 @@ def open_written(format_name: str, folder: Path, *, precision: str = "fp32") -> 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         script = torch.jit.load(file)  # type: ignore[no-untyped-call]
-    prepare = _wsinfer_transform(folder) if format_name == WSINFER else torch.from_numpy
+    prepare = _wsinfer_transform(folder) if format_name == WSINFER else torch.tensor  # a copy: tiles of a map are not writable
 
     @torch.inference_mode()
     def run(tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
