@@ -16,7 +16,7 @@ from histo_mlflow.evaluation.gate import GateOptions
 from histo_mlflow.evaluation.options import AbstentionOptions, CalibrationOptions, CostOptions, RobustnessOptions
 from histo_mlflow.learning.augmentation import AugmentationOptions
 from histo_mlflow.learning.compute import ComputeOptions, EngineOptions, SeedOptions
-from histo_mlflow.learning.exports import FORMATS, ONNX, OPENVINO
+from histo_mlflow.learning.exports import ExportOptions, RuntimeOptions
 from histo_mlflow.learning.optimization import FitOptions
 from histo_mlflow.learning.weights import NetworkOptions
 from histo_mlflow.tiles.open import DataOptions
@@ -177,49 +177,6 @@ class RollbackConfig:
 
     name: NameOptions
     why: ReasonOptions
-
-
-TORCH = "torch"
-
-
-@dataclass(frozen=True)
-class RuntimeOptions:
-    """What runs the network."""
-
-    runtime: str = field(
-        default=TORCH,
-        metadata={
-            "help": "`torch`, or on a CPU `onnx` (ONNX Runtime) or `openvino`, which with precision=bf16 is the fastest; both "
-            "take tiles of the model's own size only.",
-            "choices": (TORCH, ONNX, OPENVINO),
-        },
-    )
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """Which model is written in which form."""
-
-    model: str = field(
-        default="models:/histo-b3/Production",
-        metadata={"help": "The model to export, as `evaluate --model`.", "is_positional": True},
-    )
-    to: str = field(
-        default=ONNX,
-        metadata={
-            "help": "`onnx`, `torchscript`, `openvino`: from uint8 tiles to logits. `wsinfer`: the folder that WSInfer and "
-            "QuPath take.",
-            "choices": FORMATS,
-        },
-    )
-    output: str = field(default="none", metadata={"help": "Folder to make; `none`: exported-<format>."})
-    data: str = field(default="demo", metadata={"help": "Tiles on which the export is compared with the model."})
-    microns_per_pixel: float = field(default=0.5, metadata={"help": "For WSInfer, where the model itself does not know it."})
-    tolerance: float = field(default=1e-4, metadata={"help": "By how much a probability may differ from the model's."})
-
-    def __post_init__(self) -> None:
-        if not 0 < self.tolerance < 1:
-            raise OptionError(f"tolerance={self.tolerance}: a probability between 0 and 1 is needed")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from histo_mlflow.config import TORCH, PredictConfig
+from histo_mlflow.config import PredictConfig
 from histo_mlflow.console import say, warn
 from histo_mlflow.errors import OptionError, SourceNotFoundError, UnreadableTilesError
 from histo_mlflow.inputs import LoadedModel, load_model
@@ -33,13 +33,13 @@ def predict(config: PredictConfig) -> Path:
     if output.is_dir():
         raise OptionError(f"output={output}: is a folder; name a file in it")
     runtime = config.runtime.runtime
-    if runtime != TORCH:
+    if runtime != exports.TORCH:
         if compute.device.type != "cpu":
             raise OptionError(f"runtime={runtime} runs on CPUs; give device=cpu, or leave runtime out")
         exports.require(runtime)
     images = open_images(config.scoring.data)
     model = load_model(open_store(), config.scoring.model, compute.device)
-    if runtime != TORCH:
+    if runtime != exports.TORCH:
         model = _in_runtime(model, runtime, config.compute.precision)
     failures: list[str] = []
     abstain_below = _threshold(model) if config.abstention.abstain else None
