@@ -20,6 +20,7 @@ from histo_mlflow.config import (
     option_fields,
 )
 from tests.conftest import PROJECT
+from tuning.search import make_command
 
 ENTRY_POINTS = {
     "main": TrainConfig, "train": TrainConfig, "cv": CvConfig, "evaluate": EvaluateConfig, "compare": CompareConfig,
@@ -43,7 +44,7 @@ def _pins() -> dict[str, list[str]]:
 
 
 def test_mlproject_has_exactly_these_entry_points() -> None:
-    assert set(MLPROJECT["entry_points"]) == set(ENTRY_POINTS)
+    assert set(MLPROJECT["entry_points"]) == {*ENTRY_POINTS, "tune"}
     assert set(cli.commands) - {"export", "history", "rollback"} == set(ENTRY_POINTS) - {"main"}
 
 
@@ -68,6 +69,15 @@ def test_mlproject_hands_every_parameter_to_its_command(name: str) -> None:
         f"{{{key}}}" if key in positional else f"--{key.replace('_', '-')} {{{key}}}" for key in entry["parameters"]
     )
     assert " ".join(entry["command"].split()) == f"python -m histo_mlflow {command} {expected}"
+
+
+def test_mlproject_hands_the_options_of_the_search_on_with_their_defaults() -> None:
+    entry = MLPROJECT["entry_points"]["tune"]
+    given = {parameter.name: parameter.default for parameter in make_command().params if parameter.expose_value}
+    spelled = {name: str(value).lower() if isinstance(value, bool) else value for name, value in given.items()}
+    assert {name: parameter["default"] for name, parameter in entry["parameters"].items()} == spelled
+    expected = " ".join(f"--{name.replace('_', '-')} {{{name}}}" for name in given)
+    assert " ".join(entry["command"].split()) == f"python tuning/search.py {expected}"
 
 
 @pytest.mark.parametrize("name", sorted(set(ENTRY_POINTS) - {"main"}))

@@ -1,5 +1,6 @@
-"""One trial: a training like any other, in a run of its own, that reports each epoch to Optuna and may be pruned."""
+"""One trial: a training like any other, in a run of its own, that reports to Optuna and may be pruned."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,53 +15,101 @@ from histo_mlflow.learning.fit import EpochReport
 from histo_mlflow.tiles.splits import Split
 from histo_mlflow.tracking.runs import Run, open_run
 from tuning.search_space import suggest
+from tuning.study import RUN_ID_ATTRIBUTE, refuse_surplus
 
-RUN_ID_ATTRIBUTE = "mlflow_run_id"
+Report = Callable[[float, int], None]
 
 
 @dataclass(frozen=True, eq=False)
 class Objective:
-    """Gives the lowest validation loss of a trial; reads no test set, for its inputs hold none.
+    """Gives the lowest validation loss of a trial, in nats; reads no test set, for its inputs hold none.
 
     Attributes:
         parent: The run of the study.
         inputs: Tiles and first weights, opened once for all trials.
-        split: The same for all trials.
+        splits: The same for all trials; of several, the trial's loss is the mean.
         base: Every option that is not searched.
+        n_trials: How many the study is to have.
     """
 
     parent: Run
     inputs: LearningInputs
-    split: Split
+    splits: Sequence[Split]
     base: dict[str, Any]
+    n_trials: int
 
     def __call__(self, trial: optuna.Trial) -> float:
-        """Run the trial and return its validation loss in nats."""
-        values = self.base | suggest(trial, epochs=self.base["epochs"])
-        config = build(TrainConfig, values)
+        """Run the trial and return its loss."""
+        refuse_surplus(trial, self.n_trials)
+        values = suggest(trial, epochs=self.base["epochs"])
         name = f"trial {trial.number}"
         say(f"\n{name}: " + ", ".join(f"{key}={value:.4g}" for key, value in trial.params.items()))
-        tags = {"histo.entry_point": "tune", "histo.trial": trial.number}
-        with open_run(self.parent.store, name, parent=self.parent, tags=tags, stopped_by=optuna.TrialPruned) as run:
+
+        def report(loss: float, step: int) -> None:
+            trial.report(loss, step)
+            if trial.should_prune():
+                raise optuna.TrialPruned(f"after step {step}")
+
+        def note(run: Run) -> None:
             trial.set_user_attr(RUN_ID_ATTRIBUTE, run.id)
+
+        try:
+            return self.learn(values, name, {"histo.trial": trial.number}, begun=note, report=report)
+        except Interrupted:
+            # Optuna ends a trial for exceptions, not for this one, and would leave it RUNNING for good.
+            trial.study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+            raise
+
+    def learn(
+        self,
+        values: dict[str, Any],
+        name: str,
+        tags: dict[str, object],
+        *,
+        begun: Callable[[Run], None] = lambda _: None,
+        report: Report = lambda *_: None,
+    ) -> float:
+        """Train with `values` in a nested run and return the validation loss, of several folds the mean.
+
+        `report` gets the loss of each epoch, or with folds the mean after each fold, and ends the run as pruned by raising.
+        """
+        config = build(TrainConfig, self.base | values)
+        losses: list[float] = []
+        with open_run(
+            self.parent.store,
+            name,
+            parent=self.parent,
+            tags={"histo.entry_point": "tune", **tags},
+            stopped_by=optuna.TrialPruned,
+        ) as run:
+            begun(run)
             run.log_params(flatten(config))
-
-            def observe(report: EpochReport) -> None:
-                metrics = epoch_metrics(report)
-                run.log_metrics(metrics, step=report.epoch)
-                say(describe_epoch(report.epoch, report.epochs, metrics, is_best=report.is_best))
-                trial.report(report.val.loss, report.epoch)
-                if trial.should_prune():
-                    run.set_tags({"pruned": "true"})
-                    raise optuna.TrialPruned(f"after epoch {report.epoch}")
-
             try:
-                result = run_split(
-                    self.inputs.tiles, self.split, initial=self.inputs.initial, config=config.learning, on_epoch=observe
-                )
-            except Interrupted:
-                # Optuna ends a trial for exceptions, not for this one, and would leave it RUNNING for good.
-                trial.study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+                for fold, split in enumerate(self.splits, start=1):
+                    losses.append(self._learn_split(run, split, config, fold, report))
+                    if len(self.splits) > 1:
+                        mean = sum(losses) / len(losses)
+                        run.log_metrics({"cv/loss/mean": mean}, step=fold)
+                        report(mean, fold)
+            except optuna.TrialPruned:
+                run.set_tags({"pruned": "true"})
                 raise
-            run.log_metrics({"best/epoch": result.best.best_epoch, "best/val_loss": result.best.best_val_loss})
+            loss = sum(losses) / len(losses)
+            run.log_metrics({"best/val_loss": loss})
+        return loss
+
+    def _learn_split(self, run: Run, split: Split, config: TrainConfig, fold: int, report: Report) -> float:
+        is_only = len(self.splits) == 1
+
+        def observe(epoch: EpochReport) -> None:
+            metrics = epoch_metrics(epoch)
+            # The epochs of the folds follow one another on one axis.
+            run.log_metrics(metrics, step=(fold - 1) * epoch.epochs + epoch.epoch)
+            say(describe_epoch(epoch.epoch, epoch.epochs, metrics, is_best=epoch.is_best))
+            if is_only:
+                report(epoch.val.loss, epoch.epoch)
+
+        result = run_split(self.inputs.tiles, split, initial=self.inputs.initial, config=config.learning, on_epoch=observe)
+        if is_only:
+            run.log_metrics({"best/epoch": result.best.best_epoch})
         return result.best.best_val_loss

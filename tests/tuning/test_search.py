@@ -18,7 +18,7 @@ SCRIPT = PROJECT / "tuning" / "search.py"
 
 def _search(*arguments: str) -> int:
     with pytest.raises(SystemExit) as stopped:
-        run_command(make_command(), prog_name="search.py", arguments=["--weights", "none", *arguments])
+        run_command(make_command(), prog_name="search.py", arguments=["--weights", "none", "--repeats", "0", *arguments])
     return int(stopped.value.code or 0)
 
 
@@ -26,7 +26,7 @@ def test_a_study_leaves_runs_a_table_and_a_configuration_and_goes_on(work: Path,
     arguments = ["--data", str(tiny_npz), "--epochs", "1"]
     assert _search(*arguments, "--trials", "1") == 0
     done = subprocess.run(
-        [sys.executable, SCRIPT, "--weights", "none", *arguments, "--trials", "3"],
+        [sys.executable, SCRIPT, "--weights", "none", "--repeats", "0", *arguments, "--trials", "3"],
         cwd=work, capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -1,0 +1,123 @@
+"""What a study came to: a table, figures, the best options, and how much of the gain is noise."""
+
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import optuna
+import yaml
+from optuna.trial import TrialState
+from optuna.visualization import matplotlib as drawing
+from scipy import stats
+
+from histo_mlflow.config import TrainConfig, option_fields
+from histo_mlflow.console import format_table
+from histo_mlflow.tracking.runs import Run
+from tuning.objective import Objective
+from tuning.study import FINISHED, RUN_ID_ATTRIBUTE
+
+BEST_CONFIG = Path("best_config.yaml")
+_LOSS = "validation loss (nats)"
+_NOISE_ATTRIBUTE = "repeats"
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Validation losses of the best and of the default setting, seed by seed, in nats."""
+
+    best: list[float]
+    default: list[float]
+
+    def describe(self) -> str:
+        """Return the mean gain with its 95 % interval (paired t-test over seeds)."""
+        gains = np.array(self.default) - np.array(self.best)
+        mean, half = gains.mean(), stats.t.ppf(0.975, len(gains) - 1) * stats.sem(gains)
+        verdict = "more than noise" if mean - half > 0 else "within the noise of the seeds"
+        return (
+            f"best {_spread(self.best)}, default {_spread(self.default)} over {len(gains)} seeds: gain {mean:.4f} nats "
+            f"(95 % interval {mean - half:.4f} to {mean + half:.4f}), {verdict}"
+        )
+
+
+def repeat(study: optuna.Study, objective: Objective, n_seeds: int) -> Noise:
+    """Train with the best values and with the defaults from `n_seeds` other seeds each; the split stays the same."""
+    known = study.user_attrs.get(_NOISE_ATTRIBUTE, {})
+    if known.get("params") == study.best_params and len(known["best"]) == n_seeds:
+        return Noise(known["best"], known["default"])
+    epochs, first = objective.base["epochs"], objective.base["seed"] + 1
+    usual: dict[str, Any] = {name: option.default for name, option in option_fields(TrainConfig).items()}
+    usual["aug_cutoff"] = round(usual["aug_cutoff"] / usual["epochs"] * epochs)  # the same share of another number of epochs
+    defaults = {name: usual[name] for name in study.best_params}
+    losses: dict[str, list[float]] = {"best": [], "default": []}
+    for seed in range(first, first + n_seeds):
+        for name, values in (("best", study.best_params), ("default", defaults)):
+            tags: dict[str, object] = {"histo.repeat": name, "histo.seed": seed}
+            losses[name].append(objective.learn({**values, "seed": seed}, f"{name} setting, seed {seed}", tags))
+    study.set_user_attr(_NOISE_ATTRIBUTE, {"params": study.best_params, **losses})
+    return Noise(losses["best"], losses["default"])
+
+
+def record(run: Run, study: optuna.Study, base: dict[str, Any], noise: Noise | None) -> None:
+    """Write the best options here, and keep them, the trials and the figures with the run of the study."""
+    BEST_CONFIG.write_text(yaml.safe_dump(base | study.best_params, sort_keys=False))
+    run.log_file(BEST_CONFIG)
+    run.log_metrics({"best/val_loss": study.best_value})
+    best = {f"best/{name}": value for name, value in study.best_params.items()}  # tags, for a study that goes on changes them
+    run.set_tags({**best, "histo.best_run": study.best_trial.user_attrs[RUN_ID_ATTRIBUTE]})
+    run.describe(f"```\n{describe(study, noise)}\n```")
+    with tempfile.TemporaryDirectory(prefix="histo-") as draft:
+        folder = Path(draft)
+        study.trials_dataframe(multi_index=False).to_csv(folder / "trials.csv", index=False)
+        _draw_all(study, folder)
+        run.log_folder(folder)
+
+
+def describe(study: optuna.Study, noise: Noise | None) -> str:
+    """Return the table of trials, and a line on noise if it was measured."""
+    names = list(study.best_params)
+    rows = []
+    for trial in study.get_trials(deepcopy=False):
+        if not trial.params:
+            continue  # it was surplus
+        values = [f"{trial.params[name]:.4g}" if name in trial.params else "" for name in names]
+        loss = "" if trial.value is None else f"{trial.value:.4f}"
+        mark = " *" if trial.number == study.best_trial.number else ""
+        rows.append([f"{trial.number}{mark}", *values, loss, trial.state.name.lower()])
+    header = ["trial", *(name.replace("_", " ") for name in names), "validation loss", "state"]
+    lines = [format_table(header, rows), "* lowest validation loss of a trial that came to its end"]
+    return "\n".join(lines if noise is None else [*lines, noise.describe()])
+
+
+def _draw_all(study: optuna.Study, folder: Path) -> None:
+    n_finished = len(study.get_trials(deepcopy=False, states=FINISHED))
+    n_complete = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+    figures: dict[str, Callable[[], Any]] = {
+        "optimization_history": lambda: drawing.plot_optimization_history(study, target_name=_LOSS),
+        "intermediate_values": lambda: drawing.plot_intermediate_values(study),
+    }
+    if n_complete > 3:
+        figures["param_importances"] = lambda: drawing.plot_param_importances(study, target_name=_LOSS)
+        figures["surface"] = lambda: drawing.plot_contour(study, params=["aug_cutoff", "learning_rate"], target_name=_LOSS)
+    for name, draw in figures.items():
+        with plt.style.context("default"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # optuna's drawings are marked as experimental
+            axes = draw()
+            figure = axes.figure
+            figure.set_size_inches(8, 5)
+            axes.set_title(f"{axes.get_title()}: {n_finished} trials, {n_complete} to their end")
+            if name == "intermediate_values":
+                axes.set_xlabel("epoch")
+                axes.set_ylabel(_LOSS)
+                if axes.get_legend():
+                    axes.get_legend().remove()
+            figure.savefig(folder / f"{name}.png", dpi=120, bbox_inches="tight")
+            plt.close(figure)
+
+
+def _spread(losses: Sequence[float]) -> str:
+    return f"{np.mean(losses):.4f} (sd {np.std(losses, ddof=1):.4f})"

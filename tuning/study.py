@@ -1,0 +1,163 @@
+"""The Optuna study: opened, checked against what is asked, and counted, however many workers share it."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import optuna
+from optuna.exceptions import StorageInternalError
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
+
+from histo_mlflow.errors import OptionError, WorkError
+from tuning.options import HYPERBAND, MEDIAN, RANDOM, SearchOptions
+from tuning.search_space import suggest
+
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+RUN_ID_ATTRIBUTE = "mlflow_run_id"
+_ASKED_ATTRIBUTE = "asked"
+_MAX_RETRIES = 3
+_STARTUP_TRIALS = 5
+_LOCK_SECONDS = 30
+
+
+class SurplusTrialError(Exception):
+    """Enough other trials are finished or under way; this one is not needed."""
+
+
+def open_study(options: SearchOptions, asked: dict[str, Any], *, seed: int) -> optuna.Study:
+    """Return the study, new or going on.
+
+    Args:
+        options: Where it is kept and how it searches.
+        asked: What all its trials share; another value than the stored one is refused, but for ``data``.
+        seed: Of the sampler.
+
+    Raises:
+        OptionError: The storage can't be used, or the study was made with something else.
+        WorkError: The storage is locked or gone.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # Heartbeats and the multivariate sampler are marked so for years.
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    asked = {**asked, "folds": options.folds, "search_space": describe_space(epochs=options.epochs)}
+    try:
+        study = optuna.create_study(
+            storage=_storage(options),
+            study_name=options.study,
+            load_if_exists=True,
+            sampler=_sampler(options.sampler, seed),
+            pruner=_pruner(options),
+        )
+        directions = [direction.name.lower() for direction in study.directions]
+        known = study.user_attrs.get(_ASKED_ATTRIBUTE)
+    except (OperationalError, StorageInternalError) as error:
+        raise _unusable(options.storage, error) from None
+    except (SQLAlchemyError, ImportError, ValueError, AssertionError) as error:
+        raise OptionError(
+            f"storage={hide_password(options.storage)} can't be used ({_first_line(error)}); {_EXAMPLE}"
+        ) from None
+    if directions != ["minimize"]:
+        raise OptionError(f"study={options.study} was made to {' and '.join(directions)}, not to minimize; {_OTHER_NAME}")
+    if known is None:
+        study.set_user_attr(_ASKED_ATTRIBUTE, asked)
+    elif changed := [key for key in asked if key != "data" and asked[key] != known.get(key)]:
+        before, now = known.get(changed[0]), asked[changed[0]]
+        raise OptionError(
+            f"study={options.study} was made with another {changed[0]} ({before}, now {now}), so its trials can't be "
+            f"compared; {_OTHER_NAME}"
+        )
+    return study
+
+
+_EXAMPLE = "for instance sqlite:///optuna.db"
+_OTHER_NAME = "give another name with --study"
+
+
+def describe_space(*, epochs: int) -> dict[str, str]:
+    """Return the ranges of the search space by name, as text.
+
+    Raises:
+        OptionError: A range in tuning/search_space.py is upside down or has a step that makes no sense.
+    """
+    drawn = optuna.create_study().ask()
+    try:
+        suggest(drawn, epochs=epochs)
+    except ValueError as error:
+        raise OptionError(f"tuning/search_space.py: {_first_line(error)}") from None
+    return {name: repr(distribution) for name, distribution in drawn.distributions.items()}
+
+
+def refuse_surplus(trial: optuna.Trial, n_trials: int) -> None:
+    """Raise `SurplusTrialError` if trials of lower numbers that have not failed are enough.
+
+    Numbers are given out by the storage, one at a time; so of any number of workers exactly the right ones go on, and what they
+    finish is never more than `n_trials`.
+    """
+    before = [each for each in trial.study.get_trials(deepcopy=False) if each.number < trial.number]
+    if sum(each.state != TrialState.FAIL for each in before) >= n_trials:
+        raise SurplusTrialError
+
+
+def count(study: optuna.Study, *states: TrialState) -> int:
+    """Return how many trials are in one of these states."""
+    return len(study.get_trials(deepcopy=False, states=states))
+
+
+@contextmanager
+def reporting_storage_errors(storage: str) -> Iterator[None]:
+    """Turn what the storage raises into one line."""
+    try:
+        yield
+    except (SQLAlchemyError, StorageInternalError) as error:
+        raise _unusable(storage, error) from None
+
+
+def hide_password(storage: str) -> str:
+    """Return the URL as it may be shown."""
+    try:
+        return make_url(storage).render_as_string(hide_password=True)
+    except ArgumentError:
+        return storage
+
+
+def _storage(options: SearchOptions) -> optuna.storages.RDBStorage:
+    is_sqlite = make_url(options.storage).get_backend_name() == "sqlite"
+    return optuna.storages.RDBStorage(
+        options.storage,
+        engine_kwargs={"connect_args": {"timeout": _LOCK_SECONDS}} if is_sqlite else {"pool_pre_ping": True},
+        heartbeat_interval=options.heartbeat,
+        grace_period=4 * options.heartbeat,
+        heartbeat_stale_trial_callback=_try_again,
+    )
+
+
+def _try_again(study: optuna.Study, trial: FrozenTrial) -> None:
+    optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=_MAX_RETRIES)(study, trial)
+
+
+def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
+    if name == RANDOM:
+        return optuna.samplers.RandomSampler(seed=seed)
+    # Multivariate: cutoff and learning rate depend on one another. Constant liar: what others are trying counts as poor, so
+    # that parallel workers don't try the same.
+    return optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True, n_startup_trials=_STARTUP_TRIALS)
+
+
+def _pruner(options: SearchOptions) -> optuna.pruners.BasePruner:
+    if options.pruner == MEDIAN:
+        return optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=0 if options.folds else 2)
+    if options.pruner == HYPERBAND:
+        return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=options.folds or options.epochs)
+    return optuna.pruners.NopPruner()
+
+
+def _unusable(storage: str, error: Exception) -> WorkError:
+    reason = _first_line(error.__cause__ or error)
+    return WorkError(f"storage={hide_password(storage)}: {reason}; what was finished is kept, the same command goes on with it")
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0]
