@@ -62,10 +62,82 @@ def test_a_study_is_not_mixed_with_other_tiles_or_options(
 
 @pytest.mark.parametrize(
     ("arguments", "reason"),
-    [(["--trials", "0"], "trials=0"), (["--data", "gone.npz"], "gone.npz"), (["--storage", "foo"], "storage=foo")],
+    [
+        (["--trials", "0"], "trials=0"),
+        (["--folds", "1"], "folds=1"),
+        (["--jobs", "0"], "jobs=0"),
+        (["--data", "gone.npz"], "gone.npz"),
+        (["--storage", "foo"], "storage=foo"),
+    ],
 )
 def test_bad_requests_are_one_line(
     tiny_npz: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], reason: str
 ) -> None:
     assert _search("--data", str(tiny_npz), *arguments) == 2
     assert reason in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_study_with_another_direction_or_other_ranges_is_refused(
+    work: Path, tiny_npz: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    optuna.create_study(storage="sqlite:///optuna.db", study_name="up", direction="maximize")
+    assert _search("--data", str(tiny_npz), "--study", "up") == 2
+    assert "was made to maximize" in capsys.readouterr().err.splitlines()[-1]
+    assert _search("--data", str(tiny_npz), "--epochs", "1", "--trials", "1") == 0
+
+    def other(trial: optuna.trial.BaseTrial, *, epochs: int) -> dict[str, float]:
+        return {"learning_rate": trial.suggest_float("learning_rate", 1e-5, 1e-2, log=True)}
+
+    monkeypatch.setattr("tuning.study.suggest", other)
+    assert _search("--data", str(tiny_npz), "--epochs", "1", "--trials", "2") == 2
+    assert "another search_space" in capsys.readouterr().err.splitlines()[-1]
+
+    def upside_down(trial: optuna.trial.BaseTrial, *, epochs: int) -> dict[str, float]:
+        return {"learning_rate": trial.suggest_float("learning_rate", 1e-2, 1e-4, log=True)}
+
+    monkeypatch.setattr("tuning.study.suggest", upside_down)
+    assert _search("--data", str(tiny_npz), "--epochs", "1", "--trials", "2") == 2
+    assert "search_space.py" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_locked_database_is_one_line(
+    work: Path, tiny_npz: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sqlite3
+
+    assert _search("--data", str(tiny_npz), "--epochs", "1", "--trials", "1") == 0
+    monkeypatch.setattr("tuning.study._LOCK_SECONDS", 1)
+    with sqlite3.connect("optuna.db", isolation_level=None) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        assert _search("--data", str(tiny_npz), "--epochs", "1", "--trials", "2") == 1
+    other.close()
+    assert "locked" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_folds_are_averaged_and_the_report_says_what_is_noise(work: Path, tiny_npz: Path) -> None:
+    arguments = [
+        "--weights",
+        "none",
+        "--data",
+        str(tiny_npz),
+        "--epochs",
+        "1",
+        "--trials",
+        "2",
+        "--folds",
+        "2",
+        "--repeats",
+        "2",
+    ]
+    with pytest.raises(SystemExit) as stopped:
+        run_command(make_command(), prog_name="search.py", arguments=arguments)
+    assert not stopped.value.code
+    client = open_store().client
+    [parent] = client.search_runs(["0"], "tags.`histo.study` != ''")
+    assert "95 % interval" in parent.data.tags["mlflow.note.content"]
+    assert len(client.search_runs(["0"], "tags.`histo.repeat` = 'best'")) == 2
+    kept = {file.path for file in client.list_artifacts(parent.info.run_id)}
+    assert kept >= {"best_config.yaml", "trials.csv", "optimization_history.png", "intermediate_values.png"}
+    study = optuna.load_study(study_name="histo-b3", storage="sqlite:///optuna.db")
+    for trial in study.get_trials():
+        assert trial.value == pytest.approx(list(trial.intermediate_values.values())[-1]), "the mean over folds"
