@@ -57,7 +57,7 @@ def kept(request: pytest.FixtureRequest, work: Path, monkeypatch: pytest.MonkeyP
     with tracking_server(work) as address:
         mlflow.set_tracking_uri(address)
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-        mlflow.set_experiment("histology")
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "histology")
         yield
 
 

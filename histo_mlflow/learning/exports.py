@@ -135,7 +135,7 @@ def open_written(format_name: str, folder: Path, *, precision: str = "fp32") -> 
         session: Any = importlib.import_module("onnxruntime").InferenceSession(file, providers=["CPUExecutionProvider"])
         return lambda tiles: np.asarray(session.run(None, {"tiles": tiles})[0], dtype=np.float32)
     if format_name == OPENVINO:
-        hints = {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32", "PERFORMANCE_HINT": "THROUGHPUT"}
+        hints = {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32", "PERFORMANCE_HINT": "LATENCY"}
         compiled: Any = importlib.import_module("openvino").Core().compile_model(file, "CPU", hints)
         return lambda tiles: np.array(compiled(tiles)[0], dtype=np.float32)
     with warnings.catch_warnings():

@@ -1,0 +1,65 @@
+"""Tiles per second of `predict` at 224 px by runtime and precision, the preparation of the model not counted, on a CPU.
+
+Rounds are interleaved and medians reported, and the largest deviation in probability from torch in fp32. Tiles and weights are
+noise. Prints a table and writes ``benchmarks/results/runtimes.json``.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from common import RESULTS, describe_machine, draw_noise, write_results
+
+from histo_mlflow.console import format_table, say
+from histo_mlflow.learning import exports
+from histo_mlflow.learning.compute import Compute
+from histo_mlflow.learning.infer import infer, probabilities_of
+from histo_mlflow.learning.network import TileClassifier
+
+_SIZE_PX = 224
+
+
+def main() -> None:
+    """Measure, print a table and write the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5, help="times that each is measured")
+    parser.add_argument("--tiles", type=int, default=64, help="tiles of a measurement")
+    parser.add_argument("--output", type=Path, default=RESULTS / "runtimes.json", help="the JSON file")
+    options = parser.parse_args()
+    tiles = np.concatenate(list(draw_noise(options.tiles, _SIZE_PX)))
+    network = TileClassifier(n_classes=9, tile_size_px=_SIZE_PX).eval()
+    cpu = torch.device("cpu")
+    arms: dict[str, tuple[torch.nn.Module, bool]] = {"torch fp32": (network, False), "torch bf16": (network, True)}
+    prepared = {}
+    for name, precision in ((exports.ONNX, "fp32"), (exports.OPENVINO, "fp32"), (exports.OPENVINO, "bf16")):
+        with tempfile.TemporaryDirectory() as folder:
+            start = time.perf_counter()
+            exports.write(network, name, Path(folder), classes=["any"] * 9, microns_per_pixel=0.5)
+            run = exports.open_written(name, Path(folder), precision=precision)
+            prepared[f"{name} {precision}"] = time.perf_counter() - start
+        arms[f"{name} {precision}"] = (exports.RuntimeNetwork(run, _SIZE_PX), False)
+    seconds: dict[str, list[float]] = {name: [] for name in arms}
+    said = {}
+    for turn in range(options.rounds + 1):
+        for name, (module, is_bf16) in arms.items():
+            start = time.perf_counter()
+            said[name] = probabilities_of(infer(module, tiles, compute=Compute(cpu, is_bf16), batch_size=32, is_quiet=True))
+            if turn:  # the first one warms up
+                seconds[name].append(time.perf_counter() - start)
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    deviations = {name: float(np.abs(of_arm - said["torch fp32"]).max()) for name, of_arm in said.items()}
+    facts = {"machine": describe_machine("cpu"), "n_tiles": options.tiles, "seconds": seconds, "prepared": prepared}
+    write_results(options.output, {**facts, "deviations": deviations})
+    rows = [
+        [name, f"{options.tiles / median:.1f}", f"{medians['torch fp32'] / median:.2f}", f"{prepared.get(name, 0):.0f}"]
+        for name, median in medians.items()
+    ]
+    say(format_table(["runtime", "tiles/s", "of torch fp32", "preparation (s)"], rows))
+
+
+if __name__ == "__main__":
+    main()
