@@ -15,6 +15,7 @@ from histo_mlflow.config import (
     EvaluateConfig,
     ExportConfig,
     HistoryConfig,
+    MirrorConfig,
     PredictConfig,
     PromoteConfig,
     RollbackConfig,
@@ -102,6 +103,11 @@ _add_command(
     ExportConfig,
     "Write a model for another runtime. It is compared with the model on tiles before it is kept. MODEL is "
     "models:/histo-b3/Production unless given.",
+)
+_add_command(
+    "mirror",
+    MirrorConfig,
+    "Send a run that has ended to Weights & Biases. RUN is its id in MLflow; what is there already is not sent again.",
 )
 _add_command("history", HistoryConfig, "Print who put which version into Production, when and why.")
 _add_command("rollback", RollbackConfig, "Put the version back into Production that the present one has replaced.")

@@ -5,7 +5,7 @@ MLproject, on the command line (with hyphens) and in a yaml.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,9 +19,19 @@ from histo_mlflow.learning.compute import ComputeOptions, EngineOptions, SeedOpt
 from histo_mlflow.learning.exports import ExportOptions, RuntimeOptions
 from histo_mlflow.learning.optimization import FitOptions
 from histo_mlflow.learning.weights import NetworkOptions
+from histo_mlflow.model_options import (
+    NameOptions,
+    OutputOptions,
+    PairOptions,
+    PromotionOptions,
+    ReasonOptions,
+    ReplayOptions,
+    ScoringOptions,
+)
 from histo_mlflow.tiles.open import DataOptions
 from histo_mlflow.tiles.splits import FoldOptions, HoldOutOptions
 from histo_mlflow.tracking.kept_checkpoints import KeepingOptions
+from histo_mlflow.tracking.mirror import MirrorOptions
 from histo_mlflow.tracking.registry import RegistryOptions
 
 ConfigT = TypeVar("ConfigT")
@@ -51,6 +61,7 @@ class TrainConfig:
     keeping: KeepingOptions
     registry: RegistryOptions
     gate: GateOptions
+    mirror: MirrorOptions
 
 
 @dataclass(frozen=True)
@@ -65,27 +76,7 @@ class CvConfig:
     keeping: KeepingOptions
     registry: RegistryOptions
     gate: GateOptions
-
-
-@dataclass(frozen=True)
-class ScoringOptions:
-    """Which model is applied to which tiles."""
-
-    model: str = field(
-        default="models:/histo-b3/Production",
-        metadata={
-            "help": "A registered model (models:/histo-b3/Production), a run id, a checkpoint of any epoch "
-            "(runs:/RUN_ID/checkpoints/epoch_007.safetensors) or a path."
-        },
-    )
-    data: str = field(default="demo", metadata={"help": "Tiles to apply it to, as in `train --data`."})
-
-
-@dataclass(frozen=True)
-class OutputOptions:
-    """Where predictions go."""
-
-    output: str = field(default="predictions.csv", metadata={"help": "CSV file to write."})
+    mirror: MirrorOptions
 
 
 @dataclass(frozen=True)
@@ -96,21 +87,7 @@ class EvaluateConfig:
     robustness: RobustnessOptions
     costs: CostOptions
     compute: ComputeOptions
-
-
-@dataclass(frozen=True)
-class PairOptions:
-    """Which two models are compared on which tiles."""
-
-    model_a: str = field(
-        default="models:/histo-b3/Production",
-        metadata={"help": "The model to compare with, as `evaluate --model`.", "is_positional": True},
-    )
-    model_b: str = field(
-        default="models:/histo-b3@candidate",
-        metadata={"help": "The model that is compared with it.", "is_positional": True},
-    )
-    data: str = field(default="demo", metadata={"help": "Labelled tiles, as in `train --data`."})
+    mirror: MirrorOptions
 
 
 @dataclass(frozen=True)
@@ -120,37 +97,7 @@ class CompareConfig:
     pair: PairOptions
     costs: CostOptions
     compute: ComputeOptions
-
-
-@dataclass(frozen=True)
-class NameOptions:
-    """Which registered model is meant."""
-
-    model_name: str = field(default="histo-b3", metadata={"help": "Name of the registered model."})
-
-
-@dataclass(frozen=True)
-class ReasonOptions:
-    """Why something is done."""
-
-    reason: str = field(default="none", metadata={"help": "Why, for those who read the history."})
-
-    @property
-    def stated_reason(self) -> str:
-        """The reason, or nothing."""
-        return "" if self.reason.strip() in {"", "none"} else self.reason.strip()
-
-
-@dataclass(frozen=True)
-class PromotionOptions:
-    """Which version is to go to Production, and on what evidence."""
-
-    version: str = field(default="none", metadata={"help": "Number of the version; or give `run`."})
-    run: str = field(default="none", metadata={"help": "Id of the run that registered the version."})
-    test_data: str = field(
-        default="none", metadata={"help": "Labelled tiles on which it is compared with the version in Production."}
-    )
-    force: bool = field(default=False, metadata={"help": "Promote it without a comparison; needs a reason."})
+    mirror: MirrorOptions
 
 
 @dataclass(frozen=True)
@@ -162,6 +109,7 @@ class PromoteConfig:
     why: ReasonOptions
     gate: GateOptions
     compute: ComputeOptions
+    mirror: MirrorOptions
 
 
 @dataclass(frozen=True)
@@ -184,6 +132,13 @@ class ExportConfig:
     """What `export` is asked to do."""
 
     export: ExportOptions
+
+
+@dataclass(frozen=True)
+class MirrorConfig:
+    """What `mirror` is asked to do."""
+
+    replay: ReplayOptions
 
 
 @dataclass(frozen=True)

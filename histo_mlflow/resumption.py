@@ -10,14 +10,15 @@ from histo_mlflow.console import say
 from histo_mlflow.errors import RequestError
 from histo_mlflow.learning.distributed import is_first_process
 from histo_mlflow.tiles.tile_set import TileSet
+from histo_mlflow.tracking.found_runs import find_ended_run
 from histo_mlflow.tracking.kept_checkpoints import KeepingOptions
-from histo_mlflow.tracking.runs import Run, find_ended_run
+from histo_mlflow.tracking.runs import Run
 from histo_mlflow.tracking.store import open_store, reporting_store_errors
 
 # What does not change what is learnt. Tiles may have moved; their fingerprint decides whether they are the same.
 _FREE = (
     "data", "test_data", "device", "calibration", "costs", "keep_checkpoints", "resume", "model_name", "register", "margin",
-    "loss_margin", "class_margin",
+    "loss_margin", "class_margin", "wandb",
 )  # fmt: skip
 
 

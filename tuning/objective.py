@@ -45,9 +45,11 @@ class Objective:
         name = f"trial {trial.number}"
         say(f"\n{name}: " + ", ".join(f"{key}={value:.4g}" for key, value in trial.params.items()))
 
+        n_steps = self.base["epochs"] if len(self.splits) == 1 else len(self.splits)
+
         def report(loss: float, step: int) -> None:
             trial.report(loss, step)
-            if trial.should_prune():
+            if step < n_steps and trial.should_prune():  # after the last one nothing is left to save
                 raise optuna.TrialPruned(f"after step {step}")
 
         def note(run: Run) -> None:
@@ -89,7 +91,7 @@ class Objective:
                     losses.append(self._learn_split(run, split, config, fold, report))
                     if len(self.splits) > 1:
                         mean = sum(losses) / len(losses)
-                        run.log_metrics({"cv/loss/mean": mean}, step=fold)
+                        run.log_metrics({"cv/loss/mean": mean}, step=fold * config.learning.fit.epochs)
                         report(mean, fold)
             except optuna.TrialPruned:
                 run.set_tags({"pruned": "true"})

@@ -20,12 +20,13 @@ from optuna.trial import TrialState
 
 from histo_mlflow.command_line import make_option, run_command
 from histo_mlflow.config import TrainConfig, build, option_fields
-from histo_mlflow.console import say
+from histo_mlflow.console import say, warn
 from histo_mlflow.entry_points.train import train
 from histo_mlflow.errors import Interrupted, WorkError
 from histo_mlflow.inputs import open_learning_inputs
 from histo_mlflow.tiles.splits import FoldOptions, cut_folds, hold_out
 from histo_mlflow.tracking.interruption import stop_with_parent
+from histo_mlflow.tracking.mirror import make_mirror
 from histo_mlflow.tracking.provenance import describe_origin
 from histo_mlflow.tracking.runs import Run, open_run
 from histo_mlflow.tracking.store import Store, open_store
@@ -36,7 +37,8 @@ from tuning.study import RUN_ID_ATTRIBUTE, hide_password, open_study
 from tuning.workers import PARENT_VARIABLE, start_workers, work
 
 COMMON = (
-    "data", "val_fraction", "weights", "image_size", "batch_size", "seed", "device", "precision", "model_name", "register"
+    "data", "val_fraction", "weights", "image_size", "batch_size", "seed", "device", "precision", "model_name", "register",
+    "wandb",
 )  # fmt: skip
 
 
@@ -54,7 +56,7 @@ def search(options: SearchOptions, base: dict[str, Any]) -> None:
         splits = cut_folds(inputs.tiles, FoldOptions(options.folds), seed=seed)
     else:
         splits = [hold_out(inputs.tiles, config.hold_out, seed=seed)]
-    asked = {name: value for name, value in base.items() if name not in {"model_name", "register"}}
+    asked = {name: value for name, value in base.items() if name not in {"model_name", "register", "wandb"}}
     asked["data_fingerprint"] = inputs.tiles.fingerprint
     is_worker = PARENT_VARIABLE in os.environ
     if is_worker:
@@ -63,7 +65,7 @@ def search(options: SearchOptions, base: dict[str, Any]) -> None:
     study = open_study(options, asked, seed=seed)
     if is_worker or study.get_trials(deepcopy=False):
         study.sampler.reseed_rng()
-    store = open_store()
+    store = open_store(mirror=make_mirror(config.mirror, say=say, warn=warn))
     if is_worker:
         parent = Run(store, os.environ[PARENT_VARIABLE])
         work(study, Objective(parent, inputs, splits, base, options.trials), options.storage)

@@ -2,13 +2,14 @@
 
 from histo_mlflow.comparing import check_comparable, compare_models, describe_comparison
 from histo_mlflow.config import CompareConfig, flatten
-from histo_mlflow.console import say
+from histo_mlflow.console import say, warn
 from histo_mlflow.evaluation.costs import read_costs
 from histo_mlflow.inputs import announce, load_model
 from histo_mlflow.learning.compute import resolve_compute_for_report
 from histo_mlflow.run_contents import evaluation_tags, log_config
 from histo_mlflow.tiles.open import check_source, open_tiles
 from histo_mlflow.tiles.tile_set import with_class_order
+from histo_mlflow.tracking.mirror import make_mirror
 from histo_mlflow.tracking.runs import open_run
 from histo_mlflow.tracking.store import open_store
 
@@ -17,7 +18,7 @@ def compare(config: CompareConfig) -> str:
     """Run `compare` and return the id of its run; each model's scoring is a look at the set."""
     compute = resolve_compute_for_report(config.compute)
     check_source(config.pair.data)
-    store = open_store()
+    store = open_store(mirror=make_mirror(config.mirror, say=say, warn=warn))
     a, b = (load_model(store, address, compute.device) for address in (config.pair.model_a, config.pair.model_b))
     check_comparable(a, b)
     costs = read_costs(config.costs.costs, a.classes)

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from histo_mlflow.config import CvConfig, flatten
-from histo_mlflow.console import format_table, say
+from histo_mlflow.console import format_table, say, warn
 from histo_mlflow.evaluation.costs import read_costs
 from histo_mlflow.evaluation.curves import draw_fold_curves
 from histo_mlflow.evaluation.details import Details, Provenance
@@ -29,7 +29,9 @@ from histo_mlflow.resumption import check_same_tiles, reopen
 from histo_mlflow.run_contents import log_config, log_split_datasets, training_tags
 from histo_mlflow.tiles.splits import Split, cut_folds
 from histo_mlflow.tiles.tile_set import TileSet
-from histo_mlflow.tracking.runs import Run, find_nested_run, open_run
+from histo_mlflow.tracking.found_runs import find_nested_run
+from histo_mlflow.tracking.mirror import make_mirror
+from histo_mlflow.tracking.runs import Run, open_run
 from histo_mlflow.tracking.store import open_store
 
 _FIGURES = {"loss": "log_loss", "accuracy": "accuracy", "balanced_accuracy": "balanced_accuracy"}
@@ -61,7 +63,7 @@ def cv(config: CvConfig) -> None:
     if not is_first_process():
         follow(inputs, splits, learning)
         return
-    store = open_store()
+    store = open_store(mirror=make_mirror(config.mirror, say=say, warn=warn))
     tags = training_tags("cv", tiles, inputs.test, seed=seed)
     with (
         open_run(store, "cv", tags=tags, resumed=resumed) as run,

@@ -1,7 +1,7 @@
 """Decide whether a version goes to Production: by comparison with the one in use, or by force with a reason."""
 
 from histo_mlflow.config import PromoteConfig, flatten
-from histo_mlflow.console import say
+from histo_mlflow.console import say, warn
 from histo_mlflow.errors import OptionError, RequestError, WorkError
 from histo_mlflow.inputs import announce
 from histo_mlflow.learning.compute import resolve_compute_for_report
@@ -9,6 +9,7 @@ from histo_mlflow.promotion import describe_decision, keep_decision, pass_gate
 from histo_mlflow.run_contents import log_config
 from histo_mlflow.tiles.open import check_source, open_tiles
 from histo_mlflow.tracking.decisions import FIRST, FORCED, REFUSED, Decision
+from histo_mlflow.tracking.mirror import make_mirror
 from histo_mlflow.tracking.provenance import describe_origin
 from histo_mlflow.tracking.registry import find_version, production_version
 from histo_mlflow.tracking.runs import open_run
@@ -22,7 +23,7 @@ def promote(config: PromoteConfig) -> None:
     has_tiles = choice.test_data not in {"", "none"}
     if choice.force and not stated:
         raise OptionError("force=true needs a reason that others can read later: --reason 'why'")
-    store = open_store()
+    store = open_store(mirror=make_mirror(config.mirror, say=say, warn=warn))
     version = find_version(store, name, version=choice.version, run_id=choice.run)
     incumbent = production_version(store.client, name)
     if incumbent == version:

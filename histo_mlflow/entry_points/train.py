@@ -1,7 +1,7 @@
 """Train on one part of the tiles, validate on the other, and register the model of the lowest validation loss."""
 
 from histo_mlflow.config import TrainConfig, flatten
-from histo_mlflow.console import say
+from histo_mlflow.console import say, warn
 from histo_mlflow.evaluation.costs import read_costs
 from histo_mlflow.handing_on import hand_on
 from histo_mlflow.inputs import open_learning_inputs
@@ -12,6 +12,7 @@ from histo_mlflow.recording import RecordedSplit, record_split
 from histo_mlflow.resumption import check_same_tiles, reopen
 from histo_mlflow.run_contents import log_config, training_tags
 from histo_mlflow.tiles.splits import hold_out
+from histo_mlflow.tracking.mirror import make_mirror
 from histo_mlflow.tracking.runs import open_run
 from histo_mlflow.tracking.store import open_store
 
@@ -29,7 +30,7 @@ def train(config: TrainConfig) -> None:
     if not is_first_process():
         follow(inputs, [split], learning)
         return
-    store = open_store()
+    store = open_store(mirror=make_mirror(config.mirror, say=say, warn=warn))
     tags = training_tags("train", inputs.tiles, inputs.test, seed=seed)
     with (
         open_run(store, "train", tags=tags, resumed=resumed) as run,

@@ -43,8 +43,8 @@ class RuntimeOptions:
     runtime: str = field(
         default=TORCH,
         metadata={
-            "help": "`torch`, or on a CPU `onnx` (ONNX Runtime) or `openvino`, which with precision=bf16 is the fastest; both "
-            "take tiles of the model's own size only.",
+            "help": "`torch`, or on a CPU `onnx` (ONNX Runtime) or `openvino`, which with precision=bf16 is the fastest from "
+            "about a thousand tiles on; both take tiles of the model's own size only.",
             "choices": (TORCH, ONNX, OPENVINO),
         },
     )

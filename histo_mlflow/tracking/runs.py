@@ -14,17 +14,17 @@ from pathlib import Path
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
-from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
 
-from histo_mlflow.errors import Interrupted, RequestError, SourceNotFoundError
+from histo_mlflow.errors import Interrupted
 from histo_mlflow.tracking.interruption import acknowledge, shielded
 from histo_mlflow.tracking.last_word import insist_on_killed
-from histo_mlflow.tracking.store import HOST_TAG, PID_TAG, Store, reporting_store_errors
+from histo_mlflow.tracking.mirror import Mirror, MirroredRun, facts_of
+from histo_mlflow.tracking.store import HOST_TAG, PID_TAG, Store, reporting_store_errors, without_password
 
 LOOKS_TAG = "histo.test_looks"
 _DIGEST_CHARACTERS = 36  # MLflow refuses longer ones
@@ -39,6 +39,7 @@ class Run:
         self.store = store
         self.id = run_id
         self.is_adopted = False  # begun by `mlflow run`
+        self.mirrored: MirroredRun | None = None
 
     @property
     def _client(self) -> MlflowClient:
@@ -49,6 +50,8 @@ class Run:
         now = int(time.time() * 1000)
         with reporting_store_errors(self.store.uri):
             self._client.log_batch(self.id, metrics=[Metric(name, value, now, step) for name, value in metrics.items()])
+        if self.mirrored:
+            self.mirrored.log_metrics(metrics, step=step)
 
     def log_params(self, params: Mapping[str, object]) -> None:
         """Send the parameters that are not there yet; `mlflow run` has logged its own, in its own spelling.
@@ -64,6 +67,8 @@ class Run:
                 if name in present and not _means(present[name], value)
             }
             self._client.log_batch(self.id, params=[Param(name, _spell(value)) for name, value in new.items()])
+        if self.mirrored:
+            self.mirrored.log_params(params)
 
     def set_tags(self, tags: Mapping[str, object]) -> None:
         """Send all `tags` in one call."""
@@ -82,6 +87,11 @@ class Run:
 
     def log_file(self, file: Path, folder: str | None = None) -> None:
         """Copy a file to the run's artifacts, under `folder`; it appears whole or not at all."""
+        self._keep_file(file, folder)
+        if self.mirrored:
+            self.mirrored.log_file(file, f"{folder}/{file.name}" if folder else file.name)
+
+    def _keep_file(self, file: Path, folder: str | None) -> None:
         with reporting_store_errors(self.store.uri):
             if not isinstance(self._repository, LocalArtifactRepository):
                 self._client.log_artifact(self.id, str(file), folder)
@@ -136,6 +146,9 @@ class Run:
         """Copy the content of a folder to the run's artifacts, under `folder`."""
         with reporting_store_errors(self.store.uri):
             self._client.log_artifacts(self.id, str(local), folder)
+        if self.mirrored:
+            for file in sorted(each for each in local.rglob("*") if each.is_file()):
+                self.mirrored.log_file(file, str(Path(folder or "") / file.relative_to(local)))
 
 
 def _spell(value: object) -> str:
@@ -174,9 +187,14 @@ def open_run(
         with shielded():
             run = _reopen(resumed) if resumed else _begin(store, name, parent)
             run.set_tags({HOST_TAG: socket.gethostname(), PID_TAG: os.getpid(), **(tags or {})})
+            if store.mirror:
+                _mirror(run, store.mirror)
         yield run
-        with shielded(), reporting_store_errors(store.uri):
-            store.client.set_terminated(run.id, "FINISHED")
+        with shielded():
+            with reporting_store_errors(store.uri):
+                store.client.set_terminated(run.id, "FINISHED")
+            if run.mirrored:
+                run.mirrored.end("FINISHED")
     except BaseException as error:
         is_early_end = isinstance(error, (Interrupted, KeyboardInterrupt, stopped_by or Interrupted))
         if isinstance(error, Interrupted):
@@ -184,6 +202,14 @@ def open_run(
         if run is not None:
             _end(run, "KILLED" if is_early_end else "FAILED", error)
         raise
+
+
+def _mirror(run: Run, mirror: Mirror) -> None:
+    with reporting_store_errors(run.store.uri):
+        kept = run.store.client.get_run(run.id)
+    run.mirrored = mirror.begin(facts_of(kept, without_password(run.store.uri)))
+    if run.mirrored.address:
+        run.set_tags({"histo.wandb": run.mirrored.address})
 
 
 def _begin(store: Store, name: str, parent: Run | None) -> Run:
@@ -200,40 +226,6 @@ def _begin(store: Store, name: str, parent: Run | None) -> Run:
         outer = parent.id if parent else _active_run_id()
         tags = {**resolve_tags(), MLFLOW_RUN_NAME: name, **({MLFLOW_PARENT_RUN_ID: outer} if outer else {})}
         return Run(store, store.client.create_run(store.experiment_id, tags=tags, run_name=name).info.run_id)
-
-
-def find_ended_run(store: Store, run_id: str, *, entry_point: str) -> Run:
-    """Return a run of that entry point that was ended before it had finished.
-
-    Raises:
-        SourceNotFoundError: There is no such run.
-        RequestError: It is another entry point's, has finished, or is still going on.
-    """
-    try:
-        found = store.client.get_run(run_id)
-    except MlflowException:
-        raise SourceNotFoundError(f"resume={run_id}: there is no run with this id; `mlflow ui` shows what is there") from None
-    begun_as = found.data.tags.get("histo.entry_point", "nothing of ours")
-    if begun_as != entry_point or "histo.fold" in found.data.tags:
-        whole = found.data.tags.get(MLFLOW_PARENT_RUN_ID)
-        hint = f"its parent: resume={whole}" if whole else f"its own command: {begun_as}"
-        raise RequestError(f"resume={run_id} was not begun by {entry_point} itself; go on with {hint}")
-    if found.info.status == "FINISHED":
-        raise RequestError(f"resume={run_id} has finished; to learn on, start a new run from its weights: weights={run_id}")
-    if found.info.status == "RUNNING":  # those whose process is gone were ended when the store was opened
-        process = f"process {found.data.tags.get(PID_TAG, 'unknown')} on {found.data.tags.get(HOST_TAG, 'unknown')}"
-        raise RequestError(f"resume={run_id} is still going on ({process}); end that first")
-    return Run(store, run_id)
-
-
-def find_nested_run(parent: Run, tag: str, value: object) -> Run | None:
-    """Return the newest run under `parent` whose `tag` is `value`, or None."""
-    query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent.id}' AND tags.`{tag}` = '{value}'"
-    with reporting_store_errors(parent.store.uri):
-        found = parent.store.client.search_runs(
-            [parent.store.client.get_run(parent.id).info.experiment_id], query, max_results=1
-        )
-    return Run(parent.store, found[0].info.run_id) if found else None
 
 
 def _reopen(run: Run) -> Run:
@@ -258,6 +250,8 @@ def _end(run: Run, status: str, error: BaseException) -> None:
             run.store.client.set_terminated(run.id, status)
             if run.is_adopted and status == "KILLED":
                 insist_on_killed(run.store.uri, run.id)
+        if run.mirrored:
+            run.mirrored.end(status)
 
 
 def _active_run_id() -> str | None:

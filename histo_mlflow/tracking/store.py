@@ -22,6 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from histo_mlflow.errors import StoreError
 from histo_mlflow.liveness import is_alive
+from histo_mlflow.tracking.mirror import Mirror
 
 HOST_TAG, PID_TAG = "histo.host", "histo.pid"
 """Tags by which every run of ours names its process."""
@@ -32,14 +33,15 @@ _LOCK_SECONDS = 300
 
 @dataclass(frozen=True)
 class Store:
-    """An open tracking store and the experiment that new runs go to."""
+    """An open tracking store, the experiment that new runs go to, and where they are mirrored."""
 
     client: MlflowClient
     uri: str
     experiment_id: str
+    mirror: Mirror | None = None
 
 
-def open_store() -> Store:
+def open_store(*, mirror: Mirror | None = None) -> Store:
     """Return the store that MLflow's settings name, ready for use.
 
     The store is MLflow's default ``sqlite:///mlflow.db`` in the working folder, or ``MLFLOW_TRACKING_URI``; the experiment is
@@ -55,7 +57,7 @@ def open_store() -> Store:
     with reporting_store_errors(uri):
         with alone_in(uri):
             client = MlflowClient(uri)  # creates the tables of a new SQLite store
-            store = Store(client, uri, _experiment_id(client))
+            store = Store(client, uri, _experiment_id(client), mirror)
             if file := _sqlite_file(uri):
                 _use_write_ahead_log(file)
                 _refuse_experiment_of_a_server(store)
@@ -92,7 +94,7 @@ def reporting_store_errors(uri: str) -> Iterator[None]:
     except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
         reason = str(getattr(error, "orig", None) or error).partition("\n")[0][:300]
         raise StoreError(
-            f"the tracking store {_without_password(uri)} can't be used ({reason}); check that the folder can be written, the "
+            f"the tracking store {without_password(uri)} can't be used ({reason}); check that the folder can be written, the "
             "disk has room and the server runs, or name another with MLFLOW_TRACKING_URI"
         ) from error
 
@@ -140,7 +142,8 @@ def _use_write_ahead_log(file: Path) -> None:
         connection.close()
 
 
-def _without_password(uri: str) -> str:
+def without_password(uri: str) -> str:
+    """Return the address as it may be shown."""
     parts = urlsplit(uri)
     return uri.replace(f":{parts.password}@", ":***@") if parts.password else uri
 

@@ -1,0 +1,79 @@
+"""Options that name a model, a version or a run, and what is done with it; `histo_mlflow.config` puts them together."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class ScoringOptions:
+    """Which model is applied to which tiles."""
+
+    model: str = field(
+        default="models:/histo-b3/Production",
+        metadata={
+            "help": "A registered model (models:/histo-b3/Production), a run id, a checkpoint of any epoch "
+            "(runs:/RUN_ID/checkpoints/epoch_007.safetensors) or a path."
+        },
+    )
+    data: str = field(default="demo", metadata={"help": "Tiles to apply it to, as in `train --data`."})
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """Where predictions go."""
+
+    output: str = field(default="predictions.csv", metadata={"help": "CSV file to write."})
+
+
+@dataclass(frozen=True)
+class PairOptions:
+    """Which two models are compared on which tiles."""
+
+    model_a: str = field(
+        default="models:/histo-b3/Production",
+        metadata={"help": "The model to compare with, as `evaluate --model`.", "is_positional": True},
+    )
+    model_b: str = field(
+        default="models:/histo-b3@candidate",
+        metadata={"help": "The model that is compared with it.", "is_positional": True},
+    )
+    data: str = field(default="demo", metadata={"help": "Labelled tiles, as in `train --data`."})
+
+
+@dataclass(frozen=True)
+class NameOptions:
+    """Which registered model is meant."""
+
+    model_name: str = field(default="histo-b3", metadata={"help": "Name of the registered model."})
+
+
+@dataclass(frozen=True)
+class ReasonOptions:
+    """Why something is done."""
+
+    reason: str = field(default="none", metadata={"help": "Why, for those who read the history."})
+
+    @property
+    def stated_reason(self) -> str:
+        """The reason, or nothing."""
+        return "" if self.reason.strip() in {"", "none"} else self.reason.strip()
+
+
+@dataclass(frozen=True)
+class PromotionOptions:
+    """Which version is to go to Production, and on what evidence."""
+
+    version: str = field(default="none", metadata={"help": "Number of the version; or give `run`."})
+    run: str = field(default="none", metadata={"help": "Id of the run that registered the version."})
+    test_data: str = field(
+        default="none", metadata={"help": "Labelled tiles on which it is compared with the version in Production."}
+    )
+    force: bool = field(default=False, metadata={"help": "Promote it without a comparison; needs a reason."})
+
+
+@dataclass(frozen=True)
+class ReplayOptions:
+    """Which run is sent to the mirror."""
+
+    run: str = field(
+        default="none", metadata={"help": "Id of a run that has ended, with those nested in it.", "is_positional": True}
+    )

@@ -1,0 +1,64 @@
+"""Sends to a mirror what MLflow has kept of an ended run and of those nested in it."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from mlflow.entities import Run as KeptRun
+from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+from histo_mlflow.errors import RequestError, SourceNotFoundError
+from histo_mlflow.tracking.mirror import MIRRORED_KINDS, Mirror, facts_of
+from histo_mlflow.tracking.store import Store, reporting_store_errors, without_password
+
+
+def find_replayable(store: Store, run_id: str) -> KeptRun:
+    """Return the run of that id, which has ended.
+
+    Raises:
+        SourceNotFoundError: There is no such run.
+        RequestError: It is still going on.
+    """
+    try:
+        found = store.client.get_run(run_id)
+    except MlflowException:
+        raise SourceNotFoundError(f"{run_id}: there is no run with this id; `mlflow ui` shows what is there") from None
+    if found.info.status == "RUNNING":
+        raise RequestError(f"{run_id} is still going on; mirror it when it has ended")
+    return found
+
+
+def replay(store: Store, kept: KeptRun, mirror: Mirror) -> int:
+    """Send a run, and those nested in it while it is open, and return how many were sent."""
+    mirrored = mirror.begin(facts_of(kept, without_password(store.uri)))
+    with reporting_store_errors(store.uri):
+        mirrored.log_params(kept.data.params)
+        rows: dict[int, dict[str, float]] = {}
+        for name in kept.data.metrics:
+            for each in store.client.get_metric_history(kept.info.run_id, name):
+                rows.setdefault(each.step, {})[name] = each.value
+        for step in sorted(rows):
+            mirrored.log_metrics(rows[step], step=step)
+        with tempfile.TemporaryDirectory(prefix="histo-") as draft:
+            for artifact in _files(store, kept.info.run_id):
+                if Path(artifact).suffix in MIRRORED_KINDS:
+                    file = store.client.download_artifacts(kept.info.run_id, artifact, draft)
+                    mirrored.log_file(Path(file), artifact)
+        nested = store.client.search_runs(
+            [kept.info.experiment_id],
+            f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{kept.info.run_id}'",
+            order_by=["attributes.start_time ASC"],
+            max_results=1000,
+        )
+    n_sent = 1 + sum(replay(store, each, mirror) for each in nested if each.info.status != "RUNNING")
+    mirrored.end(kept.info.status)
+    return n_sent
+
+
+def _files(store: Store, run_id: str, folder: str | None = None) -> Iterator[str]:
+    for item in store.client.list_artifacts(run_id, folder):
+        if item.is_dir:
+            yield from _files(store, run_id, item.path)
+        else:
+            yield item.path
