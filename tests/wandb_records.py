@@ -44,16 +44,24 @@ def _read(file: Path) -> Recorded:
         elif kind == "config":
             run.config |= {item.key: json.loads(item.value_json) for item in record.config.update}
         elif kind == "history":
-            run.history.append(
-                {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item}
-            )
+            run.history.append(_read_items(record.history.item))
         elif kind == "summary":
-            run.summary |= {
-                "/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.summary.update
-            }
+            run.summary |= _read_items(record.summary.update)
         elif kind == "exit":
             run.exit_code = record.exit.exit_code
     return run
+
+
+def _read_items(items: Any) -> dict[str, Any]:
+    """Return values by name; of what is nested, such as a figure, the parts in a dictionary."""
+    read: dict[str, Any] = {}
+    for item in items:
+        name, *within = item.nested_key or [item.key]
+        if within:
+            read.setdefault(name, {})["/".join(within)] = json.loads(item.value_json)
+        else:
+            read[name] = json.loads(item.value_json)
+    return read
 
 
 def _records(content: bytes) -> list[bytes]:

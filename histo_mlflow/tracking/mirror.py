@@ -81,7 +81,7 @@ class Mirror:
         try:
             action()
         except Exception as error:
-            self.failure = str(error).partition("\n")[0][:300] or type(error).__name__
+            self.failure = _first_line(error)
             if isinstance(error, ConnectionError) and self._wandb is not None:
                 with suppress(Exception):  # its process is gone; else it would say so again at the exit, with a traceback
                     self._wandb.teardown(exit_code=1)
@@ -101,8 +101,7 @@ class Mirror:
             try:
                 return wandb.init(**about)
             except wandb.Error as error:
-                self._is_offline = True
-                self._say(f"W&B can't be reached ({str(error).partition(chr(10))[0]}); runs are recorded here instead")
+                self._record_here(f"W&B can't be reached ({_first_line(error)})")
         return wandb.init(**about, mode="offline")
 
     def _library(self) -> Any:
@@ -114,11 +113,21 @@ class Mirror:
             except ImportError as error:
                 raise ImportError(f"W&B is not installed ({error}): python -m pip install -e '.[wandb]'") from None
             mode = os.environ.get("WANDB_MODE")
-            # Asked first, for without a key `init` would ask at the terminal.
-            if mode is None and not self._wandb.login(prompt=False):
-                self._is_offline = True
-                self._say("no W&B key (`wandb login` stores one): runs are recorded here instead")
+            if mode is None:
+                self._log_in()
         return self._wandb
+
+    def _log_in(self) -> None:
+        # Before `init`, which without a key would ask for one at the terminal.
+        try:
+            if not self._wandb.login(prompt=False):
+                self._record_here("no W&B key (`wandb login` stores one)")
+        except self._wandb.Error as error:
+            self._record_here(f"W&B can't be reached ({_first_line(error)})")
+
+    def _record_here(self, reason: str) -> None:
+        self._is_offline = True
+        self._say(f"{reason}: runs are recorded here instead")
 
     def end(self, folder: str | None) -> None:
         """Note that a run has ended, and after the last open one say how to send what was recorded offline."""
@@ -212,3 +221,7 @@ def facts_of(kept: KeptRun, uri: str) -> RunFacts:
 def make_mirror(options: MirrorOptions, *, say: Tell, warn: Tell) -> Mirror | None:
     """Return the mirror that is asked for, or None."""
     return Mirror(say=say, warn=warn) if options.wandb else None
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0][:300] or type(error).__name__

@@ -1,0 +1,68 @@
+"""What pruning saves: the same searches on demo tiles with and without it, from several seeds, in turns.
+
+Prints the epochs that each took and the lowest loss that each found, and writes ``benchmarks/results/pruning.json``.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from common import RESULTS, describe_machine, write_results
+from scipy import stats
+
+from histo_mlflow.console import format_table, say
+from tuning.options import MEDIAN, NONE
+
+_SCRIPT = Path(__file__).resolve().parent.parent / "tuning" / "search.py"
+
+
+def main() -> None:
+    """Search, print a table and write the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--trials", type=int, default=16)
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--image-size", type=int, default=32)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--output", type=Path, default=RESULTS / "pruning.json", help="the JSON file")
+    options = parser.parse_args()
+    found: list[dict[str, Any]] = []
+    for seed in range(options.seeds):
+        for pruner in (MEDIAN, NONE):
+            found.append({"seed": seed, "pruner": pruner, **_search(options, seed, pruner)})
+            say(str(found[-1]))
+    epochs = {pruner: sum(each["epochs"] for each in found if each["pruner"] == pruner) for pruner in (MEDIAN, NONE)}
+    saved = 1 - epochs[MEDIAN] / epochs[NONE]
+    gaps = np.array([a["best"] - b["best"] for a, b in zip(found[::2], found[1::2], strict=True)])
+    half = float(stats.t.ppf(0.975, len(gaps) - 1) * stats.sem(gaps))
+    facts = {"machine": describe_machine("cpu"), "trials": options.trials, "epochs": options.epochs, "searches": found}
+    difference = {"mean": float(gaps.mean()), "half": half}
+    write_results(options.output, {**facts, "saved": saved, "loss_with_pruning_minus_without": difference})
+    rows = [[str(each["seed"]), each["pruner"], str(each["epochs"]), f"{each['best']:.4f}"] for each in found]
+    say(format_table(["seed", "pruner", "epochs", "lowest loss"], rows))
+    say(f"epochs saved {saved:.0%}; lowest loss with pruning minus without {gaps.mean():.4f} (95 % interval +- {half:.4f})")
+
+
+def _search(options: argparse.Namespace, seed: int, pruner: str) -> dict[str, Any]:
+    asked = {
+        "data": "demo", "weights": "none", "image-size": options.image_size, "trials": options.trials, "epochs": options.epochs,
+        "repeats": 0, "seed": seed, "pruner": pruner,
+    }  # fmt: skip
+    arguments = [f"--{name}={value}" for name, value in asked.items()]
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        here = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
+        subprocess.run([sys.executable, str(_SCRIPT), *arguments], cwd=folder, env=here, check=True, stdout=subprocess.DEVNULL)  # noqa: S603
+        study = optuna.load_study(study_name="histo-b3", storage=f"sqlite:///{folder}/optuna.db")
+        n_epochs = sum(len(trial.intermediate_values) for trial in study.get_trials())
+        return {"epochs": n_epochs, "best": study.best_value, "seconds": time.perf_counter() - start}
+
+
+if __name__ == "__main__":
+    main()
