@@ -31,9 +31,9 @@ PRUNERS: dict[str, Any] = {
 }
 SAMPLERS: dict[str, Any] = {
     "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
-    "TPE": lambda seed: optuna.samplers.TPESampler(seed=seed, n_startup_trials=5),
+    "TPE": lambda seed: optuna.samplers.TPESampler(seed=seed, n_startup_trials=3),
     "TPE, multivariate": lambda seed: optuna.samplers.TPESampler(
-        seed=seed, multivariate=True, constant_liar=True, n_startup_trials=5
+        seed=seed, multivariate=True, constant_liar=True, n_startup_trials=3
     ),
 }
 _AFTER = (8, 16, 30)

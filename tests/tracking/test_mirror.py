@@ -64,25 +64,15 @@ def test_a_training_is_mirrored_live_and_replayed_the_same(work: Path, tiny_npz:
     assert again.summary["best/val_loss"] == recorded.summary["best/val_loss"]
 
 
+@pytest.mark.slow
 def test_folds_and_trials_are_runs_of_one_group(work: Path, tiny_npz: Path, histo: Histo) -> None:
     done = histo("cv", "--data", tiny_npz, *SHORT, "--folds", "2", "--wandb", "true")
     assert done.returncode == 0, done.stderr
-    search = [
-        "--data",
-        str(tiny_npz),
-        "--weights",
-        "none",
-        "--epochs",
-        "2",
-        "--trials",
-        "2",
-        "--repeats",
-        "0",
-        "--wandb",
-        "true",
-    ]
+    search = ["--data", str(tiny_npz), "--weights", "none", "--epochs", "2", "--trials", "2", "--repeats", "0"]
     script = str(PROJECT / "tuning" / "search.py")
-    found = subprocess.run([sys.executable, script, *search], capture_output=True, text=True, timeout=200, check=False)
+    found = subprocess.run(
+        [sys.executable, script, *search, "--wandb", "true"], capture_output=True, text=True, timeout=200, check=False
+    )
     assert found.returncode == 0, found.stderr
     client = open_store().client
     runs = {run.info.run_id: run for run in client.search_runs(["0"])}
@@ -105,20 +95,10 @@ def test_folds_and_trials_are_runs_of_one_group(work: Path, tiny_npz: Path, hist
     assert {run.about["group"] for run in read_all(work).values()} == {parent}
 
 
+@pytest.mark.slow
 def test_its_process_may_die_in_the_middle(work: Path, tiny_npz: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "histo_mlflow",
-        "train",
-        "--data",
-        str(tiny_npz),
-        *SHORT,
-        "--epochs",
-        "8",
-        "--wandb",
-        "true",
-    ]
+    asked = ["--data", str(tiny_npz), *SHORT, "--epochs", "8", "--wandb", "true"]
+    command = [sys.executable, "-m", "histo_mlflow", "train", *asked]
     training = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert training.stdout is not None
     for line in training.stdout:

@@ -96,6 +96,7 @@ def test_two_workers_here_share_a_study_exactly(work: Path, tiny_npz: Path) -> N
     } == {parents[0].info.run_id}
 
 
+@pytest.mark.slow
 def test_two_calls_share_a_study_on_postgresql(work: Path, tiny_npz: Path) -> None:
     pytest.importorskip("psycopg")
     with _postgresql(work) as storage:
@@ -108,6 +109,7 @@ def test_two_calls_share_a_study_on_postgresql(work: Path, tiny_npz: Path) -> No
         _check_total(storage, 5)
 
 
+@pytest.mark.slow
 def test_the_trial_of_a_killed_worker_is_run_again(work: Path, tiny_npz: Path) -> None:
     storage = "sqlite:///optuna.db"
     long = [*_command(tiny_npz, "--trials", "2"), "--epochs", "40"]
@@ -128,6 +130,7 @@ def test_the_trial_of_a_killed_worker_is_run_again(work: Path, tiny_npz: Path) -
     assert open_store().client.get_run(stale.user_attrs["mlflow_run_id"]).info.status == "FAILED"
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_clean_state(work: Path, tiny_npz: Path) -> None:
     long = [*_command(tiny_npz, "--trials", "2"), "--epochs", "40"]
     worker = subprocess.Popen(long, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
