@@ -31,9 +31,9 @@ PRUNERS: dict[str, Any] = {
 }
 SAMPLERS: dict[str, Any] = {
     "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
-    "TPE": lambda seed: optuna.samplers.TPESampler(seed=seed, n_startup_trials=3),
+    "TPE": lambda seed: optuna.samplers.TPESampler(seed=seed, multivariate=False, n_startup_trials=5),
     "TPE, multivariate": lambda seed: optuna.samplers.TPESampler(
-        seed=seed, multivariate=True, constant_liar=True, n_startup_trials=3
+        seed=seed, multivariate=True, constant_liar=True, n_startup_trials=5
     ),
 }
 _AFTER = (8, 16, 30)
@@ -90,7 +90,7 @@ def _try_pruner(make: Any, curves: Any, n_orders: int) -> dict[str, float]:
 def _try_sampler(make: Any, table: Any, n_seeds: int) -> dict[str, float]:
     trials = table.groupby("trial").agg({"aug_cutoff": "first", "learning_rate": "first", "val_loss": "min"})
     n_epochs = int(table["epoch"].max())
-    kernel = ConstantKernel() * Matern([1.0, 1.0], nu=2.5) + WhiteKernel()
+    kernel = ConstantKernel() * Matern([1.0, 1.0], nu=2.5) + WhiteKernel(0.01, (1e-6, 1.0))
     surface = GaussianProcessRegressor(kernel, normalize_y=True, n_restarts_optimizer=3, random_state=0)
     surface.fit(_place(trials["aug_cutoff"], trials["learning_rate"], n_epochs), np.log(trials["val_loss"]))
     grid = np.meshgrid(np.arange(n_epochs + 1), np.logspace(-4, -2, 101))

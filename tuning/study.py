@@ -148,7 +148,9 @@ def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
 
 def _pruner(options: SearchOptions) -> optuna.pruners.BasePruner:
     if options.pruner == MEDIAN:
-        return optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=0 if options.folds else 2)
+        # The first third of the epochs says little of the last (docs/tuning.md).
+        n_warmup = 0 if options.folds else options.epochs // 3
+        return optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=n_warmup)
     if options.pruner == HYPERBAND:
         return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=options.folds or options.epochs)
     return optuna.pruners.NopPruner()
