@@ -1,8 +1,7 @@
 """What a study came to: a table, figures, the best options, and how much of the gain is noise."""
 
 import tempfile
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,18 +10,16 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optuna
 import yaml
-from optuna.trial import TrialState
-from optuna.visualization import matplotlib as drawing
 from scipy import stats
 
 from histo_mlflow.config import TrainConfig, option_fields
 from histo_mlflow.console import format_table
 from histo_mlflow.tracking.runs import Run
+from tuning.figures import draw_study
 from tuning.objective import Objective
-from tuning.study import FINISHED, RUN_ID_ATTRIBUTE
+from tuning.study import RUN_ID_ATTRIBUTE
 
 BEST_CONFIG = Path("best_config.yaml")
-_LOSS = "validation loss (nats)"
 _NOISE_ATTRIBUTE = "repeats"
 
 
@@ -73,7 +70,9 @@ def record(run: Run, study: optuna.Study, base: dict[str, Any], noise: Noise | N
     with tempfile.TemporaryDirectory(prefix="histo-") as draft:
         folder = Path(draft)
         study.trials_dataframe(multi_index=False).to_csv(folder / "trials.csv", index=False)
-        _draw_all(study, folder)
+        for name, figure in draw_study(study).items():
+            figure.savefig(folder / f"{name}.png", dpi=120)
+            plt.close(figure)
         run.log_folder(folder)
 
 
@@ -91,32 +90,6 @@ def describe(study: optuna.Study, noise: Noise | None) -> str:
     header = ["trial", *(name.replace("_", " ") for name in names), "validation loss", "state"]
     lines = [format_table(header, rows), "* lowest validation loss of a trial that came to its end"]
     return "\n".join(lines if noise is None else [*lines, noise.describe()])
-
-
-def _draw_all(study: optuna.Study, folder: Path) -> None:
-    n_finished = len(study.get_trials(deepcopy=False, states=FINISHED))
-    n_complete = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
-    figures: dict[str, Callable[[], Any]] = {
-        "optimization_history": lambda: drawing.plot_optimization_history(study, target_name=_LOSS),
-        "intermediate_values": lambda: drawing.plot_intermediate_values(study),
-    }
-    if n_complete > 3:
-        figures["param_importances"] = lambda: drawing.plot_param_importances(study, target_name=_LOSS)
-        figures["surface"] = lambda: drawing.plot_contour(study, params=["aug_cutoff", "learning_rate"], target_name=_LOSS)
-    for name, draw in figures.items():
-        with plt.style.context("default"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # optuna's drawings are marked as experimental
-            axes = draw()
-            figure = axes.figure
-            figure.set_size_inches(8, 5)
-            axes.set_title(f"{axes.get_title()}: {n_finished} trials, {n_complete} to their end")
-            if name == "intermediate_values":
-                axes.set_xlabel("epoch")
-                axes.set_ylabel(_LOSS)
-                if axes.get_legend():
-                    axes.get_legend().remove()
-            figure.savefig(folder / f"{name}.png", dpi=120, bbox_inches="tight")
-            plt.close(figure)
 
 
 def _spread(losses: Sequence[float]) -> str:

@@ -70,9 +70,8 @@ def test_folds_and_trials_are_runs_of_one_group(work: Path, tiny_npz: Path, hist
     assert done.returncode == 0, done.stderr
     search = ["--data", str(tiny_npz), "--weights", "none", "--epochs", "2", "--trials", "2", "--repeats", "0"]
     script = str(PROJECT / "tuning" / "search.py")
-    found = subprocess.run(
-        [sys.executable, script, *search, "--wandb", "true"], capture_output=True, text=True, timeout=200, check=False
-    )
+    command = [sys.executable, script, *search, "--wandb", "true"]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert found.returncode == 0, found.stderr
     client = open_store().client
     runs = {run.info.run_id: run for run in client.search_runs(["0"])}
