@@ -38,12 +38,13 @@ check: setup ## Check format, lint, types and the direction of imports
 	mypy
 	lint-imports
 
-bench: setup ## Measure (45 minutes, machine otherwise idle); results are printed and written to benchmarks/results/
+bench: setup ## Measure (an hour, machine otherwise idle); results are printed and written to benchmarks/results/
 	$(BIN)/uv pip install --python $(BIN)/python --quiet --group bench
 	python benchmarks/throughput.py
 	python benchmarks/large_set.py --compressed
 	python benchmarks/report.py
 	python benchmarks/serving.py
+	python benchmarks/runtimes.py
 	python benchmarks/demo_baselines.py
 
 ui: setup ## Open MLflow's pages on http://127.0.0.1:5000
