@@ -1,7 +1,7 @@
 """What pruning saves: the same searches on demo tiles with and without it, side by side, from several seeds.
 
-They start from a network that has learnt another draw of demo tiles, for as long as random weights need to learn anything, all trials
-look alike.
+They start from a network that has learnt another draw of demo tiles: for as long as random weights need to learn anything, all
+trials look alike.
 
 Prints the epochs that each took and the lowest loss that each found, and writes ``benchmarks/results/pruning.json``.
 """
