@@ -66,7 +66,7 @@ def record(run: Run, study: optuna.Study, base: dict[str, Any], noise: Noise | N
     run.log_metrics({"best/val_loss": study.best_value})
     best = {f"best/{name}": value for name, value in study.best_params.items()}  # tags, for a study that goes on changes them
     run.set_tags({**best, "histo.best_run": study.best_trial.user_attrs[RUN_ID_ATTRIBUTE]})
-    run.describe(f"```\n{describe(study, noise)}\n```")
+    run.describe(f"{summarise(study, noise)}\n\n```\n{describe(study)}\n```")
     with tempfile.TemporaryDirectory(prefix="histo-") as draft:
         folder = Path(draft)
         study.trials_dataframe(multi_index=False).to_csv(folder / "trials.csv", index=False)
@@ -76,8 +76,15 @@ def record(run: Run, study: optuna.Study, base: dict[str, Any], noise: Noise | N
         run.log_folder(folder)
 
 
-def describe(study: optuna.Study, noise: Noise | None) -> str:
-    """Return the table of trials, and a line on noise if it was measured."""
+def summarise(study: optuna.Study, noise: Noise | None) -> str:
+    """Return a line on the best trial, and one on noise if it was measured."""
+    values = ", ".join(f"{name}={value:.4g}" for name, value in study.best_params.items())
+    line = f"lowest validation loss {study.best_value:.4f} in trial {study.best_trial.number}: {values}"
+    return line if noise is None else f"{line}\n\n{noise.describe()}"
+
+
+def describe(study: optuna.Study) -> str:
+    """Return the table of trials."""
     names = list(study.best_params)
     rows = []
     for trial in study.get_trials(deepcopy=False):
@@ -88,8 +95,7 @@ def describe(study: optuna.Study, noise: Noise | None) -> str:
         mark = " *" if trial.number == study.best_trial.number else ""
         rows.append([f"{trial.number}{mark}", *values, loss, trial.state.name.lower()])
     header = ["trial", *(name.replace("_", " ") for name in names), "validation loss", "state"]
-    lines = [format_table(header, rows), "* lowest validation loss of a trial that came to its end"]
-    return "\n".join(lines if noise is None else [*lines, noise.describe()])
+    return f"{format_table(header, rows)}\n* lowest validation loss of a trial that came to its end"
 
 
 def _spread(losses: Sequence[float]) -> str:

@@ -32,7 +32,7 @@ from histo_mlflow.tracking.runs import Run, open_run
 from histo_mlflow.tracking.store import Store, open_store
 from tuning.objective import Objective
 from tuning.options import SearchOptions
-from tuning.report import BEST_CONFIG, describe, record, repeat
+from tuning.report import BEST_CONFIG, describe, record, repeat, summarise
 from tuning.study import RUN_ID_ATTRIBUTE, hide_password, open_study
 from tuning.workers import PARENT_VARIABLE, start_workers, work
 
@@ -73,6 +73,7 @@ def search(options: SearchOptions, base: dict[str, Any]) -> None:
     tags = {**describe_origin(), "histo.entry_point": "tune", "histo.study": options.study, "histo.seed": seed}
     with open_run(store, f"study {options.study}", tags=tags, resumed=_earlier_run(store, study)) as run:
         study.set_user_attr(RUN_ID_ATTRIBUTE, run.id)
+        run.log_params({**asked, "folds": options.folds, "study": options.study, "storage": hide_password(options.storage)})
         objective = Objective(run, inputs, splits, base, options.trials)
         try:
             if options.jobs > 1:
@@ -87,7 +88,7 @@ def search(options: SearchOptions, base: dict[str, Any]) -> None:
             raise WorkError("no trial came to its end; narrow the ranges in tuning/search_space.py")
         noise = repeat(study, objective, options.repeats) if options.repeats else None
         record(run, study, base, noise)
-        say(f"\n{describe(study, noise)}\n")
+        say(f"\n{describe(study)}\n\n{summarise(study, noise)}\n")
         say(f"best values: {BEST_CONFIG}; study: {hide_password(options.storage)}, {options.study}")
         say(f"plots: mlflow ui, run {run.id}")
     if options.train_best:
