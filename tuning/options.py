@@ -15,7 +15,7 @@ class SearchOptions:
     trials: int = field(
         default=8, metadata={"help": "Number of finished trials that the study is to have, over all workers and calls."}
     )
-    epochs: int = field(default=8, metadata={"help": "Epochs of a trial."})
+    epochs: int = field(default=12, metadata={"help": "Epochs of a trial."})
     folds: int = field(
         default=0, metadata={"help": "Folds over which a trial's loss is averaged; 0: one hold-out part, as `train`."}
     )
