@@ -5,6 +5,7 @@ gradient of a 5 x 5 kernel, and falls back to its reference code: in EfficientNe
 training step. Both can be said in convolutions that it has: docs/performance.md gives the figures.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -23,8 +24,18 @@ class DepthwiseConv2d(nn.Conv2d):
         if not (is_bf16_on_cpu and self.training and torch.is_grad_enabled()):
             return super().forward(input)
         dtype = torch.get_autocast_dtype("cpu")
-        output: Tensor = _DepthwiseFunction.apply(input.to(dtype), self.weight.to(dtype), self.stride[0])
-        return output
+        return convolve_depthwise(input.to(dtype), self.weight.to(dtype), self.stride[0])
+
+
+def convolve_depthwise(
+    pixels: Tensor, weight: Tensor, stride: int, *, make_again: Callable[[], Tensor] | None = None
+) -> Tensor:
+    """Return the convolution of ``(n, channels, height, width)`` with ``(channels, 1, size, size)`` of the same type.
+
+    The backward pass needs `pixels` once more: they are kept for it, or come from `make_again`.
+    """
+    output: Tensor = _DepthwiseFunction.apply(pixels, weight, stride, make_again)
+    return output
 
 
 def use_fast_depthwise(network: nn.Module) -> None:
@@ -48,26 +59,23 @@ def use_fast_depthwise(network: nn.Module) -> None:
 
 class _DepthwiseFunction(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, pixels: Tensor, weight: Tensor, stride: int) -> Tensor:
-        ctx.save_for_backward(pixels, weight)
-        ctx.stride = stride
+    def forward(ctx: Any, pixels: Tensor, weight: Tensor, stride: int, make_again: Callable[[], Tensor] | None) -> Tensor:
+        ctx.save_for_backward(weight, *([] if make_again else [pixels]))
+        ctx.shape, ctx.stride, ctx.make_again = pixels.shape, stride, make_again
         return functional.conv2d(pixels, weight, stride=stride, padding=weight.shape[2] // 2, groups=len(weight))
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
-        pixels, weight = ctx.saved_tensors
-        (gradient,) = gradients
-        gradient = gradient.contiguous(memory_format=torch.channels_last)
-        return (
-            _gradient_of_input(gradient, pixels, weight, ctx.stride),
-            _gradient_of_weight(gradient, pixels, weight, ctx.stride),
-            None,
-        )
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        weight, *kept = ctx.saved_tensors
+        gradient = gradients[0].contiguous(memory_format=torch.channels_last)
+        # One after the other: what was made again is large, and is not needed for the gradient of the input.
+        of_weight = _gradient_of_weight(gradient, kept.pop() if kept else ctx.make_again(), weight, ctx.stride)
+        return _gradient_of_input(gradient, ctx.shape, weight, ctx.stride), of_weight, None, None
 
 
-def _gradient_of_input(gradient: Tensor, pixels: Tensor, weight: Tensor, stride: int) -> Tensor:
+def _gradient_of_input(gradient: Tensor, shape: torch.Size, weight: Tensor, stride: int) -> Tensor:
     """Return what a stride of 1 has as its gradient, for `gradient` with zeros put where the stride has skipped."""
-    n, channels, height, width = pixels.shape
+    n, channels, height, width = shape
     if stride > 1:
         spread = gradient.new_zeros((n, height, width, channels)).permute(0, 3, 1, 2)  # channels_last
         spread[:, :, ::stride, ::stride] = gradient
@@ -76,10 +84,10 @@ def _gradient_of_input(gradient: Tensor, pixels: Tensor, weight: Tensor, stride:
 
 
 def _gradient_of_weight(gradient: Tensor, pixels: Tensor, weight: Tensor, stride: int) -> Tensor:
-    """Return the gradient of a kernel, put together from 3 x 3 windows of it, of which neighbours share a row or column."""
+    """Return the gradient of a kernel, in bf16 put together from 3 x 3 windows, of which neighbours share a row or column."""
     size = weight.shape[2]
-    if size == _WINDOW:
-        return _weight_gradient(gradient, pixels, weight, stride, padding=1)
+    if size == _WINDOW or weight.dtype != torch.bfloat16:
+        return _weight_gradient(gradient, pixels, weight, stride, padding=size // 2)
     padded = functional.pad(pixels, (size // 2,) * 4).contiguous(memory_format=torch.channels_last)
     height, width = ((edge - 1) * stride + _WINDOW for edge in gradient.shape[2:])
     whole, window = torch.empty_like(weight), weight[:, :, :_WINDOW, :_WINDOW]

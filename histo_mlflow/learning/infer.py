@@ -10,6 +10,9 @@ from histo_mlflow.learning.batches import TileSource
 from histo_mlflow.learning.compute import Compute
 from histo_mlflow.learning.network import fold_batch_norms
 
+_MAX_BATCH_TILES = 128
+_MAX_BATCH_PIXELS_ON_CPU = 2**21  # 41 tiles of 224 px: more are no faster there, and cost 17 MB of memory each in fp32
+
 
 @torch.inference_mode()
 def infer(
@@ -18,7 +21,7 @@ def infer(
     *,
     rows: NDArray[np.int64] | None = None,
     compute: Compute,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     description: str = "infer",
     is_quiet: bool = False,
 ) -> NDArray[np.float32]:
@@ -29,12 +32,13 @@ def infer(
         images: ``(n_tiles, height, width, 3)`` uint8.
         rows: Which tiles, in which order.
         compute: Device and precision; the network must be on that device.
-        batch_size: Tiles per forward pass; changes speed and memory, not the result (to rounding).
+        batch_size: Tiles per forward pass; changes speed and memory, not the result (to rounding). Chosen if not given.
         description: What the progress bar says.
         is_quiet: Without a progress bar.
     """
     chosen = np.arange(len(images)) if rows is None else rows
-    batches = [chosen[start : start + batch_size] for start in range(0, len(chosen), batch_size)]
+    step = batch_size or _choose_batch_size(network, images, compute.device)
+    batches = [chosen[start : start + step] for start in range(0, len(chosen), step)]
     if len(chosen) == 0:
         return np.zeros((0, network(torch.from_numpy(images[:1]).to(compute.device)).shape[1]), dtype=np.float32)
     folded = fold_batch_norms(network)
@@ -45,6 +49,13 @@ def infer(
         with compute.autocast():
             logits.append(folded(tiles).float())
     return torch.cat(logits).cpu().numpy()
+
+
+def _choose_batch_size(network: nn.Module, images: NDArray[np.uint8], device: torch.device) -> int:
+    if device.type != "cpu":
+        return _MAX_BATCH_TILES
+    size_px: int = max(images.shape[1], getattr(network, "tile_size_px", 1))
+    return max(1, min(_MAX_BATCH_TILES, _MAX_BATCH_PIXELS_ON_CPU // size_px**2))
 
 
 def probabilities_of(logits: NDArray[np.float32]) -> NDArray[np.float64]:
