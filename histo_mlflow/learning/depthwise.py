@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from histo_mlflow.learning.workspace import WORKSPACE
+
 _WINDOW = 3  # edge length of the kernels whose gradient oneDNN computes fast
 
 
@@ -75,12 +77,11 @@ class _DepthwiseFunction(torch.autograd.Function):
 
 def _gradient_of_input(gradient: Tensor, shape: torch.Size, weight: Tensor, stride: int) -> Tensor:
     """Return what a stride of 1 has as its gradient, for `gradient` with zeros put where the stride has skipped."""
-    n, channels, height, width = shape
     if stride > 1:
-        spread = gradient.new_zeros((n, height, width, channels)).permute(0, 3, 1, 2)  # channels_last
+        spread = WORKSPACE.lend(shape, gradient.dtype, "activated").zero_()  # an activation has served by now
         spread[:, :, ::stride, ::stride] = gradient
         gradient = spread
-    return functional.conv2d(gradient, weight.flip(2, 3), padding=weight.shape[2] // 2, groups=channels)
+    return functional.conv2d(gradient, weight.flip(2, 3), padding=weight.shape[2] // 2, groups=len(weight))
 
 
 def _gradient_of_weight(gradient: Tensor, pixels: Tensor, weight: Tensor, stride: int) -> Tensor:
@@ -88,13 +89,17 @@ def _gradient_of_weight(gradient: Tensor, pixels: Tensor, weight: Tensor, stride
     size = weight.shape[2]
     if size == _WINDOW or weight.dtype != torch.bfloat16:
         return _weight_gradient(gradient, pixels, weight, stride, padding=size // 2)
-    padded = functional.pad(pixels, (size // 2,) * 4).contiguous(memory_format=torch.channels_last)
+    n, channels, *edges = pixels.shape
+    margin = size // 2
+    padded = WORKSPACE.lend((n, channels, *(edge + 2 * margin for edge in edges)), pixels.dtype, "padded").zero_()
+    padded[:, :, margin:-margin, margin:-margin] = pixels
     height, width = ((edge - 1) * stride + _WINDOW for edge in gradient.shape[2:])
+    seen = WORKSPACE.lend((n, channels, height, width), pixels.dtype, "window")
     whole, window = torch.empty_like(weight), weight[:, :, :_WINDOW, :_WINDOW]
     starts = range(0, size - 1, _WINDOW - 1)
     for top in starts:
         for left in starts:
-            seen = padded[:, :, top : top + height, left : left + width]
+            seen.copy_(padded[:, :, top : top + height, left : left + width])
             part = _weight_gradient(gradient, seen, window, stride, padding=0)
             whole[:, :, top : top + _WINDOW, left : left + _WINDOW] = part
     return whole

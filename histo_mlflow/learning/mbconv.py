@@ -6,7 +6,6 @@ done twice. At 224 px this is faster too, for memory that is never asked for nee
 figures). Values, parameters and state_dict are torchvision's.
 """
 
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch.nn import functional
 from torchvision.models.efficientnet import MBConv
 
 from histo_mlflow.learning.depthwise import convolve_depthwise
+from histo_mlflow.learning.workspace import WORKSPACE
 
 _MIN_BYTES = 2**22  # of the widest tensor of a block; smaller ones stay in the processor's cache, and keeping them is faster
 
@@ -69,24 +69,6 @@ def _expand_again(pixels: Tensor, convolution: nn.Conv2d) -> Callable[[], Tensor
     return lambda: functional.conv2d(pixels, convolution.weight.detach().to(pixels.dtype))
 
 
-class _Workspace(threading.local):
-    """Buffers for what lives no longer than one step of a block: memory that is handed back must be cleared again and again."""
-
-    def __init__(self) -> None:
-        self._buffers: dict[tuple[str, torch.dtype], Tensor] = {}
-
-    def lend(self, purpose: str, like: Tensor) -> Tensor:
-        """Return memory in the shape of `like`, channels_last, which holds until the next call for that purpose."""
-        n, channels, height, width = like.shape
-        buffer: Tensor | None = self._buffers.get((purpose, like.dtype))
-        if buffer is None or len(buffer) < like.numel():
-            buffer = self._buffers[purpose, like.dtype] = torch.empty(like.numel(), dtype=like.dtype)
-        return buffer[: like.numel()].view(n, height, width, channels).permute(0, 3, 1, 2)
-
-
-_workspace = _Workspace()
-
-
 class _Activation:
     """Batch norm and SiLU of a convolution's output, forgotten after the forward pass.
 
@@ -114,7 +96,7 @@ class _Activation:
         norm.num_batches_tracked.add_(1)
         if self._convolve_again is None:
             self._convolved = convolved
-        normalized = _workspace.lend("normalized", convolved)
+        normalized = WORKSPACE.lend_like(convolved, "normalized")
         torch.ops.aten.native_batch_norm.out(
             convolved, norm.weight, norm.bias, norm.running_mean, norm.running_var, True, norm.momentum, norm.eps,
             out=normalized, save_mean=self._mean, save_invstd=self._inverse_sd,
@@ -127,13 +109,13 @@ class _Activation:
         if self._convolve_again is not None:
             self._convolved = self._convolve_again()
         assert self._convolved is not None  # `make` came before
-        self._normalized = _workspace.lend("normalized", self._convolved)
+        self._normalized = WORKSPACE.lend_like(self._convolved, "normalized")
         variance, unused = self._inverse_sd**-2 - norm.eps, self._mean.new_empty(0)
         torch.ops.aten.native_batch_norm.out(
             self._convolved, norm.weight, norm.bias, self._mean, variance, False, 0.0, norm.eps,
             out=self._normalized, save_mean=unused, save_invstd=unused,
         )  # fmt: skip
-        activated: Tensor = torch.ops.aten.silu.out(self._normalized, out=_workspace.lend("activated", self._convolved))
+        activated: Tensor = torch.ops.aten.silu.out(self._normalized, out=WORKSPACE.lend_like(self._convolved, "activated"))
         return activated
 
     def gradients(self, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -168,7 +150,7 @@ class _SpatialMean(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, pixels: Tensor) -> Tensor:
         ctx.shape = pixels.shape
-        return pixels.mean((2, 3), keepdim=True)
+        return _sum_over_pixels(pixels) / (pixels.shape[2] * pixels.shape[3])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
@@ -184,7 +166,7 @@ class _GatedProjection(torch.autograd.Function):
     def forward(ctx: Any, activated: Tensor, gate: Tensor, weight: Tensor, make_again: Callable[[], Tensor]) -> Tensor:
         ctx.save_for_backward(gate, weight)
         ctx.make_again = make_again
-        gated = torch.mul(activated, gate, out=_workspace.lend("gated", activated))
+        gated = torch.mul(activated, gate, out=WORKSPACE.lend_like(activated, "passing"))
         projected: Tensor = functional.conv2d(gated, weight)
         return projected
 
@@ -192,9 +174,16 @@ class _GatedProjection(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         gate, weight = ctx.saved_tensors
         activated = ctx.make_again()
-        gated = torch.mul(activated, gate, out=_workspace.lend("gated", activated))
+        gated = torch.mul(activated, gate, out=WORKSPACE.lend_like(activated, "passing"))
         of_gated, of_weight, _ = torch.ops.aten.convolution_backward(
             gradients[0], gated, weight, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [True, True, False]
         )
-        of_gate = torch.mul(of_gated, activated, out=gated).sum((2, 3), keepdim=True)
+        of_gate = _sum_over_pixels(torch.mul(of_gated, activated, out=gated))
         return of_gated.mul_(gate), of_gate, of_weight, None
+
+
+def _sum_over_pixels(pixels: Tensor) -> Tensor:
+    """Return the sums ``(n, channels, 1, 1)``, as a product with ones: `sum` of bf16 would first write all of it in fp32."""
+    n, channels, height, width = pixels.shape
+    flat = pixels.permute(0, 2, 3, 1).reshape(n, height * width, channels)  # channels_last: a view
+    return torch.bmm(pixels.new_ones((1, 1, 1)).expand(n, 1, height * width), flat).view(n, channels, 1, 1)
