@@ -14,6 +14,7 @@ import re
 import select
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -70,6 +71,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--tile-size", type=int, default=224, help="edge length in pixels")
     parser.add_argument("--batch-sizes", default="8,32", help="tiles per step, with commas between")
     parser.add_argument("--steps", type=int, default=8, help="training steps before a training is ended")
+    parser.add_argument("--repeats", type=int, default=3, help="starts of each kind; the table shows medians")
     parser.add_argument("--compressed", action="store_true", help="also a compressed file: its first and its second start")
     parser.add_argument("--device", default="auto", help="as the option of that name of `histo train`")
     parser.add_argument("--timeout", type=float, default=900, help="seconds after which a training is given up")
@@ -92,21 +94,21 @@ def main() -> None:
         "starts": [],
     }
     with folder_for_files(options.folder) as folder:
-        for batch_size in batch_sizes:
-            say(f"bare step, batch {batch_size} ...")
-            watched = watch_bare_step(batch_size, folder, options)
-            content["starts"].append(describe("bare step", None, batch_size, watched))
         stored = [write_npz(folder, n, options.tile_size, is_compressed=False) for n in (options.small_tiles, options.tiles)]
-        for n_tiles, path in zip((options.small_tiles, options.tiles), stored, strict=True):
+        for number in range(options.repeats):
+            say(f"round {number + 1} of {options.repeats}")
             for batch_size in batch_sizes:
-                watched = watch_training(path, batch_size, folder, options)
-                content["starts"].append(describe("stored", n_tiles, batch_size, watched))
+                watched = watch_bare_step(batch_size, folder, options)
+                content["starts"].append(describe("bare step", None, batch_size, watched))
+                for n_tiles, path in zip((options.small_tiles, options.tiles), stored, strict=True):
+                    watched = watch_training(path, batch_size, folder, options)
+                    content["starts"].append(describe("stored", n_tiles, batch_size, watched))
         if options.compressed:
             path = write_npz(folder, options.tiles, options.tile_size, is_compressed=True)
             shutil.rmtree(folder / "cache", ignore_errors=True)  # of an earlier call: a first start unpacks
-            for kind in ("compressed, first", "compressed, second"):
-                watched = watch_training(path, batch_sizes[0], folder, options)
-                content["starts"].append(describe(kind, options.tiles, batch_sizes[0], watched))
+            for kind in ("compressed, first", *["compressed, again"] * options.repeats):
+                watched = watch_training(path, batch_sizes[-1], folder, options)
+                content["starts"].append(describe(kind, options.tiles, batch_sizes[-1], watched))
         write_results(options.output, content)
     say("\n" + format_starts(content["starts"]))
     say(f"written to {options.output}")
@@ -273,25 +275,34 @@ def describe(kind: str, n_tiles: int | None, batch_size: int, watched: Watched) 
 
 
 def format_starts(starts: list[dict[str, Any]]) -> str:
-    """Return the table of all starts."""
-    header = [
-        "start",
-        "tiles",
-        "batch",
-        "steps",
-        "s to loop",
-        "s to 1st step",
-        "anon at loop",
-        "peak anon MiB",
-        "peak file MiB",
-    ]
-    columns = ("seconds_to_loop", "seconds_to_first_step", "anon_before_first_step_mib", "peak_anon_mib", "peak_file_mib")
+    """Return the table of the kinds of starts: medians, and of the first step the range."""
+    header = ["start", "tiles", "batch", "n", "s to loop", "s to 1st step", "range", "anon at loop", "peak anon MiB"]
+    kinds = dict.fromkeys((start["kind"], start["tiles"], start["batch_size"]) for start in starts)
     rows = []
-    for start in starts:
-        values = [start[column] for column in columns]
-        shown = ["-" if value is None else f"{value:.1f}" if k < 2 else f"{value:.0f}" for k, value in enumerate(values)]
-        rows.append([start["kind"], str(start["tiles"] or "-"), str(start["batch_size"]), str(start["steps"]), *shown])
+    for kind, n_tiles, batch_size in kinds:
+        same = [
+            start for start in starts if (start["kind"], start["tiles"], start["batch_size"]) == (kind, n_tiles, batch_size)
+        ]
+        first = [start["seconds_to_first_step"] for start in same if start["seconds_to_first_step"] is not None]
+        rows.append(
+            [
+                kind,
+                str(n_tiles or "-"),
+                str(batch_size),
+                str(len(same)),
+                _median(same, "seconds_to_loop", 1),
+                _median(same, "seconds_to_first_step", 1),
+                f"{min(first):.1f} to {max(first):.1f}" if first else "-",
+                _median(same, "anon_before_first_step_mib", 0),
+                _median(same, "peak_anon_mib", 0),
+            ]
+        )
     return format_table(header, rows)
+
+
+def _median(starts: list[dict[str, Any]], column: str, digits: int) -> str:
+    values = [start[column] for start in starts if start[column] is not None]
+    return f"{statistics.median(values):.{digits}f}" if values else "-"
 
 
 if __name__ == "__main__":

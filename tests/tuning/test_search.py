@@ -47,6 +47,41 @@ def test_a_study_leaves_runs_a_table_and_a_configuration_and_goes_on(work: Path,
         assert run.data.metrics["best/val_loss"] == pytest.approx(trial.value)
 
 
+def test_a_hopeless_trial_is_pruned_and_its_run_says_so(work: Path, tiny_npz: Path) -> None:
+    """After three trials better than any training could be, whatever comes next is stopped as soon as the rule allows."""
+    arguments = ["--data", str(tiny_npz), "--epochs", "6"]
+    assert _search(*arguments, "--trials", "1") == 0
+    study = optuna.load_study(study_name="histo-b3", storage="sqlite:///optuna.db")
+    [real] = study.get_trials()
+    for _ in range(3):
+        study.add_trial(
+            optuna.trial.create_trial(
+                value=1e-6, params=real.params, distributions=real.distributions, user_attrs=real.user_attrs,
+                intermediate_values=dict.fromkeys(range(1, 7), 1e-6),
+            )
+        )  # fmt: skip
+    assert _search(*arguments, "--trials", "5") == 0
+    pruned = study.get_trials()[-1]
+    assert pruned.state == optuna.trial.TrialState.PRUNED
+    assert list(pruned.intermediate_values) == [1], "a sixth of the epochs is enough to judge by"
+    run = open_store().client.get_run(pruned.user_attrs["mlflow_run_id"])
+    assert run.info.status == "KILLED"
+    assert run.data.tags["pruned"] == "true"
+    assert "error" not in run.data.tags or "TrialPruned" in run.data.tags["error"]
+
+
+def test_the_best_values_are_trained_with_and_registered(work: Path, tiny_npz: Path) -> None:
+    assert _search("--data", str(tiny_npz), "--epochs", "1", "--trials", "2", "--train-best", "true") == 0
+    study = optuna.load_study(study_name="histo-b3", storage="sqlite:///optuna.db")
+    client = open_store().client
+    [version] = client.search_model_versions("name = 'histo-b3'")
+    trained = client.get_run(version.run_id)
+    assert trained.data.tags["histo.entry_point"] == "train"
+    assert float(trained.data.params["learning_rate"]) == pytest.approx(study.best_params["learning_rate"])
+    assert int(trained.data.params["aug_cutoff"]) == study.best_params["aug_cutoff"]
+    assert trained.data.metrics["best/val_loss"] == pytest.approx(study.best_value, rel=1e-6)
+
+
 def test_a_study_is_not_mixed_with_other_tiles_or_options(
     work: Path, tiny_npz: Path, tiny_tiles: TileSet, capsys: pytest.CaptureFixture[str]
 ) -> None:
