@@ -167,9 +167,11 @@ def step_without_set(options: argparse.Namespace) -> None:
     import torch
     from torch.nn import functional
 
+    from histo_mlflow.learning.allocator import map_large_tensors
     from histo_mlflow.learning.compute import ComputeOptions, resolve_compute
     from histo_mlflow.learning.network import TileClassifier
 
+    map_large_tensors()
     batch_size, size_px = options.bare_step, options.tile_size
     compute = resolve_compute(ComputeOptions(device=options.device), tile_size_px=size_px)
     network = TileClassifier(n_classes=N_CLASSES, tile_size_px=size_px).to(compute.device).to(memory_format=torch.channels_last)
@@ -194,6 +196,7 @@ def report_step(step: int, n_steps: int) -> None:
 def watch(command: list[str], work: Path, folder: Path, options: argparse.Namespace) -> Watched:
     """Start `command` in `work` with a terminal of its own, sample its memory, end it after the asked steps."""
     environment = {**os.environ, "HISTO_CACHE_DIR": str(folder / "cache"), "MLFLOW_DISABLE_TELEMETRY": "true"}
+    environment["THP_MEM_ALLOC_ENABLE"] = "1"  # for the bare step; a training sets it itself
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_REPOSITORY), os.environ.get("PYTHONPATH")]))
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME"):
         environment.pop(name, None)

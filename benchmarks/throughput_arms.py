@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision import transforms
 from torchvision.models import efficientnet_b3
 
+from histo_mlflow.learning.allocator import map_large_tensors
 from histo_mlflow.learning.augmentation import AugmentationOptions
 from histo_mlflow.learning.batches import LabelledTiles
 from histo_mlflow.learning.compute import Compute, ComputeOptions, resolve_compute
@@ -182,6 +183,7 @@ def make_timm_network(job: Job) -> nn.Module:
 
 def make_our_network(job: Job) -> TileClassifier:
     """Return the network of this project in channels_last, as `fit` puts it."""
+    map_large_tensors()  # as our command line does; the peers' have no such thing
     network = TileClassifier(n_classes=N_CLASSES, tile_size_px=job.images.shape[1])
     return network.to(job.device).to(memory_format=torch.channels_last)
 

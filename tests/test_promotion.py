@@ -13,11 +13,12 @@ import pytest
 from mlflow import MlflowClient
 
 from histo_mlflow.errors import RequestError
+from histo_mlflow.tiles.demo import draw_demo
 from histo_mlflow.tracking.decisions import FORCED, Decision, carry_out, read_history
 from histo_mlflow.tracking.registry import production_version
 from histo_mlflow.tracking.store import open_store
 from tests.colour_reader import CLASSES, register
-from tests.conftest import Histo
+from tests.conftest import Histo, save_npz
 from tests.servers import tracking_server
 
 
@@ -151,3 +152,21 @@ def test_two_promotions_at_once_have_one_winner(work: Path) -> None:
     moves = [each for each in read_history(open_store(), name) if each.moves_production]
     assert len(moves) == 21
     assert all(later.incumbent == earlier.version for earlier, later in pairwise(moves))
+
+
+def test_training_with_a_test_set_passes_the_gate(work: Path, tiny_npz: Path, histo_here: Histo) -> None:
+    save_npz(work / "external.npz", draw_demo(n_tiles=54, tile_size_px=32, seed=5))
+    short = ["train", "--data", str(tiny_npz), "--weights", "none", "--epochs", "1", "--test-data", "external.npz"]
+    assert histo_here(*short).returncode == 0
+    done = histo_here(*short, "--seed", "1", "--margin", "0.9", "--loss-margin", "9", "--class-margin", "1")
+    assert done.returncode == 0, done.stderr
+    first, second = read_history(open_store(), "histo-b3")
+    assert (first.what, second.what, second.version, second.incumbent) == ("first", "promoted", "2", "1"), done.stdout
+    assert second.evidence["n_tiles"] == 54
+    run = MlflowClient().get_run(str(second.run))
+    assert run.data.tags["histo.entry_point"] == "train"
+    assert run.data.tags["histo.test_looks"] == "4", "an epoch, its report and two models at the gate"
+    done = histo_here(*short, "--seed", "2", "--margin", "0", "--loss-margin", "0", "--class-margin", "0")
+    assert done.returncode == 0, "a refusal is no failure of the training"
+    assert "REFUSED" in done.stdout
+    assert production_version(MlflowClient(), "histo-b3") == "2"

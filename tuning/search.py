@@ -13,6 +13,10 @@ from typing import Any
 # Started as a script, Python looks for modules only beside this file.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from histo_mlflow.learning.allocator import map_large_tensors
+
+map_large_tensors()
+
 import click
 import optuna
 from mlflow.exceptions import MlflowException

@@ -1,4 +1,4 @@
-"""How this process asks for the memory of large tensors; set once, before the first of them. Linux with glibc, else nothing.
+"""How a process asks for the memory of large tensors; set by command lines, before torch is imported. Linux with glibc.
 
 glibc's `malloc` can't use the gap that a freed aligned block leaves for another of the same size (before its version 2.38), so
 a training that frees and asks for the same tensors in every step spreads over twice the memory that it needs. Large tensors are
@@ -15,7 +15,7 @@ _LARGE_BYTES = 2**22
 
 
 def map_large_tensors() -> None:
-    """Set both; what the environment says goes first."""
+    """Map tensors of 4 MiB and more one by one, in large pages; what the environment says goes first."""
     if not sys.platform.startswith("linux"):
         return
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # read by torch at its first allocation

@@ -47,7 +47,9 @@ class FrugalSequential(nn.Sequential):
         return normalized
 
     def _is_worth_it(self, pixels: Tensor) -> bool:
-        if not (pixels.device.type == "cpu" and self.training and torch.is_grad_enabled()) or torch.compiler.is_compiling():
+        if not (self.training and pixels.device.type == "cpu" and torch.is_grad_enabled()) or torch.compiler.is_compiling():
+            return False
+        if not all(module.training for module in self.modules()):  # batch norm with frozen statistics
             return False
         first: Any = self[0]
         n_bytes: int = pixels.numel() // pixels.shape[1] * first[0].out_channels * _dtype_of(pixels).itemsize

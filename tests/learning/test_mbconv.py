@@ -96,7 +96,7 @@ def test_less_is_kept_for_the_backward_pass(monkeypatch: pytest.MonkeyPatch) -> 
     assert kept_bytes[1] < 0.4 * kept_bytes[0]
 
 
-def test_small_tensors_evaluation_and_no_grad_take_the_plain_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_tensors_evaluation_frozen_norms_and_no_grad_take_the_plain_way(monkeypatch: pytest.MonkeyPatch) -> None:
     network = TileClassifier(n_classes=3, tile_size_px=32)
     calls: list[bool] = []
     decide = FrugalSequential._is_worth_it
@@ -116,7 +116,11 @@ def test_small_tensors_evaluation_and_no_grad_take_the_plain_way(monkeypatch: py
     network.eval()(tiles)
     with torch.no_grad():
         network.train()(tiles)
-    assert len(calls) == 2 * 26
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()  # frozen statistics
+    network(tiles)
+    assert len(calls) == 3 * 26
     assert not any(calls)
 
 
