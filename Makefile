@@ -39,9 +39,9 @@ check: setup ## Check format, lint, types and the direction of imports
 	lint-imports
 
 bench: setup ## Measure (an hour, machine otherwise idle); results are printed and written to benchmarks/results/
+	python benchmarks/large_set.py --compressed
 	$(BIN)/uv pip install --python $(BIN)/python --quiet --group bench
 	python benchmarks/throughput.py
-	python benchmarks/large_set.py --compressed
 	python benchmarks/report.py
 	python benchmarks/serving.py
 	python benchmarks/runtimes.py
