@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional
+
+sys.path.insert(0, str(Path(__file__).parent.parent))  # `tuning` is no part of what is installed
 
 RESULTS = Path(__file__).parent / "results"
 N_CLASSES = 9

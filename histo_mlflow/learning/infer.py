@@ -41,7 +41,8 @@ def infer(
     batches = [chosen[start : start + step] for start in range(0, len(chosen), step)]
     if len(chosen) == 0:
         return np.zeros((0, network(torch.from_numpy(images[:1]).to(compute.device)).shape[1]), dtype=np.float32)
-    folded = fold_batch_norms(network)
+    # Of a network that came from a file the layout is torch's own, with which a CPU takes twice as long.
+    folded = fold_batch_norms(network).to(memory_format=torch.channels_last)
     source = TileSource(images, compute.device)
     logits: list[Tensor] = []
     bar = tqdm(source.load(batches), total=len(batches), desc=description, disable=is_quiet or None, leave=False)
