@@ -23,7 +23,7 @@ from common import RESULTS, describe_machine, write_results
 from scipy import stats
 
 from histo_mlflow.console import format_table, say
-from tuning.options import NONE, PERCENTILE
+from tuning.options import MEDIAN, NONE
 
 _SCRIPT = Path(__file__).resolve().parent.parent / "tuning" / "search.py"
 
@@ -40,13 +40,13 @@ def main() -> None:
     found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         weights = _pretrain(Path(folder))
-        asked = [(seed, pruner) for seed in range(options.seeds) for pruner in (PERCENTILE, NONE)]
+        asked = [(seed, pruner) for seed in range(options.seeds) for pruner in (MEDIAN, NONE)]
         with ThreadPoolExecutor(2) as pool:  # one core each
             for search in pool.map(lambda one: known.get(one) or _search(options, *one, weights), asked):
                 found.append(search)
                 say(str(search))
-    epochs = {pruner: sum(each["epochs"] for each in found if each["pruner"] == pruner) for pruner in (PERCENTILE, NONE)}
-    saved = 1 - epochs[PERCENTILE] / epochs[NONE]
+    epochs = {pruner: sum(each["epochs"] for each in found if each["pruner"] == pruner) for pruner in (MEDIAN, NONE)}
+    saved = 1 - epochs[MEDIAN] / epochs[NONE]
     gaps = np.array([a["best"] - b["best"] for a, b in zip(found[::2], found[1::2], strict=True)])
     half = float(stats.t.ppf(0.975, len(gaps) - 1) * stats.sem(gaps))
     facts = {"machine": describe_machine("cpu"), "trials": options.trials, "epochs": options.epochs, "searches": found}

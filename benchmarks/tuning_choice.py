@@ -22,10 +22,10 @@ from tuning.search_space import suggest
 
 PRUNERS: dict[str, Any] = {
     "none": lambda _: optuna.pruners.NopPruner(),
-    "median from 1/6": lambda n: optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=n // 6),
-    "median from 1/4": lambda n: optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=n // 4),
-    "median from 1/3": lambda n: optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=n // 3),
-    "median from 1/2": lambda n: optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=n // 2),
+    "median from 1/6": lambda n: optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=n // 6),
+    "median from 1/4": lambda n: optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=n // 4),
+    "median from 1/3": lambda n: optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=n // 3),
+    "median from 1/2": lambda n: optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=n // 2),
     "best 60 % from 1/6": lambda n: optuna.pruners.PercentilePruner(60.0, n_startup_trials=4, n_warmup_steps=n // 6),
     "best 60 % from 1/3": lambda n: optuna.pruners.PercentilePruner(60.0, n_startup_trials=4, n_warmup_steps=n // 3),
     "best 70 % from 1/6": lambda n: optuna.pruners.PercentilePruner(70.0, n_startup_trials=4, n_warmup_steps=n // 6),

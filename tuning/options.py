@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from histo_mlflow.errors import OptionError
 
 TPE, RANDOM = "tpe", "random"
-PERCENTILE, MEDIAN, HYPERBAND, NONE = "percentile", "median", "hyperband", "none"
+MEDIAN, HYPERBAND, NONE = "median", "hyperband", "none"
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class SearchOptions:
         metadata={"help": "`tpe` learns from the trials before; `random` draws at random.", "choices": (TPE, RANDOM)},
     )
     pruner: str = field(
-        default=PERCENTILE,
+        default=MEDIAN,
         metadata={
-            "help": "Stops poor trials early: `percentile` what is not among the best 60 % of the finished ones at that epoch, "
-            "`median` likewise 50 %, `hyperband` by halving, `none` never.",
-            "choices": (PERCENTILE, MEDIAN, HYPERBAND, NONE),
+            "help": "Stops poor trials early: `median` those behind the median of the others at the same epoch, `hyperband` by "
+            "halving, `none` never.",
+            "choices": (MEDIAN, HYPERBAND, NONE),
         },
     )
     repeats: int = field(

@@ -12,7 +12,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
 from histo_mlflow.errors import OptionError, WorkError
-from tuning.options import HYPERBAND, MEDIAN, PERCENTILE, RANDOM, SearchOptions
+from tuning.options import HYPERBAND, MEDIAN, RANDOM, SearchOptions
 from tuning.search_space import suggest
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -147,11 +147,10 @@ def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
 
 
 def _pruner(options: SearchOptions) -> optuna.pruners.BasePruner:
-    if options.pruner in {PERCENTILE, MEDIAN}:
-        # The first epochs say little of the last: docs/tuning.md has what each choice here saves and loses.
-        kept, part = (60.0, 6) if options.pruner == PERCENTILE else (50.0, 3)
-        n_warmup = 0 if options.folds else options.epochs // part
-        return optuna.pruners.PercentilePruner(kept, n_startup_trials=4, n_warmup_steps=n_warmup)
+    if options.pruner == MEDIAN:
+        # The first third of the epochs says little of the last (docs/tuning.md).
+        n_warmup = 0 if options.folds else options.epochs // 3
+        return optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=n_warmup)
     if options.pruner == HYPERBAND:
         return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=options.folds or options.epochs)
     return optuna.pruners.NopPruner()
