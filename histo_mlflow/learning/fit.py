@@ -23,6 +23,7 @@ from histo_mlflow.learning.distributed import ALONE, Ranks
 from histo_mlflow.learning.infer import cross_entropy_of, infer
 from histo_mlflow.learning.optimization import FitOptions, Objective, make_average, make_optimizer, make_scheduler
 from histo_mlflow.learning.state import TrainingState
+from histo_mlflow.learning.workspace import WORKSPACE
 
 # A look at the loss makes the host wait for a GPU, so there several steps are looked at together.
 _STEPS_PER_CHECK_ON_GPU = 16
@@ -169,6 +170,7 @@ def fit(
         on_epoch(report)
     if not state.best_weights:
         raise NonFiniteLossError("the validation loss was never finite; try a lower learning_rate")
+    WORKSPACE.release()
     network.load_state_dict(state.best_weights)
     network.eval()
     return FitResult(state.best_epoch, state.best_val_loss)

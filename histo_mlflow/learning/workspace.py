@@ -28,6 +28,10 @@ class _Workspace(threading.local):
         """Return memory of the shape and type of `tensor`."""
         return self.lend(tensor.shape, tensor.dtype, purpose)
 
+    def release(self) -> None:
+        """Give all of it back, for other work is to come."""
+        self._buffers.clear()
+
 
 WORKSPACE = _Workspace()
 """Each thread's own."""
