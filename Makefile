@@ -39,6 +39,7 @@ check: setup ## Check format, lint, types and the direction of imports
 	lint-imports
 
 bench: setup ## Measure (an hour, machine otherwise idle); results are printed and written to benchmarks/results/
+	@# Before the peers are there: MLflow imports Lightning where it finds it, which takes a second of each start.
 	python benchmarks/large_set.py --compressed
 	$(BIN)/uv pip install --python $(BIN)/python --quiet --group bench
 	python benchmarks/throughput.py

@@ -3,12 +3,10 @@
 They start from a network that has learnt another draw of demo tiles: for as long as random weights need to learn anything, all
 trials look alike.
 
-Prints the epochs that each took and the lowest loss that each found, and writes ``benchmarks/results/pruning.json``; searches
-that the file has of the same number of trials and epochs are not done again.
+Prints the epochs that each took and the lowest loss that each found, and writes ``benchmarks/results/pruning.json``.
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -36,15 +34,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="searches with and without")
     parser.add_argument("--output", type=Path, default=RESULTS / "pruning.json", help="the JSON file")
     options = parser.parse_args()
-    known = _searches_in(options)
     found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         weights = _pretrain(Path(folder))
-        asked = [(seed, pruner) for seed in range(options.seeds) for pruner in (MEDIAN, NONE)]
-        with ThreadPoolExecutor(2) as pool:  # one core each
-            for search in pool.map(lambda one: known.get(one) or _search(options, *one, weights), asked):
-                found.append(search)
-                say(str(search))
+        for seed in range(options.seeds):
+            with ThreadPoolExecutor(2) as pool:  # one core each
+                arms = [pool.submit(_search, options, seed, pruner, weights) for pruner in (MEDIAN, NONE)]
+            found += [arm.result() for arm in arms]
+            say(str(found[-2:]))
     epochs = {pruner: sum(each["epochs"] for each in found if each["pruner"] == pruner) for pruner in (MEDIAN, NONE)}
     saved = 1 - epochs[MEDIAN] / epochs[NONE]
     gaps = np.array([a["best"] - b["best"] for a, b in zip(found[::2], found[1::2], strict=True)])
@@ -55,13 +52,6 @@ def main() -> None:
     rows = [[str(each["seed"]), each["pruner"], str(each["epochs"]), f"{each['best']:.4f}"] for each in found]
     say(format_table(["seed", "pruner", "epochs", "lowest loss"], rows))
     say(f"epochs saved {saved:.0%}; lowest loss with pruning minus without {gaps.mean():.4f} (95 % interval +- {half:.4f})")
-
-
-def _searches_in(options: argparse.Namespace) -> dict[tuple[int, str], dict[str, Any]]:
-    content = json.loads(options.output.read_text()) if options.output.exists() else {}
-    if (content.get("trials"), content.get("epochs")) != (options.trials, options.epochs):
-        return {}
-    return {(each["seed"], each["pruner"]): each for each in content["searches"]}
 
 
 def _pretrain(folder: Path) -> Path:
