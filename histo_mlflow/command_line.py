@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import click
 
 from histo_mlflow.errors import Interrupted, RequestError, WorkError
-from histo_mlflow.tracking.interruption import interruptible, stop_with_parent
+from histo_mlflow.interruption import interruptible, stop_with_parent
 
 _WORK_FAILED, _REQUEST_WRONG = 1, 2
 

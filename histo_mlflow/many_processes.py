@@ -9,10 +9,10 @@ from histo_mlflow.config import LearningConfig
 from histo_mlflow.errors import RankLostError
 from histo_mlflow.experiment import run_split
 from histo_mlflow.inputs import LearningInputs
+from histo_mlflow.interruption import LAUNCHER_VARIABLE
 from histo_mlflow.learning.compute import resolve_device
 from histo_mlflow.learning.distributed import is_launched, joined_ranks
 from histo_mlflow.tiles.splits import Split
-from histo_mlflow.tracking.interruption import LAUNCHER_VARIABLE, acknowledge
 from histo_mlflow.tracking.store import open_store
 
 
@@ -46,6 +46,5 @@ def follow(inputs: LearningInputs, splits: Sequence[Split], config: LearningConf
                     ranks=ranks,
                 )
     except RankLostError:
-        acknowledge()  # torchrun's SIGTERM, which comes again every second, must not cut short what follows
         open_store()  # ends the run of a first process that was killed, which nobody else would
         raise

@@ -3,17 +3,23 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import numpy as np
 import pytest
 from mlflow.entities import Run
 
-from histo_mlflow.learning.distributed import Ranks
+from histo_mlflow.errors import Interrupted, RankLostError
+from histo_mlflow.interruption import interruptible
+from histo_mlflow.learning.distributed import Ranks, noticing_losses
+from histo_mlflow.tracking.runs import open_run
 from histo_mlflow.tracking.store import Store
 from tests.conftest import PROJECT, Histo
 
@@ -93,6 +99,65 @@ def test_a_lost_process_ends_the_job_and_fails_the_run(work: Path, tiny_npz: Pat
     if lost == 1:
         assert "process 1 of 2 ended without notice" in run.data.tags["error"]
         assert "Error: process 1 of 2 ended without notice" in error
+
+
+@pytest.fixture
+def neighbour() -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        yield process
+        process.kill()
+
+
+def _with_neighbour(process: subprocess.Popen[bytes], rank: int) -> Ranks:
+    members = [(socket.gethostname(), os.getpid()), (socket.gethostname(), process.pid)]
+    return Ranks(rank, 2, tuple(members if rank == 0 else reversed(members)))
+
+
+@pytest.mark.parametrize("sees", ["a broken connection", "a signal"])
+def test_the_signal_that_follows_a_loss_is_not_told_in_its_place(
+    store: Store, neighbour: subprocess.Popen[bytes], sees: str
+) -> None:
+    ranks = _with_neighbour(neighbour, rank=0)
+    with (
+        pytest.raises(RankLostError, match="process 1 of 2"),
+        interruptible(),
+        open_run(store, "cv") as parent,
+        noticing_losses(ranks),
+        open_run(store, "fold 1", parent=parent) as child,
+        noticing_losses(ranks),
+    ):
+        if sees == "a broken connection":  # torchrun's signal comes while the process is not yet seen to be dead
+            Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+            Timer(0.6, neighbour.kill).start()
+            raise RuntimeError("Connection closed by peer")
+        neighbour.kill()
+        neighbour.wait()
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("the signal came too late")
+    for run in (parent, child):
+        kept = store.client.get_run(run.id)
+        assert kept.info.status == "FAILED"
+        assert "process 1 of 2 ended without notice" in kept.data.tags["error"]
+
+
+def test_a_signal_to_all_finds_the_others_alive_until_the_first_has_ended(neighbour: subprocess.Popen[bytes]) -> None:
+    with (
+        pytest.raises(RankLostError, match="process 0 of 2"),
+        interruptible(),
+        noticing_losses(_with_neighbour(neighbour, rank=1)),
+    ):
+        # Longer than it takes the signal to come again.
+        Timer(2.5, neighbour.kill).start()
+        started = time.monotonic()
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("the signal came too late")
+    assert time.monotonic() - started > 2
+
+
+def test_a_signal_while_all_live_is_an_interruption(neighbour: subprocess.Popen[bytes]) -> None:
+    with pytest.raises(Interrupted), interruptible(), noticing_losses(_with_neighbour(neighbour, rank=0)):
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("the signal came too late")
 
 
 def _process_of_rank(parent: int, rank: int) -> int:

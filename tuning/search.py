@@ -28,8 +28,8 @@ from histo_mlflow.console import say, warn
 from histo_mlflow.entry_points.train import train
 from histo_mlflow.errors import Interrupted, WorkError
 from histo_mlflow.inputs import open_learning_inputs
+from histo_mlflow.interruption import stop_with_parent
 from histo_mlflow.tiles.splits import FoldOptions, cut_folds, hold_out
-from histo_mlflow.tracking.interruption import stop_with_parent
 from histo_mlflow.tracking.mirror import make_mirror
 from histo_mlflow.tracking.provenance import describe_origin
 from histo_mlflow.tracking.runs import Run, open_run

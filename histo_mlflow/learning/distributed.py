@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from histo_mlflow.errors import Interrupted, RankLostError, WorkError
+from histo_mlflow.interruption import acknowledge, shielded
 from histo_mlflow.liveness import is_alive
 
 T = TypeVar("T")
@@ -109,7 +110,10 @@ def joined_ranks(device: torch.device) -> Iterator[Ranks]:
         torch.cuda.set_device(local_device(device))
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
     met = Ranks(dist.get_rank(), dist.get_world_size(), group=dist.new_group(backend="gloo", timeout=_TIMEOUT))
-    yield Ranks(met.rank, met.size, tuple(met.gather((socket.gethostname(), os.getpid()))), met.group)
+    ranks = Ranks(met.rank, met.size, tuple(met.gather((socket.gethostname(), os.getpid()))), met.group)
+    with noticing_losses(ranks):
+        yield ranks
+        ranks.gather(None)  # all leave together, so that whoever is gone before is lost
     dist.destroy_process_group()  # not after an error: it would wait for the lost
 
 
@@ -118,20 +122,25 @@ def noticing_losses(ranks: Ranks) -> Iterator[None]:
     """Say what has happened when another process dies: its peers see a broken connection, or torchrun's SIGTERM.
 
     Raises:
-        RankLostError: Another process of this machine is gone.
+        RankLostError: Another process of this machine is gone. Signals are ignored from then on.
     """
     try:
         yield
     except WorkError:
         raise
     except (Interrupted, RuntimeError) as error:  # torch has no common class for a broken connection
-        if ranks.size > 1 and isinstance(error, Interrupted) and not ranks.is_first:
-            # All get a scheduler's signal at once. The first must find us alive then, or it would take us for lost.
-            _wait_for(lambda: 0 in ranks.lost(), seconds=_FAREWELL_SECONDS)
-        elif ranks.size > 1 and not isinstance(error, Interrupted):
-            # The connection breaks before torchrun has noticed that the process is dead.
-            _wait_for(lambda: bool(ranks.lost()), seconds=_NOTICE_SECONDS)
-        if lost := ranks.lost():
+        if ranks.size == 1:
+            raise
+        with shielded():  # torchrun's SIGTERM follows the loss at any moment, and must not be told in its place
+            if not isinstance(error, Interrupted):
+                # The connection breaks before the process is seen to be dead.
+                _wait_for(lambda: bool(ranks.lost()), seconds=_NOTICE_SECONDS)
+            elif not ranks.is_first:
+                # All get a scheduler's signal at once. The first must find us alive then, or it would take us for lost.
+                _wait_for(lambda: 0 in ranks.lost(), seconds=_FAREWELL_SECONDS)
+            if lost := ranks.lost():
+                acknowledge()
+        if lost:
             raise RankLostError(
                 f"process {lost[0]} of {ranks.size} ended without notice (killed, or out of memory); "
                 "go on with resume=RUN_ID, or with fewer processes"

@@ -9,7 +9,7 @@ from typing import Any
 from mlflow import MlflowClient
 
 from histo_mlflow.errors import RequestError, SourceNotFoundError
-from histo_mlflow.tracking.interruption import shielded
+from histo_mlflow.interruption import shielded
 from histo_mlflow.tracking.registry import CANDIDATE_ALIAS, production_version, promote
 from histo_mlflow.tracking.store import Store, alone_in, reporting_store_errors
 

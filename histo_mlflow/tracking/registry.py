@@ -15,8 +15,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from histo_mlflow.errors import OptionError, RequestError, SourceNotFoundError
+from histo_mlflow.interruption import shielded
 from histo_mlflow.tracking import model_flavor
-from histo_mlflow.tracking.interruption import shielded
 from histo_mlflow.tracking.model_flavor import ModelFacts, read_facts
 from histo_mlflow.tracking.runs import Run
 from histo_mlflow.tracking.store import Store, alone_in, reporting_store_errors

@@ -21,7 +21,7 @@ from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
 
 from histo_mlflow.errors import Interrupted
-from histo_mlflow.tracking.interruption import acknowledge, shielded
+from histo_mlflow.interruption import acknowledge, shielded
 from histo_mlflow.tracking.last_word import insist_on_killed
 from histo_mlflow.tracking.mirror import Mirror, MirroredRun, facts_of
 from histo_mlflow.tracking.store import HOST_TAG, PID_TAG, Store, reporting_store_errors, without_password

@@ -7,7 +7,7 @@ import mlflow
 import pytest
 
 from histo_mlflow.errors import Interrupted
-from histo_mlflow.tracking.interruption import interruptible, shielded
+from histo_mlflow.interruption import interruptible, shielded
 from histo_mlflow.tracking.runs import open_run
 from histo_mlflow.tracking.store import Store
 
