@@ -1,8 +1,11 @@
 import copy
+from collections.abc import Iterator
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torchvision.models import efficientnet_b3
 
 from histo_mlflow.learning.depthwise import use_fast_depthwise
@@ -68,6 +71,25 @@ def test_a_step_leaves_nothing_behind_and_is_repeatable() -> None:
     first = _step(copy.deepcopy(network), is_bf16=True)[1]
     second = _step(network, is_bf16=True)[1]
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.fixture
+def process_group() -> Iterator[None]:
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures("frugal_at_any_size", "process_group")
+@pytest.mark.filterwarnings("ignore:.*broadcast_buffers")
+def test_ddp_is_told_every_gradient_once() -> None:
+    """Else it would wait for one that never comes, or move one before it is whole."""
+    alone = _pair()[1]
+    shared = DistributedDataParallel(copy.deepcopy(alone), broadcast_buffers=False)
+    for _ in range(2):  # the second step complains of what the first has left open
+        wanted, got = (_step(network, is_bf16=True)[1] for network in (alone, shared))
+        for name, gradient in wanted.items():
+            assert torch.equal(got[f"module.{name}"], gradient), name
 
 
 @pytest.mark.usefixtures("frugal_at_any_size")
