@@ -4,13 +4,14 @@ import copy
 from itertools import pairwise
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional
 from torchvision.models import efficientnet_b3
 from torchvision.models.efficientnet import MBConv
 
 from histo_mlflow.learning.depthwise import use_fast_depthwise
 from histo_mlflow.learning.mbconv import use_frugal_blocks
+from histo_mlflow.served_model.folding import fold_graph
 
 ARCHITECTURE = "efficientnet_b3"
 
@@ -77,8 +78,10 @@ def with_temperature(network: TileClassifier, temperature: float) -> TileClassif
 def fold_batch_norms(network: nn.Module) -> nn.Module:
     """Return a copy whose convolutions do the work of the batch norms behind them: the same logits to rounding, faster.
 
-    `network` must be in evaluation mode. What has no such pairs, an exported graph for one, is returned as it is.
+    `network` must be in evaluation mode. What has no such pairs is returned as it is.
     """
+    if isinstance(network, fx.GraphModule):
+        return fold_graph(network)
     if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()):
         return network
     folded = copy.deepcopy(network)

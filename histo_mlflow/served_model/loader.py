@@ -13,6 +13,7 @@ import torch
 from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 
+from .folding import fold_graph
 from .inputs import batches_of
 
 FACTS_FILE = "model.json"
@@ -101,5 +102,5 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Serve
     wanted = (model_config or {}).get("device") or os.environ.get("MLFLOW_DEFAULT_PREDICTION_DEVICE") or automatic
     device = torch.device(wanted)
     # Loaded where it was exported, the CPU, and moved then: its graph names no device.
-    network = mlflow.pytorch.load_model(str(Path(path).parent)).to(device)
+    network = fold_graph(mlflow.pytorch.load_model(str(Path(path).parent))).to(device).to(memory_format=torch.channels_last)
     return ServedModel(network, facts["classes"], facts.get("abstain_below"), device)

@@ -22,7 +22,7 @@ from mlflow.pyfunc import PyFuncModel
 from PIL import Image
 
 from histo_mlflow.learning.compute import seed_everything
-from histo_mlflow.learning.network import TileClassifier
+from histo_mlflow.learning.network import TileClassifier, with_temperature
 from histo_mlflow.served_model import inputs, loader
 from histo_mlflow.tiles.images import decode_image
 from histo_mlflow.tracking.model_flavor import ModelFacts, read_facts, save_model
@@ -32,8 +32,17 @@ FACTS = ModelFacts(tuple("abcdefghi"), 32, 0.5, "EfficientNet-B3", "inside", "ra
 
 @pytest.fixture(scope="module")
 def network() -> TileClassifier:
+    """One whose batch norms and temperature do something, as after training."""
     seed_everything(0)
-    return TileClassifier(n_classes=9, tile_size_px=32).eval()
+    made = TileClassifier(n_classes=9, tile_size_px=32)
+    for norm in made.modules():
+        if isinstance(norm, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(norm.weight, 0.5, 1.5)
+            torch.nn.init.normal_(norm.bias, std=0.1)
+    with torch.inference_mode():
+        for _ in range(20):
+            made(torch.randint(0, 256, (8, 32, 32, 3), dtype=torch.uint8))
+    return with_temperature(made.eval(), 1.5)
 
 
 @pytest.fixture(scope="module")
@@ -232,8 +241,8 @@ def test_folder_holds_facts_and_nothing_that_unpickles(saved: Path) -> None:
     assert (saved / "model_card.md").read_text() == "# A card"
     files = {path.name for path in saved.rglob("*") if path.is_file()}
     assert files == {
-        "MLmodel", "__init__.py", "loader.py", "inputs.py", "images.py", "model.pt2", "model.json", "model_card.md",
-        "requirements.txt", "conda.yaml", "python_env.yaml",
+        "MLmodel", "__init__.py", "folding.py", "images.py", "inputs.py", "loader.py", "model.pt2", "model.json",
+        "model_card.md", "requirements.txt", "conda.yaml", "python_env.yaml",
     }  # fmt: skip
     assert {line.split("==")[0] for line in (saved / "requirements.txt").read_text().split()} == {
         "mlflow", "torch", "numpy", "pandas", "pillow",
