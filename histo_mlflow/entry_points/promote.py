@@ -50,5 +50,5 @@ def promote(config: PromoteConfig) -> None:
             decision = Decision(what, version, incumbent, reason, run=run.id)
             keep_decision(run, name, decision)
     if decision.what == REFUSED:
-        raise WorkError(describe_decision(name, decision))
+        raise WorkError("; ".join(line.strip() for line in describe_decision(name, decision).splitlines()))
     say(describe_decision(name, decision))
