@@ -6,12 +6,13 @@ Its sections follow Mitchell et al. 2019, "Model Cards for Model Reporting".
 import platform
 from importlib.metadata import version
 
+import histo_mlflow
 from histo_mlflow.evaluation.metrics import Evaluation
 from histo_mlflow.evaluation.wording import OVERALL_NAMES, in_words
 from histo_mlflow.tracking.model_flavor import ModelFacts
 
 _HEADLINES = ("balanced_accuracy", "accuracy", "macro_f1", "macro_auroc", "log_loss", "ece_top_label")
-_PACKAGES = ("histo-mlflow", "mlflow", "torch", "torchvision", "numpy")
+_PACKAGES = ("mlflow", "torch", "torchvision", "numpy")
 
 
 def write_card(facts: ModelFacts, val: Evaluation, test: tuple[str, Evaluation] | None, *, model_name: str) -> str:
@@ -23,6 +24,8 @@ def write_card(facts: ModelFacts, val: Evaluation, test: tuple[str, Evaluation] 
         test: Name and evaluation of the test set that was watched, if there was one.
         model_name: Under which it is registered.
     """
+    # Of ours the metadata would be missing where MLflow has built the environment: there nothing of ours is installed.
+    packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
     synthetic = "**Learnt from synthetic demo tiles, not from tissue: of no use on tissue.**\n\n" if facts.is_synthetic else ""
     return f"""{synthetic}Classifies histology tiles. For research use, **not for diagnosis**.
 
@@ -70,7 +73,7 @@ model = mlflow.pyfunc.load_model("models:/{model_name}/Production")
 table = model.predict(tiles)   # label, prob_{facts.classes[0]} ... prob_{facts.classes[-1]}
 ```
 
-Made with Python {platform.python_version()}, {", ".join(f"{name} {version(name)}" for name in _PACKAGES)}.
+Made with histo-mlflow {histo_mlflow.__version__}, Python {platform.python_version()}, {packages}.
 """
 
 

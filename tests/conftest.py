@@ -25,6 +25,8 @@ from histo_mlflow.tracking.store import Store, open_store
 
 PROJECT = Path(__file__).resolve().parent.parent
 SIZE_PX = 32
+# What commands in processes of their own import from: this project, as if it were not installed.
+PYTHONPATH = os.pathsep.join([str(PROJECT), str(PROJECT / "tests" / "uninstalled")])
 
 torch.set_num_threads(1)
 
@@ -52,7 +54,7 @@ def work(tmp_path: Path, store_template: Path, monkeypatch: pytest.MonkeyPatch) 
     for name in [name for name in os.environ if name.startswith("MLFLOW_") and name != "MLFLOW_DISABLE_TELEMETRY"]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HISTO_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
+    monkeypatch.setenv("PYTHONPATH", PYTHONPATH)
     monkeypatch.chdir(tmp_path)
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
     return tmp_path

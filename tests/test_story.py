@@ -26,7 +26,7 @@ from PIL import Image
 from histo_mlflow.cli import main
 from histo_mlflow.tiles.demo import draw_demo
 from histo_mlflow.tiles.tile_set import COLORECTAL_CLASSES
-from tests.conftest import PROJECT, SIZE_PX, save_npz
+from tests.conftest import PROJECT, PYTHONPATH, SIZE_PX, save_npz
 
 EVALUATION_FILES = {
     "confusion_matrix.png", "confusion_matrix.csv", "per_class.csv", "predictions.npz", "summary.json", "report.html",
@@ -45,7 +45,7 @@ class Story:
             "MLFLOW_TRACKING_URI": self.uri,
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "HISTO_CACHE_DIR": str(folder / "cache"),
-            "PYTHONPATH": str(PROJECT),
+            "PYTHONPATH": PYTHONPATH,
         }
         self.client = MlflowClient(self.uri)
         save_npz(folder / "tiles.npz", draw_demo(n_tiles=54, tile_size_px=SIZE_PX), compressed=True)
