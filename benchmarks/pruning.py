@@ -1,5 +1,7 @@
 """What pruning saves: the same searches on demo tiles with and without it, side by side, from several seeds.
 
+The pruned search then goes on until it has taken as many epochs as the other, which shows what the saved ones are worth.
+
 They start from a network that has learnt another draw of demo tiles: for as long as random weights need to learn anything, all
 trials look alike.
 
@@ -23,6 +25,7 @@ from scipy import stats
 from histo_mlflow.console import format_table, say
 from tuning.options import MEDIAN, NONE
 
+_PRUNED, _PRUNED_LONGER, _UNPRUNED = "pruned, as many trials", "pruned, as many epochs", "not pruned"
 _SCRIPT = Path(__file__).resolve().parent.parent / "tuning" / "search.py"
 
 
@@ -34,24 +37,35 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="searches with and without")
     parser.add_argument("--output", type=Path, default=RESULTS / "pruning.json", help="the JSON file")
     options = parser.parse_args()
-    found: list[dict[str, Any]] = []
+    arms: dict[str, list[dict[str, Any]]] = {name: [] for name in (_PRUNED, _PRUNED_LONGER, _UNPRUNED)}
     with tempfile.TemporaryDirectory() as folder:
         weights = _pretrain(Path(folder))
         for seed in range(options.seeds):
             with ThreadPoolExecutor(2) as pool:  # one core each
-                arms = [pool.submit(_search, options, seed, pruner, weights) for pruner in (MEDIAN, NONE)]
-            found += [arm.result() for arm in arms]
-            say(str(found[-2:]))
-    epochs = {pruner: sum(each["epochs"] for each in found if each["pruner"] == pruner) for pruner in (MEDIAN, NONE)}
-    saved = 1 - epochs[MEDIAN] / epochs[NONE]
-    gaps = np.array([a["best"] - b["best"] for a, b in zip(found[::2], found[1::2], strict=True)])
-    half = float(stats.t.ppf(0.975, len(gaps) - 1) * stats.sem(gaps))
-    facts = {"machine": describe_machine("cpu"), "trials": options.trials, "epochs": options.epochs, "searches": found}
-    difference = {"mean": float(gaps.mean()), "half": half}
-    write_results(options.output, {**facts, "saved": saved, "loss_with_pruning_minus_without": difference})
-    rows = [[str(each["seed"]), each["pruner"], str(each["epochs"]), f"{each['best']:.4f}"] for each in found]
-    say(format_table(["seed", "pruner", "epochs", "lowest loss"], rows))
-    say(f"epochs saved {saved:.0%}; lowest loss with pruning minus without {gaps.mean():.4f} (95 % interval +- {half:.4f})")
+                pruned = pool.submit(_search_pruned, options, seed, weights)
+                unpruned = pool.submit(_search_unpruned, options, seed, weights)
+            for name, found in zip(arms, (*pruned.result(), unpruned.result()), strict=True):
+                arms[name].append(found)
+                say(f"seed {seed}, {name}: {found}")
+    best = {name: np.array([each["best"] for each in found]) for name, found in arms.items()}
+    n_epochs = {name: sum(each["epochs"] for each in found) for name, found in arms.items()}
+    saved = 1 - n_epochs[_PRUNED] / n_epochs[_UNPRUNED]
+    gaps = {name: _describe(best[name] - best[_UNPRUNED]) for name in (_PRUNED, _PRUNED_LONGER)}
+    facts = {"machine": describe_machine("cpu"), "trials": options.trials, "epochs": options.epochs, "searches": arms}
+    write_results(options.output, {**facts, "saved": saved, "loss_minus_that_without_pruning": gaps})
+    rows = [
+        [str(seed), name, str(each["trials"]), str(each["epochs"]), f"{each['best']:.4f}"]
+        for name, found in arms.items()
+        for seed, each in enumerate(found)
+    ]
+    say(format_table(["seed", "search", "trials", "epochs", "lowest loss"], rows))
+    say(f"epochs saved by pruning: {saved:.0%}")
+    for name, gap in gaps.items():
+        say(f"lowest loss minus that without pruning, {name}: {gap['mean']:.4f} (95 % interval +- {gap['half']:.4f})")
+
+
+def _describe(gaps: np.ndarray) -> dict[str, float]:
+    return {"mean": float(gaps.mean()), "half": float(stats.t.ppf(0.975, len(gaps) - 1) * stats.sem(gaps))}
 
 
 def _pretrain(folder: Path) -> Path:
@@ -61,18 +75,30 @@ def _pretrain(folder: Path) -> Path:
     return next(folder.rglob("best.safetensors"))
 
 
-def _search(options: argparse.Namespace, seed: int, pruner: str, weights: Path) -> dict[str, Any]:
+def _search_unpruned(options: argparse.Namespace, seed: int, weights: Path) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        return _search(options, seed, NONE, weights, folder, options.trials)
+
+
+def _search_pruned(options: argparse.Namespace, seed: int, weights: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what a search of as many trials finds, and what it finds when it goes on for as many epochs."""
+    with tempfile.TemporaryDirectory() as folder:
+        short = _search(options, seed, MEDIAN, weights, folder, options.trials)
+        n_trials = round(options.trials * options.trials * options.epochs / short["epochs"])
+        return short, _search(options, seed, MEDIAN, weights, folder, n_trials)
+
+
+def _search(options: argparse.Namespace, seed: int, pruner: str, weights: Path, folder: str, n_trials: int) -> dict[str, Any]:
     asked = {
         "data": "demo", "weights": weights, "image-size": 32, "batch-size": 16, "val-fraction": 0.5,
-        "trials": options.trials, "epochs": options.epochs, "repeats": 0, "seed": seed, "pruner": pruner,
+        "trials": n_trials, "epochs": options.epochs, "repeats": 0, "seed": seed, "pruner": pruner,
     }  # fmt: skip
     arguments = [f"--{name}={value}" for name, value in asked.items()]
-    with tempfile.TemporaryDirectory() as folder:
-        here = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "OMP_NUM_THREADS": "1"}
-        subprocess.run([sys.executable, str(_SCRIPT), *arguments], cwd=folder, env=here, check=True, stdout=subprocess.DEVNULL)  # noqa: S603
-        study = optuna.load_study(study_name="histo-b3", storage=f"sqlite:///{folder}/optuna.db")
-        n_epochs = sum(len(trial.intermediate_values) for trial in study.get_trials())
-        return {"seed": seed, "pruner": pruner, "epochs": n_epochs, "best": study.best_value}
+    here = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, str(_SCRIPT), *arguments], cwd=folder, env=here, check=True, stdout=subprocess.DEVNULL)  # noqa: S603
+    study = optuna.load_study(study_name="histo-b3", storage=f"sqlite:///{folder}/optuna.db")
+    n_epochs = sum(len(trial.intermediate_values) for trial in study.get_trials())
+    return {"trials": n_trials, "epochs": n_epochs, "best": study.best_value}
 
 
 if __name__ == "__main__":
