@@ -40,6 +40,10 @@ class RankLostError(WorkError, ConnectionError):
     """Another process of a training on many devices is gone."""
 
 
+class RankFailedError(WorkError):
+    """Another process of a training on many devices has ended with an error, and has said so itself."""
+
+
 class StoreError(WorkError):
     """The tracking store can't be reached or written."""
 

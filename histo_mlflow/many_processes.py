@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from histo_mlflow.config import LearningConfig
-from histo_mlflow.errors import RankLostError
+from histo_mlflow.errors import Interrupted, RankFailedError, RankLostError
 from histo_mlflow.experiment import run_split
 from histo_mlflow.inputs import LearningInputs
 from histo_mlflow.interruption import LAUNCHER_VARIABLE
@@ -32,7 +32,10 @@ def _become_torchrun(processes: int) -> NoReturn:
 
 
 def follow(inputs: LearningInputs, splits: Sequence[Split], config: LearningConfig) -> None:
-    """Do the share of a process that is not the first: learn along, and keep nothing."""
+    """Do the share of a process that is not the first: learn along, and keep nothing.
+
+    What the first one says itself is not said again: exit code 1.
+    """
     try:
         with joined_ranks(resolve_device(config.compute.device)) as ranks:
             for split in splits:
@@ -48,3 +51,5 @@ def follow(inputs: LearningInputs, splits: Sequence[Split], config: LearningConf
     except RankLostError:
         open_store()  # ends the run of a first process that was killed, which nobody else would
         raise
+    except (RankFailedError, Interrupted):
+        sys.exit(1)

@@ -7,16 +7,17 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Timer
 from typing import Any
 
 import numpy as np
 import pytest
+import torch.distributed as dist
 from mlflow.entities import Run
 
-from histo_mlflow.errors import Interrupted, RankLostError
+from histo_mlflow.errors import Interrupted, RankFailedError, RankLostError
 from histo_mlflow.interruption import interruptible
 from histo_mlflow.learning.distributed import Ranks, noticing_losses
 from histo_mlflow.tracking.runs import open_run
@@ -83,14 +84,8 @@ def test_processes_keep_one_run_between_them(histo: Histo, tiny_npz: Path, store
 
 @pytest.mark.parametrize("lost", [1, pytest.param(0, marks=pytest.mark.slow)])
 def test_a_lost_process_ends_the_job_and_fails_the_run(work: Path, tiny_npz: Path, store: Store, lost: int) -> None:
-    with subprocess.Popen(
-        [*TORCHRUN, "-m", "histo_mlflow", "train", "--data", tiny_npz, "--weights", "none", "--epochs", "900"],
-        cwd=work, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    ) as job:  # fmt: skip
-        end = time.monotonic() + 120
-        while not any(run.data.metrics for run in _runs(store)):
-            assert time.monotonic() < end, "no epoch in two minutes"
-            time.sleep(0.3)
+    with _job(work, tiny_npz) as job:
+        _wait_for_an_epoch(store, set())
         os.kill(_process_of_rank(job.pid, lost), signal.SIGKILL)
         _, error = job.communicate(timeout=60)
     assert job.returncode != 0
@@ -108,56 +103,106 @@ def neighbour() -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
-def _with_neighbour(process: subprocess.Popen[bytes], rank: int) -> Ranks:
+def _pair(process: subprocess.Popen[bytes], rank: int) -> tuple[Ranks, Ranks]:
+    """This process as `rank` of two, and what the neighbour would have in its place."""
     members = [(socket.gethostname(), os.getpid()), (socket.gethostname(), process.pid)]
-    return Ranks(rank, 2, tuple(members if rank == 0 else reversed(members)))
+    store = dist.HashStore()
+    here = Ranks(rank, 2, tuple(members if rank == 0 else reversed(members)), store=store)
+    return here, Ranks(1 - rank, 2, here.members, store=store)
 
 
-@pytest.mark.parametrize("sees", ["a broken connection", "a signal"])
+def _broken_connection() -> None:
+    raise RuntimeError("Connection closed by peer")
+
+
+def _signal() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    raise AssertionError("the signal came too late")
+
+
+@pytest.mark.parametrize("see", [_broken_connection, _signal])
 def test_the_signal_that_follows_a_loss_is_not_told_in_its_place(
-    store: Store, neighbour: subprocess.Popen[bytes], sees: str
+    store: Store, neighbour: subprocess.Popen[bytes], see: Callable[[], None]
 ) -> None:
-    ranks = _with_neighbour(neighbour, rank=0)
+    here, _ = _pair(neighbour, rank=0)
     with (
-        pytest.raises(RankLostError, match="process 1 of 2"),
+        pytest.raises(RankLostError, match="process 1 of 2 ended without notice"),
         interruptible(),
         open_run(store, "cv") as parent,
-        noticing_losses(ranks),
+        noticing_losses(here),
         open_run(store, "fold 1", parent=parent) as child,
-        noticing_losses(ranks),
+        noticing_losses(here),
     ):
-        if sees == "a broken connection":  # torchrun's signal comes while the process is not yet seen to be dead
+        if see is _broken_connection:  # torchrun's signal comes while the process is not yet seen to be dead
             Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
             Timer(0.6, neighbour.kill).start()
-            raise RuntimeError("Connection closed by peer")
-        neighbour.kill()
-        neighbour.wait()
-        os.kill(os.getpid(), signal.SIGTERM)
-        raise AssertionError("the signal came too late")
+        else:
+            neighbour.kill()
+            neighbour.wait()
+        see()
     for run in (parent, child):
         kept = store.client.get_run(run.id)
         assert kept.info.status == "FAILED"
         assert "process 1 of 2 ended without notice" in kept.data.tags["error"]
 
 
-def test_a_signal_to_all_finds_the_others_alive_until_the_first_has_ended(neighbour: subprocess.Popen[bytes]) -> None:
-    with (
-        pytest.raises(RankLostError, match="process 0 of 2"),
-        interruptible(),
-        noticing_losses(_with_neighbour(neighbour, rank=1)),
-    ):
-        # Longer than it takes the signal to come again.
-        Timer(2.5, neighbour.kill).start()
-        started = time.monotonic()
-        os.kill(os.getpid(), signal.SIGTERM)
-        raise AssertionError("the signal came too late")
-    assert time.monotonic() - started > 2
+@pytest.mark.parametrize("see", [_broken_connection, _signal])
+@pytest.mark.parametrize("note", ["OutOfMemoryError: no memory left", "interrupted"])
+def test_what_another_process_has_noted_is_the_cause(
+    neighbour: subprocess.Popen[bytes], see: Callable[[], None], note: str
+) -> None:
+    here, there = _pair(neighbour, rank=0)
+    expected = Interrupted if note == "interrupted" else RankFailedError
+    there.note_end(note)
+    neighbour.kill()
+    started = time.monotonic()
+    with pytest.raises(expected, match=None if note == "interrupted" else note), interruptible(), noticing_losses(here):
+        see()
+    assert time.monotonic() - started < 4, "a note is not waited for"
 
 
-def test_a_signal_while_all_live_is_an_interruption(neighbour: subprocess.Popen[bytes]) -> None:
-    with pytest.raises(Interrupted), interruptible(), noticing_losses(_with_neighbour(neighbour, rank=0)):
-        os.kill(os.getpid(), signal.SIGTERM)
-        raise AssertionError("the signal came too late")
+@pytest.mark.parametrize("is_done", [False, True])
+def test_a_signal_for_which_no_other_process_is_the_cause_is_an_interruption(
+    neighbour: subprocess.Popen[bytes], is_done: bool
+) -> None:
+    here, there = _pair(neighbour, rank=0)
+    if is_done:  # as all but the first are while it still reports and registers
+        there.note_end("done")
+        neighbour.kill()
+        neighbour.wait()
+    with pytest.raises(Interrupted, match="SIGTERM"), interruptible(), noticing_losses(here):
+        _signal()
+
+
+@pytest.mark.slow
+def test_a_schedulers_signal_kills_the_job(work: Path, tiny_npz: Path, store: Store) -> None:
+    """Whatever the two are doing then: one may be waiting for the other, deaf to signals."""
+    for moment in (0.0, 0.13, 0.29, 0.41):
+        before = {run.info.run_id for run in _runs(store)}
+        with _job(work, tiny_npz) as job:
+            _wait_for_an_epoch(store, before)
+            time.sleep(moment)
+            started = time.monotonic()
+            job.send_signal(signal.SIGTERM)
+            _, error = job.communicate(timeout=60)
+        assert time.monotonic() - started < 25, "torchrun had to kill them"
+        (run,) = [run for run in _runs(store) if run.info.run_id not in before]
+        assert run.info.status == "KILLED", run.data.tags
+        assert error.count("Error: interrupted by SIGTERM") == 1
+
+
+def _job(work: Path, tiles: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*TORCHRUN, "-m", "histo_mlflow", "train", "--data", tiles, "--weights", "none", "--epochs", "900"],
+        cwd=work, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def _wait_for_an_epoch(store: Store, before: set[str]) -> None:
+    end = time.monotonic() + 120
+    while not any(run.data.metrics for run in _runs(store) if run.info.run_id not in before):
+        assert time.monotonic() < end, "no epoch in two minutes"
+        time.sleep(0.3)
 
 
 def _process_of_rank(parent: int, rank: int) -> int:

@@ -4,24 +4,25 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
-from histo_mlflow.errors import Interrupted, RankLostError, WorkError
+from histo_mlflow.errors import Interrupted, RankFailedError, RankLostError, WorkError
 from histo_mlflow.interruption import acknowledge, shielded
 from histo_mlflow.liveness import is_alive
 
 T = TypeVar("T")
 
 _TIMEOUT = timedelta(minutes=30)  # an epoch's end may wait for a slow store
-_FAREWELL_SECONDS = 20.0
 _NOTICE_SECONDS = 5.0
+_DONE, _INTERRUPTED = "done", "interrupted"
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,12 +34,14 @@ class Ranks:
         size: Number of processes.
         members: Host and process id by rank.
         group: For what is told on the CPU, whatever moves the gradients.
+        store: Where each notes how it has ended; torchrun keeps it, so it outlives every one of them.
     """
 
     rank: int = 0
     size: int = 1
     members: tuple[tuple[str, int], ...] = ()
     group: Any = field(default=None, repr=False)
+    store: Any = field(default=None, repr=False)
 
     @property
     def is_first(self) -> bool:
@@ -73,11 +76,33 @@ class Ranks:
                     dist.all_reduce(tensor)
                     tensor /= self.size
 
-    def lost(self) -> list[int]:
-        """Return the other ranks of this machine whose process is gone."""
-        here = socket.gethostname()
-        others = [(rank, pid) for rank, (host, pid) in enumerate(self.members) if host == here and rank != self.rank]
-        return [rank for rank, pid in others if not is_alive(pid)]
+    def note_end(self, how: str) -> None:
+        """Leave word for the others, who else would take this process for lost."""
+        with suppress(RuntimeError):  # torchrun may be gone
+            self.store.set(_key_of(self.rank), how)
+            self.store.check([_key_of(self.rank)])  # an answer: the note has arrived
+
+    def ended(self) -> dict[int, str | None]:
+        """Return how the other ranks that have ended did; None stands for one of this machine that is gone without a word."""
+        ended: dict[int, str | None] = {}
+        for rank, (host, pid) in enumerate(self.members):
+            if rank == self.rank:
+                continue
+            is_gone = host == socket.gethostname() and not is_alive(pid)  # asked before the note, which comes before the end
+            note = self._note_of(rank)
+            if note is not None or is_gone:
+                ended[rank] = note
+        return ended
+
+    def _note_of(self, rank: int) -> str | None:
+        with suppress(RuntimeError):
+            if self.store.check([_key_of(rank)]):
+                return bytes(self.store.get(_key_of(rank))).decode()
+        return None
+
+
+def _key_of(rank: int) -> str:
+    return f"histo/end/{rank}"
 
 
 ALONE = Ranks()
@@ -102,50 +127,76 @@ def local_device(device: torch.device) -> torch.device:
 
 @contextmanager
 def joined_ranks(device: torch.device) -> Iterator[Ranks]:
-    """Meet the other processes that torchrun has started, if it has; with NCCL on GPUs and gloo on CPUs."""
+    """Meet the other processes that torchrun has started, if it has; with NCCL on GPUs and gloo on CPUs.
+
+    Raises:
+        RankLostError, RankFailedError: As `noticing_losses`, if torchrun's signal tells of it first.
+    """
     if not is_launched():
         yield ALONE
         return
     if device.type == "cuda":
         torch.cuda.set_device(local_device(device))
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
-    met = Ranks(dist.get_rank(), dist.get_world_size(), group=dist.new_group(backend="gloo", timeout=_TIMEOUT))
-    ranks = Ranks(met.rank, met.size, tuple(met.gather((socket.gethostname(), os.getpid()))), met.group)
-    with noticing_losses(ranks):
-        yield ranks
-        ranks.gather(None)  # all leave together, so that whoever is gone before is lost
+    store, rank, size = next(rendezvous("env://", timeout=_TIMEOUT))
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_TIMEOUT)
+    met = Ranks(rank, size, group=dist.new_group(backend="gloo", timeout=_TIMEOUT))
+    ranks = replace(met, members=tuple(met.gather((socket.gethostname(), os.getpid()))), store=store)
+    try:
+        with _telling_the_cause(ranks, Interrupted):
+            yield ranks
+    except BaseException as error:
+        with shielded():
+            ranks.note_end(_INTERRUPTED if isinstance(error, Interrupted) else f"{type(error).__name__}: {error}")
+            acknowledge()  # the others end for this now, and torchrun's signal for that must not disturb how the runs are ended
+        raise
+    ranks.note_end(_DONE)
     dist.destroy_process_group()  # not after an error: it would wait for the lost
 
 
-@contextmanager
-def noticing_losses(ranks: Ranks) -> Iterator[None]:
-    """Say what has happened when another process dies: its peers see a broken connection, or torchrun's SIGTERM.
+def noticing_losses(ranks: Ranks) -> AbstractContextManager[None]:
+    """Say what has happened when another process ends: its peers see a broken connection, or torchrun's SIGTERM.
 
     Raises:
-        RankLostError: Another process of this machine is gone. Signals are ignored from then on.
+        RankLostError: Another process of this machine is gone without a word.
+        RankFailedError: Another process has noted an error. After either, signals are ignored.
+        Interrupted: Another process was interrupted.
     """
+    return _telling_the_cause(ranks, Interrupted, RuntimeError)  # torch has no common class for a broken connection
+
+
+@contextmanager
+def _telling_the_cause(ranks: Ranks, *symptoms: type[BaseException]) -> Iterator[None]:
     try:
         yield
-    except WorkError:
-        raise
-    except (Interrupted, RuntimeError) as error:  # torch has no common class for a broken connection
-        if ranks.size == 1:
+    except symptoms as error:
+        if ranks.size == 1 or isinstance(error, WorkError):
             raise
-        with shielded():  # torchrun's SIGTERM follows the loss at any moment, and must not be told in its place
+        with shielded():  # torchrun's SIGTERM follows at any moment, and must not be told in place of its cause
             if not isinstance(error, Interrupted):
-                # The connection breaks before the process is seen to be dead.
-                _wait_for(lambda: bool(ranks.lost()), seconds=_NOTICE_SECONDS)
-            elif not ranks.is_first:
-                # All get a scheduler's signal at once. The first must find us alive then, or it would take us for lost.
-                _wait_for(lambda: 0 in ranks.lost(), seconds=_FAREWELL_SECONDS)
-            if lost := ranks.lost():
+                # The connection breaks before the other process is seen to have ended.
+                _wait_for(lambda: any(how != _DONE for how in ranks.ended().values()), seconds=_NOTICE_SECONDS)
+            cause = _cause_in(ranks)
+            if isinstance(cause, WorkError):
                 acknowledge()
-        if lost:
-            raise RankLostError(
-                f"process {lost[0]} of {ranks.size} ended without notice (killed, or out of memory); "
+        if cause is None or (isinstance(cause, Interrupted) and isinstance(error, Interrupted)):
+            raise
+        raise cause from error
+
+
+def _cause_in(ranks: Ranks) -> RankLostError | RankFailedError | Interrupted | None:
+    """Return why this process can't go on, as the others' ends tell it."""
+    ended = {rank: how for rank, how in ranks.ended().items() if how != _DONE}
+    for rank, how in ended.items():
+        if how is None:
+            return RankLostError(
+                f"process {rank} of {ranks.size} ended without notice (killed, or out of memory); "
                 "go on with resume=RUN_ID, or with fewer processes"
-            ) from error
-        raise
+            )
+    for rank, how in ended.items():
+        if how != _INTERRUPTED:
+            return RankFailedError(f"process {rank} of {ranks.size} ended with {how}")
+    return Interrupted(f"process {min(ended)} of {ranks.size} was interrupted") if ended else None
 
 
 def _wait_for(condition: Callable[[], bool], *, seconds: float) -> None:
