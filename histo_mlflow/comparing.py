@@ -58,7 +58,7 @@ def compare_models(
 
 def _predict(model: LoadedModel, tiles: TileSet, classes: tuple[str, ...], compute: Compute) -> Predictions:
     own = with_class_order(tiles, model.classes)
-    probabilities = probabilities_of(score_network(model.network, own, compute).logits)
+    probabilities = probabilities_of(score_network(model.folded, own, compute).logits)
     return Predictions(tiles.labels, match_classes(probabilities, model.classes, classes), classes, tiles.groups)
 
 

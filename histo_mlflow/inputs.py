@@ -1,6 +1,7 @@
 """Opens what a request names, before any run begins: tiles, test tiles, first weights, models."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from histo_mlflow.config import LearningConfig
 from histo_mlflow.console import say, warn
 from histo_mlflow.learning.checkpoints import CheckpointFacts, load_weights
-from histo_mlflow.learning.network import TileClassifier, with_temperature
+from histo_mlflow.learning.network import TileClassifier, fold_batch_norms, with_temperature
 from histo_mlflow.learning.weights import InitialWeights, adopt_weights, make_network, read_initial_weights
 from histo_mlflow.tiles.open import DataOptions, open_tiles
 from histo_mlflow.tiles.tile_set import TileSet, with_class_order
@@ -87,6 +88,11 @@ class LoadedModel:
     is_synthetic: bool
     run_id: str | None
     facts: ModelFacts | None = None
+
+    @cached_property
+    def folded(self) -> torch.nn.Module:
+        """The same network, batch norms folded once, for whoever calls `infer` often."""
+        return fold_batch_norms(self.network)
 
     def unpacked(self) -> TileClassifier:
         """Return the same network as a module of ours, whose layers can be looked into, without a temperature."""

@@ -47,7 +47,7 @@ def evaluate(config: EvaluateConfig) -> str:
     with open_run(store, "evaluate", tags=evaluation_tags("evaluate", tiles, compute, model=model.address)) as run:
         log_config(run, flatten(config))
         log_split_datasets(run, tiles, {"test": rows}, "evaluate")
-        scored = score_network(model.network, tiles, compute)
+        scored = score_network(model.folded, tiles, compute)
         note_looks(run, tiles.fingerprint, 1)
         looks = count_looks(store, tiles.fingerprint)
         predictions = predictions_of(scored, tiles, rows)
@@ -79,7 +79,7 @@ def _collect(
     if config.robustness.robustness:
         tried = choose_tiles(tiles, config.robustness.robustness)
         robustness = probe(
-            tiles, tried, lambda images: infer(model.network, images, compute=compute, is_quiet=True).argmax(axis=1)
+            tiles, tried, lambda images: infer(model.folded, images, compute=compute, is_quiet=True).argmax(axis=1)
         )
     source = None if model.run_id is None else Run(run.store, model.run_id)
     return Details(

@@ -42,7 +42,7 @@ def export(config: ExportConfig) -> Path:
     model = load_model(open_store(), asked.model, cpu)
     rows = np.unique(np.linspace(0, len(tiles) - 1, _TILES_COMPARED).astype(np.int64))
     images = np.stack([_fitted(tiles.images[row], model.tile_size_px) for row in rows])
-    expected = probabilities_of(infer(model.network, images, compute=Compute(cpu, is_bf16=False), is_quiet=True))
+    expected = probabilities_of(infer(model.folded, images, compute=Compute(cpu, is_bf16=False), is_quiet=True))
     say(f"writing {asked.to} and comparing it on {len(images)} tiles of {tiles.source} ...")
     with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as draft:
         folder = Path(draft) / output.name

@@ -89,7 +89,7 @@ def _write(
             for blocks in images.blocks(failures):
                 rows: dict[int, list[str]] = {}
                 for block in blocks:
-                    probabilities = probabilities_of(infer(model.network, block.images, compute=compute))
+                    probabilities = probabilities_of(infer(model.folded, block.images, compute=compute))
                     for position, of_tile in zip(block.positions, probabilities, strict=True):
                         label = model.classes[int(of_tile.argmax())]
                         rows[position] = [images.names[position], label, *(f"{value:.9g}" for value in of_tile)]

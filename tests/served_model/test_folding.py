@@ -45,10 +45,21 @@ def test_the_convolutions_do_what_the_batch_norms_did(n: int) -> None:
     pixels = torch.randn((n, 3, 9, 9))
     with torch.inference_mode():
         torch.testing.assert_close(folded(pixels), exported(pixels), rtol=1e-5, atol=1e-5)
+    assert fold_graph(folded) is folded
+    left = {name.rpartition(".")[0] for name in folded.state_dict() if not name.startswith("folded_") and "tracked" not in name}
+    assert left == {"norms.2", "norms.3", "shared"}, "what was replaced goes"
 
 
 def test_batch_norms_in_training_stay() -> None:
-    assert _norms_in(fold_graph(_export(_Network().train()))) == 4
+    exported = _export(_Network().train())
+    assert fold_graph(exported) is exported
+
+
+def test_a_weight_that_is_computed_stays() -> None:
+    convolution = torch.nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 3, 1))
+    exported = _export(nn.Sequential(convolution, nn.BatchNorm2d(3)).eval())
+    assert _norms_in(exported) == 1
+    assert fold_graph(exported) is exported
 
 
 def test_a_convolution_whose_weight_two_calls_share_keeps_it() -> None:
