@@ -1,6 +1,6 @@
 """What pruning saves: the same searches on demo tiles with and without it, side by side, from several seeds.
 
-The pruned search then goes on until it has taken as many epochs as the other, which shows what the saved ones are worth.
+The pruned search then goes on for about as many epochs as the other took, which shows what the saved ones are worth.
 
 They start from a network that has learnt another draw of demo tiles: for as long as random weights need to learn anything, all
 trials look alike.
@@ -81,7 +81,7 @@ def _search_unpruned(options: argparse.Namespace, seed: int, weights: Path) -> d
 
 
 def _search_pruned(options: argparse.Namespace, seed: int, weights: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what a search of as many trials finds, and what it finds when it goes on for as many epochs."""
+    """Return what a search of as many trials finds, and what it finds when it goes on for about as many epochs."""
     with tempfile.TemporaryDirectory() as folder:
         short = _search(options, seed, MEDIAN, weights, folder, options.trials)
         n_trials = round(options.trials * options.trials * options.epochs / short["epochs"])

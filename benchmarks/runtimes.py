@@ -24,7 +24,7 @@ from histo_mlflow.console import format_table, say
 from histo_mlflow.learning import exports
 from histo_mlflow.learning.compute import Compute
 from histo_mlflow.learning.infer import infer
-from histo_mlflow.learning.network import TileClassifier
+from histo_mlflow.learning.network import TileClassifier, fold_batch_norms
 from histo_mlflow.tiles.tile_set import COLORECTAL_CLASSES
 from histo_mlflow.tracking.model_flavor import ModelFacts, save_model
 
@@ -72,8 +72,7 @@ def _as_predict_loads_it(network: torch.nn.Module) -> torch.nn.Module:
     facts = ModelFacts(COLORECTAL_CLASSES, _SIZE_PX, 0.5, "any", "none", "none", "noise", "0" * 64, True, "by nothing")
     with tempfile.TemporaryDirectory() as folder:
         save_model(f"{folder}/model", Model(), network=network, facts=facts, card="a benchmark")
-        loaded: torch.nn.Module = mlflow.pytorch.load_model(f"{folder}/model")
-    return loaded
+        return fold_batch_norms(mlflow.pytorch.load_model(f"{folder}/model"))
 
 
 if __name__ == "__main__":
