@@ -18,15 +18,13 @@ import mlflow.pytorch
 import numpy as np
 import torch
 from common import RESULTS, describe_machine, draw_noise, write_results
-from mlflow.models import Model
+from logged import save_logged
 
 from histo_mlflow.console import format_table, say
 from histo_mlflow.learning import exports
 from histo_mlflow.learning.compute import Compute
 from histo_mlflow.learning.infer import infer
 from histo_mlflow.learning.network import TileClassifier, fold_batch_norms
-from histo_mlflow.tiles.tile_set import COLORECTAL_CLASSES
-from histo_mlflow.tracking.model_flavor import ModelFacts, save_model
 
 _SIZE_PX = 224
 
@@ -41,7 +39,9 @@ def main() -> None:
     tiles = np.concatenate(list(draw_noise(options.tiles, _SIZE_PX)))
     network = TileClassifier(n_classes=9, tile_size_px=_SIZE_PX).eval()
     cpu = torch.device("cpu")
-    stored = _as_predict_loads_it(network)
+    with tempfile.TemporaryDirectory() as folder:
+        logged = save_logged(network, Path(folder), size_px=_SIZE_PX)
+        stored = fold_batch_norms(mlflow.pytorch.load_model(str(logged)))  # as `predict` does
     arms: dict[str, tuple[torch.nn.Module, bool]] = {"torch fp32": (stored, False), "torch bf16": (stored, True)}
     prepared = {}
     for name, precision in ((exports.ONNX, "fp32"), (exports.OPENVINO, "fp32"), (exports.OPENVINO, "bf16")):
@@ -66,13 +66,6 @@ def main() -> None:
         for name, median in medians.items()
     ]
     say(format_table(["runtime", "tiles/s", "of torch fp32", "preparation (s)"], rows))
-
-
-def _as_predict_loads_it(network: torch.nn.Module) -> torch.nn.Module:
-    facts = ModelFacts(COLORECTAL_CLASSES, _SIZE_PX, 0.5, "any", "none", "none", "noise", "0" * 64, True, "by nothing")
-    with tempfile.TemporaryDirectory() as folder:
-        save_model(f"{folder}/model", Model(), network=network, facts=facts, card="a benchmark")
-        return fold_batch_norms(mlflow.pytorch.load_model(f"{folder}/model"))
 
 
 if __name__ == "__main__":

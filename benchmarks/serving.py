@@ -26,14 +26,13 @@ import mlflow
 import numpy as np
 import torch
 from common import RESULTS, describe_machine, draw_noise, write_results
-from mlflow.models import Model
+from logged import save_logged
 from PIL import Image
 from torch import Tensor
 
 from histo_mlflow.console import format_table, say
 from histo_mlflow.learning.network import TileClassifier
 from histo_mlflow.tiles.tile_set import COLORECTAL_CLASSES
-from histo_mlflow.tracking.model_flavor import ModelFacts, save_model
 
 _N_TILES, _SIZE_PX = 32, 224
 
@@ -89,13 +88,12 @@ def _encode(tile: np.ndarray, kind: str) -> str:
 
 @contextmanager
 def _served(network: torch.nn.Module, folder: Path) -> Iterator[str]:
-    facts = ModelFacts(COLORECTAL_CLASSES, _SIZE_PX, 0.5, "any", "none", "none", "noise", "0" * 64, True, "by nothing")
-    save_model(str(folder / "model"), Model(), network=network, facts=facts, card="a benchmark")
+    model = save_logged(network, folder, size_px=_SIZE_PX)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     bin_folder = Path(sys.executable).parent
-    command = [bin_folder / "mlflow", "models", "serve", "-m", folder / "model", "--env-manager", "local", "-p", str(port)]
+    command = [bin_folder / "mlflow", "models", "serve", "-m", model, "--env-manager", "local", "-p", str(port)]
     environment = {**os.environ, "PATH": f"{bin_folder}:{os.environ['PATH']}"}
     server = subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True

@@ -100,9 +100,9 @@ class _DrawnTrials:
         surfaces, left = [], []
         for losses in np.log(curves.T):
             # Some noise at least: an epoch's surface must not run through every trial.
-            kernel = ConstantKernel() * Matern([1.0, 1.0], (0.2, 10.0), nu=2.5) + WhiteKernel(0.1, (0.02, 1.0))
-            surface = GaussianProcessRegressor(kernel, normalize_y=True, n_restarts_optimizer=2, random_state=0)
-            surface.fit(places, losses)
+            surface = _fit_surface(
+                places, losses, Matern([1.0, 1.0], (0.2, 10.0), nu=2.5), WhiteKernel(0.1, (0.02, 1.0)), tries=2
+            )
             surfaces.append(surface.predict(_place(grid[0].ravel(), grid[1].ravel(), self.n_epochs)).reshape(grid[0].shape))
             left.append(losses - surface.predict(places))
         self._surfaces, self._left = np.array(surfaces), np.array(left).T
@@ -163,9 +163,9 @@ def _with_interval(mean_and_half: list[float]) -> str:
 def _try_sampler(make: Any, table: Any, n_seeds: int) -> dict[str, float]:
     trials = table.groupby("trial").agg({"aug_cutoff": "first", "learning_rate": "first", "val_loss": "min"})
     n_epochs = int(table["epoch"].max())
-    kernel = ConstantKernel() * Matern([1.0, 1.0], nu=2.5) + WhiteKernel(0.01, (1e-6, 1.0))
-    surface = GaussianProcessRegressor(kernel, normalize_y=True, n_restarts_optimizer=3, random_state=0)
-    surface.fit(_place(trials["aug_cutoff"], trials["learning_rate"], n_epochs), np.log(trials["val_loss"]))
+    places = _place(trials["aug_cutoff"], trials["learning_rate"], n_epochs)
+    noise = WhiteKernel(0.01, (1e-6, 1.0))
+    surface = _fit_surface(places, np.log(trials["val_loss"]), Matern([1.0, 1.0], nu=2.5), noise, tries=3)
     grid = np.meshgrid(np.arange(n_epochs + 1), np.logspace(-4, -2, 101))
     lowest = np.exp(surface.predict(_place(grid[0].ravel(), grid[1].ravel(), n_epochs))).min()
     regrets = []
@@ -179,6 +179,12 @@ def _try_sampler(make: Any, table: Any, n_seeds: int) -> dict[str, float]:
         losses = np.minimum.accumulate([trial.value for trial in study.get_trials(deepcopy=False)])
         regrets.append([losses[n - 1] - lowest for n in _AFTER])
     return {f"after_{n}": float(mean) for n, mean in zip(_AFTER, np.mean(regrets, axis=0), strict=True)}
+
+
+def _fit_surface(places: Any, log_losses: Any, shape: Any, noise: Any, *, tries: int) -> Any:
+    kernel = ConstantKernel() * shape + noise
+    surface = GaussianProcessRegressor(kernel, normalize_y=True, n_restarts_optimizer=tries, random_state=0)
+    return surface.fit(places, log_losses)
 
 
 def _place(cutoffs: Any, rates: Any, n_epochs: int) -> Any:

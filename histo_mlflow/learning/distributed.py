@@ -3,7 +3,7 @@
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -82,17 +82,17 @@ class Ranks:
             self.store.set(_key_of(self.rank), how)
             self.store.check([_key_of(self.rank)])  # an answer: the note has arrived
 
-    def ended(self) -> dict[int, str | None]:
-        """Return how the other ranks that have ended did; None stands for one of this machine that is gone without a word."""
-        ended: dict[int, str | None] = {}
+    def cut_short(self) -> dict[int, str | None]:
+        """Return how the other ranks that ended before their work was done did; None: gone from this machine without a word."""
+        ends: dict[int, str | None] = {}
         for rank, (host, pid) in enumerate(self.members):
             if rank == self.rank:
                 continue
             is_gone = host == socket.gethostname() and not is_alive(pid)  # asked before the note, which comes before the end
             note = self._note_of(rank)
-            if note is not None or is_gone:
-                ended[rank] = note
-        return ended
+            if note != _DONE and (note is not None or is_gone):
+                ends[rank] = note
+        return ends
 
     def _note_of(self, rank: int) -> str | None:
         with suppress(RuntimeError):
@@ -175,7 +175,9 @@ def _telling_the_cause(ranks: Ranks, *symptoms: type[BaseException]) -> Iterator
         with shielded():  # torchrun's SIGTERM follows at any moment, and must not be told in place of its cause
             if not isinstance(error, Interrupted):
                 # The connection breaks before the other process is seen to have ended.
-                _wait_for(lambda: any(how != _DONE for how in ranks.ended().values()), seconds=_NOTICE_SECONDS)
+                latest = time.monotonic() + _NOTICE_SECONDS
+                while not ranks.cut_short() and time.monotonic() < latest:
+                    time.sleep(0.1)
             cause = _cause_in(ranks)
             if isinstance(cause, WorkError):
                 acknowledge()
@@ -186,20 +188,14 @@ def _telling_the_cause(ranks: Ranks, *symptoms: type[BaseException]) -> Iterator
 
 def _cause_in(ranks: Ranks) -> RankLostError | RankFailedError | Interrupted | None:
     """Return why this process can't go on, as the others' ends tell it."""
-    ended = {rank: how for rank, how in ranks.ended().items() if how != _DONE}
-    for rank, how in ended.items():
+    ends = ranks.cut_short()
+    for rank, how in ends.items():
         if how is None:
             return RankLostError(
                 f"process {rank} of {ranks.size} ended without notice (killed, or out of memory); "
                 "go on with resume=RUN_ID, or with fewer processes"
             )
-    for rank, how in ended.items():
+    for rank, how in ends.items():
         if how != _INTERRUPTED:
             return RankFailedError(f"process {rank} of {ranks.size} ended with {how}")
-    return Interrupted(f"process {min(ended)} of {ranks.size} was interrupted") if ended else None
-
-
-def _wait_for(condition: Callable[[], bool], *, seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.1)
+    return Interrupted(f"process {min(ends)} of {ranks.size} was interrupted") if ends else None
