@@ -17,7 +17,7 @@ setup: $(VENV)/.ready ## Build the environment in .venv (Python 3.11, about 6 GB
 $(VENV)/.ready: requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v[:2] == (3, 11) else f"Python 3.11 is needed, this is {v[0]}.{v[1]}: make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' requirements.txt)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep -o '^uv==[^ ]*' requirements.txt)"
 	$(BIN)/uv pip install --python $(BIN)/python --quiet --compile-bytecode --requirements requirements.txt --group dev
 	$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation --editable .
 	touch $@
@@ -32,9 +32,10 @@ test-all: setup ## Run all tests, the slow ones too: fresh environments, pyenv, 
 	$(BIN)/uv pip install --python $(BIN)/python --quiet --group test-all
 	python -m pytest -m ""
 
-check: setup ## Check format, lint, types and the direction of imports
+check: setup ## Check format, lint, security, types and the direction of imports
 	ruff format --check .
 	ruff check .
+	bandit --quiet --configfile pyproject.toml --recursive histo_mlflow tuning
 	mypy
 	lint-imports
 
@@ -52,7 +53,7 @@ ui: setup ## Open MLflow's pages on http://127.0.0.1:5000
 	mlflow ui
 
 requirements: setup ## Compile requirements.txt, the one pinned list, anew from pyproject.toml
-	uv pip compile pyproject.toml --universal --python-version 3.11 --no-header --quiet --output-file requirements.txt
+	uv pip compile pyproject.toml --universal --python-version 3.11 --no-header --quiet --generate-hashes --output-file requirements.txt
 
 clean: ## Remove the environment and caches; runs and models stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build *.egg-info

@@ -37,7 +37,7 @@ def _pins() -> dict[str, list[str]]:
     pins: dict[str, list[str]] = {}
     for line in (PROJECT / "requirements.txt").read_text().splitlines():
         if line and not line.startswith((" ", "#")):
-            requirement = Requirement(line)
+            requirement = Requirement(line.removesuffix("\\"))
             pins.setdefault(requirement.name, []).append(str(requirement.specifier))
     assert len(pins) > 50
     return pins
@@ -96,6 +96,13 @@ def test_every_dependency_is_pinned_and_the_pins_fit() -> None:
         for specifier in pins[requirement.name]:
             assert specifier.startswith("=="), requirement.name
             assert requirement.specifier.contains(specifier.removeprefix("==")), f"{requirement.name}: run `make requirements`"
+
+
+def test_every_pin_has_hashes() -> None:
+    blocks = (PROJECT / "requirements.txt").read_text().split("\n    # via")
+    assert len(blocks) > 50
+    for block in blocks[:-1]:
+        assert block.count("--hash=sha256:") >= 1, f"{block.strip()[:60]}: run `make requirements`"
 
 
 def test_every_environment_reads_the_one_list() -> None:
