@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from histo_mlflow.errors import OptionError, SourceNotFoundError
+from histo_mlflow.errors import OptionError, RequestError, SourceNotFoundError
 from histo_mlflow.tiles.demo import draw_demo
 from histo_mlflow.tiles.folder import read_folder
 from histo_mlflow.tiles.npz import read_npz
@@ -68,6 +68,8 @@ def split_source(source: str) -> tuple[Path, str | None]:
     name, _, part = source.rpartition("#")
     whole, before = Path(source).expanduser(), Path(name).expanduser()
     if source and whole.exists():
+        if not (whole.is_file() or whole.is_dir()):  # reading a pipe would wait for ever
+            raise RequestError(f"{source!r} is neither a file nor a folder; give the path of an npz file or a folder")
         return whole, None
     if name and before.is_file():
         return before, part

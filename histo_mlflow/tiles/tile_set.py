@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import unicodedata
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -87,13 +88,17 @@ def hash_tiles(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> str:
     return digest.hexdigest()
 
 
-def begin_hashing(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Callable[[], str]:
-    """Start `hash_tiles` in the background and return what waits for its result."""
+def begin_hashing(
+    images: NDArray[np.uint8], labels: NDArray[np.int64], check: Callable[[], None] = lambda: None
+) -> Callable[[], str]:
+    """Start `hash_tiles`, and then `check`, in the background and return what waits for both and raises what `check` does."""
     result: Future[str] = Future()
 
     def work() -> None:
         try:
-            result.set_result(hash_tiles(images, labels))
+            fingerprint = hash_tiles(images, labels)
+            check()
+            result.set_result(fingerprint)
         except BaseException as error:
             result.set_exception(error)
 
@@ -115,24 +120,25 @@ def check_pixels(shape: tuple[int, ...], dtype: np.dtype[Any], *, where: str) ->
         raise TileFormatError(f"{where} has tiles of {shape[2]} x {shape[1]} px; tiles must be square: cut or pad them")
 
 
-def check_labels(labels: NDArray[np.generic], *, n_tiles: int, classes: tuple[str, ...], where: str) -> NDArray[np.int64]:
-    """Return `labels` as ``(n_tiles,)`` int64, or raise `TileFormatError`; ``(n_tiles, 1)`` is accepted (MedMNIST)."""
+def check_labels(labels: NDArray[np.generic], *, n_classes: int, where: str) -> NDArray[np.int64]:
+    """Return `labels` ``(n_tiles,)`` as int64; raises `TileFormatError` unless they are integers from 0 to `n_classes` - 1."""
     if not np.issubdtype(labels.dtype, np.integer):
-        raise TileFormatError(f"{where} holds {labels.dtype} labels; labels must be integers, 0 to {len(classes) - 1}")
-    if labels.shape not in {(n_tiles,), (n_tiles, 1)}:
-        raise TileFormatError(f"{where} has labels of shape {labels.shape}; one for each of {n_tiles} tiles is needed")
-    flat = labels.reshape(n_tiles).astype(np.int64)
-    wrong = np.flatnonzero((flat < 0) | (flat >= len(classes)))
+        raise TileFormatError(f"{where} holds {labels.dtype} labels; labels must be integers, 0 to {n_classes - 1}")
+    wrong = np.flatnonzero((labels < 0) | (labels >= n_classes))  # type: ignore[operator]
     if len(wrong):
         raise TileFormatError(
-            f"{where}: label {flat[wrong[0]]} of tile {wrong[0]} is out of range; "
-            f"labels are 0 to {len(classes) - 1} in the order {' '.join(classes)}"
+            f"{where}: label {labels[wrong[0]]} of tile {wrong[0]} is out of range; labels are 0 to {n_classes - 1}, positions "
+            "in `classes`"
         )
-    return flat
+    return labels.astype(np.int64)
 
 
 def check_classes(names: list[str], *, where: str) -> tuple[str, ...]:
-    """Return class names as a tuple, or raise `TileFormatError` if they are fewer than two, empty or repeated."""
+    """Return class names as a tuple, composed (NFC), or raise `TileFormatError` if they are fewer than two, unfit or repeated.
+
+    A Mac writes names of files decomposed: the same letters, and not the same string.
+    """
+    names = [unicodedata.normalize("NFC", name) for name in names]
     if len(names) < 2:
         raise TileFormatError(f"{where} names {len(names)} class(es); a classifier needs at least two")
     if len(set(names)) < len(names):

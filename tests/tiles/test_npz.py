@@ -1,3 +1,5 @@
+import unicodedata
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -97,7 +99,64 @@ def _damage(path: Path, tiles: TileSet) -> None:
     path.write_bytes(content)
 
 
+def _flip_a_byte(path: Path, tiles: TileSet) -> None:
+    save_npz(path, tiles)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def _save_raw(path: Path, tiles: TileSet, **arrays: bytes) -> None:
+    """Write members as they are given, which numpy would not."""
+    np.savez(path, **{name: value for name, value in (("data", tiles.images), ("labels", tiles.labels)) if name not in arrays})
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in arrays.items():
+            archive.writestr(f"{name}.npy", content)
+
+
+def _npy(shape: str, descr: str = "<i8", content: bytes = b"") -> bytes:
+    header = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}}}".ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + content
+
+
+_TWO = np.arange(54) % 2
+_NAMED = {f"group {kind}": groups for kind, groups in {
+    "nan": np.r_[np.nan, np.arange(53.0)],
+    "empty": np.array(["", *map(str, range(53))]),
+    "none": np.array([*map(str, range(53)), "None"]),
+}.items()}  # fmt: skip
+
 BAD_FILES = {
+    "two labels without names": (lambda p, t: np.savez(p, data=t.images, labels=_TWO), "labels 0 1 and does not name them"),
+    "labels from 1": (lambda p, t: np.savez(p, data=t.images, labels=_TWO + 1), "labels 1 2 and does not name them"),
+    "flipped byte": (_flip_a_byte, "is damaged .*CRC"),
+    "labels of 80 TB": (lambda p, t: _save_raw(p, t, labels=_npy("(10000000000000,)")), "shorter than its shape"),
+    "labels that inflate": (
+        lambda p, t: _save_raw(p, t, labels=_npy("(5000000,)", content=bytes(40_000_000))),
+        "one for each of 54 tiles",
+    ),
+    "labels of wide items": (lambda p, t: _save_raw(p, t, labels=_npy("(54,)", "|V5000000")), "truncated"),
+    "negative size": (lambda p, t: _save_raw(p, t, data=_npy("(2, -32, -32, 3)", "|u1", bytes(6144))), "impossible shape"),
+    "nested header": (lambda p, t: _save_raw(p, t, labels=_npy("(" + "-" * 6000 + "1,)")), "is not a numpy array"),
+    "names in another code": (
+        lambda p, t: np.savez(p, data=t.images, labels=t.labels, classes=np.array([b"\xff%d" % k for k in range(9)])),
+        "no UTF-8",
+    ),
+    "a million names": (
+        lambda p, t: np.savez_compressed(p, data=t.images, labels=t.labels, classes=np.zeros(1_000_000, "U1")),
+        "one name for each class",
+    ),
+    "the same name twice": (
+        lambda p, t: np.savez(p, data=t.images, labels=_TWO, classes=["Schleimh\u00e4ute", "Schleimha\u0308ute"]),
+        "repeated class names",
+    ),
+    **{
+        name: (
+            lambda p, t, groups=groups: np.savez(p, data=t.images, labels=t.labels, groups=groups),
+            "1 of 54 tiles have no group",
+        )
+        for name, groups in _NAMED.items()
+    },
     "not an npz": (lambda p, _t: p.write_text("tiles"), "is not an npz file"),
     "truncated": (_truncate, "is truncated"),
     "damaged": (_damage, "is damaged"),
@@ -125,10 +184,23 @@ def test_bad_file_is_refused_with_its_name_and_the_reason(work: Path, tiny_tiles
     make, reason = BAD_FILES[case]
     make(work / "bad.npz", tiny_tiles)
     with pytest.raises(TileFormatError, match=reason) as caught:
-        read_npz(work / "bad.npz")
+        assert not read_npz(work / "bad.npz").fingerprint
     assert "bad.npz" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not [path for path in (work / "cache").glob("*") if path.is_dir()], "a failed unpacking must leave nothing"
+
+
+def test_a_flipped_byte_is_found_where_only_pixels_are_read(work: Path, tiny_tiles: TileSet) -> None:
+    _flip_a_byte(work / "bad.npz", tiny_tiles)
+    with pytest.raises(TileFormatError, match=r"is damaged .*CRC"):
+        read_npz_images(work / "bad.npz")
+
+
+def test_class_names_are_the_same_in_both_unicode_forms(work: Path, tiny_tiles: TileSet) -> None:
+    for form in ("NFC", "NFD"):
+        names = [unicodedata.normalize(form, name) for name in ("Schleimhäute", "Stroma")]
+        np.savez(work / f"{form}.npz", data=tiny_tiles.images, labels=_TWO, classes=names)
+    assert read_npz(work / "NFD.npz").classes == read_npz(work / "NFC.npz").classes
 
 
 def test_class_names_saved_as_bytes_are_text(work: Path, tiny_tiles: TileSet) -> None:

@@ -1,0 +1,152 @@
+"""Members of an ``.npz`` archive: their form from the header alone, their values mapped, copied or read; nothing is unpickled.
+
+Knows nothing of what the arrays mean.
+"""
+
+import lzma
+import math
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from histo_mlflow.errors import TileFormatError
+from histo_mlflow.tiles.cache import create_array
+
+_COPY_BLOCK_BYTES = 16 * 2**20
+_LOCAL_HEADER_BYTES = 30  # fixed part of a zip member's local header (APPNOTE.TXT 4.3.7)
+# What zipfile, its decompressors and numpy's parser of headers raise for bytes that are not as they should be.
+_DAMAGE = (
+    ValueError, TypeError, SyntaxError, RecursionError, MemoryError, EOFError, OSError, OverflowError, NotImplementedError,
+    zlib.error, zipfile.BadZipFile, lzma.LZMAError, tokenize.TokenError,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Header:
+    """The form of one array in the archive, read without reading the array."""
+
+    shape: tuple[int, ...]
+    is_fortran: bool
+    dtype: np.dtype[Any]
+
+    @property
+    def n_bytes(self) -> int:
+        """Of the values alone."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def open_archive(path: Path) -> zipfile.ZipFile:
+    """Return the archive; raises `TileFormatError` if it is none, or not whole."""
+    try:
+        return zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, NotImplementedError, ValueError):
+        with path.open("rb") as file:
+            begins_as_zip = file.read(4) == b"PK\x03\x04"
+        if begins_as_zip:
+            raise TileFormatError(f"{path} is truncated: its end is missing; copy or download it again") from None
+        raise TileFormatError(f"{path} is not an npz file; save tiles with numpy.savez(path, data=..., labels=...)") from None
+
+
+def read_header(archive: zipfile.ZipFile, key: str, path: Path) -> Header:
+    """Return the form of an array; raises `TileFormatError` if it is none, holds objects, or is shorter than it says."""
+    with _open_member(archive, key, path) as member:
+        header = _parse_header(member, key, path)
+    if header.n_bytes > archive.getinfo(f"{key}.npy").file_size:
+        raise TileFormatError(f"{path}[{key}] is truncated: shorter than its shape {header.shape} says; copy or save it again")
+    return header
+
+
+def _open_member(archive: zipfile.ZipFile, key: str, path: Path) -> IO[bytes]:
+    try:
+        return archive.open(f"{key}.npy")
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, OSError) as error:
+        raise TileFormatError(f"{path}[{key}] can't be read ({error}); copy or save it again") from None
+
+
+def _parse_header(member: IO[bytes], key: str, path: Path) -> Header:
+    try:
+        version = np.lib.format.read_magic(member)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, is_fortran, dtype = read(member)
+    except _DAMAGE as error:
+        raise TileFormatError(f"{path}[{key}] is not a numpy array ({error}); save it again with numpy.savez") from None
+    if dtype.hasobject:
+        raise TileFormatError(
+            f"{path}[{key}] is an object array, which could run code when read and is refused; "
+            "save tiles as one uint8 array, labels as integers, names and groups as text (.astype(str))"
+        )
+    if min(shape, default=0) < 0:
+        raise TileFormatError(f"{path}[{key}] has the impossible shape {shape}; save it again with numpy.savez")
+    return Header(shape, is_fortran, dtype)
+
+
+def read_array(archive: zipfile.ZipFile, key: str, path: Path) -> NDArray[Any]:
+    """Return an array whose header was found to be in order, and so its size."""
+    try:
+        with _open_member(archive, key, path) as member:
+            return np.asarray(np.lib.format.read_array(member, allow_pickle=False))
+    except _DAMAGE as error:
+        raise TileFormatError(f"{path}[{key}] is damaged ({error}); copy or download it again") from None
+
+
+def map_if_stored(archive: zipfile.ZipFile, key: str, header: Header, path: Path) -> NDArray[np.uint8] | None:
+    """Return a read-only map of the values where they lie, or None if they are compressed or in another order."""
+    info = archive.getinfo(f"{key}.npy")
+    if info.compress_type != zipfile.ZIP_STORED or header.is_fortran:
+        return None
+    with path.open("rb") as file:
+        file.seek(info.header_offset)
+        local = file.read(_LOCAL_HEADER_BYTES)
+        name_bytes, extra_bytes = int.from_bytes(local[26:28], "little"), int.from_bytes(local[28:30], "little")
+    start = info.header_offset + _LOCAL_HEADER_BYTES + name_bytes + extra_bytes
+    offset = start + info.file_size - header.n_bytes
+    if offset <= start or start + info.file_size > path.stat().st_size:
+        raise TileFormatError(f"{path} is truncated: {info.filename} is shorter than its header says; copy it again")
+    return np.memmap(path, dtype=np.uint8, mode="r", offset=offset, shape=header.shape)
+
+
+def checksum(archive: zipfile.ZipFile, key: str, path: Path) -> Callable[[], None]:
+    """Return what compares a member with the CRC-32 that the archive holds of it; nothing else does so where it is mapped."""
+    name = archive.getinfo(f"{key}.npy").filename
+
+    def check() -> None:
+        try:
+            with zipfile.ZipFile(path) as again, again.open(name) as member:
+                while member.read(_COPY_BLOCK_BYTES):
+                    pass
+        except _DAMAGE as error:
+            raise TileFormatError(f"{path}[{key}] is damaged ({error}); copy or download it again") from None
+
+    return check
+
+
+def unpack_member(archive: zipfile.ZipFile, key: str, header: Header, target: Path, path: Path) -> None:
+    """Write the values of a uint8 array to a new ``.npy`` file, block by block."""
+    if header.is_fortran:
+        np.save(target, np.ascontiguousarray(read_array(archive, key, path)))
+        return
+    images = create_array(target, header.shape)
+    flat = images.reshape(-1)
+    done = 0
+    with (
+        _open_member(archive, key, path) as member,
+        tqdm(total=header.n_bytes, unit="B", unit_scale=True, desc=f"unpack {path.name}", disable=None, leave=False) as bar,
+    ):
+        _parse_header(member, key, path)
+        try:
+            while block := member.read(_COPY_BLOCK_BYTES):
+                flat[done : done + len(block)] = np.frombuffer(block, np.uint8)
+                done += len(block)
+                bar.update(len(block))
+        except _DAMAGE as error:
+            raise TileFormatError(f"{path}[{key}] is damaged ({error}); copy or download it again") from None
+    if done != header.n_bytes:
+        raise TileFormatError(f"{path}[{key}] is truncated: {done} of {header.n_bytes} bytes; copy or download it again")
