@@ -58,6 +58,8 @@ def announce(tiles: TileSet) -> TileSet:
     """Say what the tiles are, aloud if they are no tissue, and return them."""
     counts = " ".join(f"{name} {count}" for name, count in tiles.class_counts().items())
     say(f"tiles: {tiles.source}: {len(tiles)} of {tiles.tile_size_px} px ({counts})")
+    for note in tiles.passed_over:
+        warn(f"passed over: {note}")
     if tiles.is_synthetic:
         warn("these are SYNTHETIC demo tiles, not tissue; no figure from them says anything about tissue")
     return tiles

@@ -6,10 +6,12 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 # A tile is small; what unpacks to more than this is a slide or a decompression bomb.
 MAX_TILE_PIXELS = 4096 * 4096
 
+_TIFF_BITS_PER_SAMPLE = 258
 FORMATS = ("PNG", "JPEG", "TIFF")
 
 
@@ -26,8 +28,9 @@ def read_size(file: BinaryIO | bytes) -> tuple[int, int]:
 def read_rgb(file: BinaryIO | bytes) -> NDArray[np.uint8]:
     """Return the image as ``(height, width, 3)`` uint8 RGB.
 
-    A palette of opaque colours and an alpha channel that is 255 everywhere are converted, for nothing is lost. Grey, 16-bit,
-    CMYK and truly transparent images are refused, for a stained tile is none of these.
+    A palette of opaque colours and an alpha channel that is 255 everywhere are converted, for nothing is lost. Grey, CMYK and
+    truly transparent images are refused, for a stained tile is none of these; so is more than 8 bits per channel, of which
+    Pillow keeps the upper 8: 12-bit values in 16 bits would come out nearly black.
 
     Raises:
         ImageError: The bytes can't be decoded, hold too large an image or one that is not RGB.
@@ -49,7 +52,22 @@ def _opened(file: BinaryIO | bytes) -> Image.Image:
         raise _said(error) from None
     if image.width * image.height > MAX_TILE_PIXELS:
         raise ImageError(f"has {image.width} x {image.height} px, too many for a tile")
+    try:
+        bits = _bits_per_channel(image)
+    except (TypeError, ValueError) as error:  # a tag of another kind than TIFF says
+        raise _said(error) from None
+    if bits > 8:
+        raise ImageError(f"has {bits} bits per channel; convert it to 8-bit RGB, scaled by the largest value of its camera")
     return image
+
+
+def _bits_per_channel(image: Image.Image) -> int:
+    if image.mode.startswith(("I", "F")):
+        return 8  # grey, and refused as such
+    if isinstance(image, TiffImageFile):
+        return max(map(int, image.tag_v2.get(_TIFF_BITS_PER_SAMPLE, (8,))))
+    # A PNG's raw mode, for instance RGB;16B, is all that Pillow tells of its depth.
+    return 16 if any("16" in str(tile[3]) for tile in getattr(image, "tile", ())) else 8
 
 
 def _said(error: Exception) -> ImageError:

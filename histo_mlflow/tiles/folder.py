@@ -1,21 +1,40 @@
 """Tiles from a folder with one sub-folder per class; decoded once, in parallel, into the cache."""
 
+import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from histo_mlflow.errors import RequestError, TileFormatError
 from histo_mlflow.tiles.cache import Unpacked, cache_key, create_array, unpacked_once
-from histo_mlflow.tiles.images import decode_image, image_size_px, list_images, resize_image
+from histo_mlflow.tiles.images import (
+    IMAGE_SUFFIXES,
+    OTHER_IMAGE_SUFFIXES,
+    SLIDE_SUFFIXES,
+    decode_image,
+    image_size_px,
+    list_files,
+    list_images,
+    resize_image,
+    sub_folders,
+    walk_folders,
+)
 from histo_mlflow.tiles.tile_set import COLORECTAL_CLASSES, TileSet, check_classes
 
-_DECODE_BLOCK_TILES = 256
+NESTED = "nested"
+"""Behind the ``#`` of a folder's address: what lies in sub-folders of its class folders is read too."""
+
+_N_NAMED = 3
+_LIST_OF_UNREADABLE = "unreadable_tiles.txt"
 
 
-def read_folder(folder: Path, image_size: int = 0) -> TileSet:
+def read_folder(folder: Path, image_size: int = 0, *, is_nested: bool = False) -> TileSet:
     """Return the tiles of ``folder/<class>/*.{png,jpg,jpeg,tif,tiff}``, ordered by class and file name.
 
     Sub-folders named after the nine tissue classes, all or some, give these nine; sub-folders of which none is one of the
@@ -24,27 +43,65 @@ def read_folder(folder: Path, image_size: int = 0) -> TileSet:
     Args:
         folder: The folder of class folders.
         image_size: Tiles of mixed sizes are resized to this edge length in pixels; 0 means that all must be of one size.
+        is_nested: Whether tiles may lie in sub-folders of a class folder, of any depth.
 
     Raises:
-        TileFormatError: A file is unreadable or not RGB, or sizes are mixed and `image_size` is 0.
-        RequestError: There are no tiles, or the class folders mix the nine with others.
+        TileFormatError: Files are unreadable or not RGB, or sizes are mixed and `image_size` is 0.
+        RequestError: There are no tiles, the class folders mix the nine with others, or a class folder holds images that would
+            be passed over.
     """
-    files = {sub.name: list_images(sub) for sub in class_folders(folder)}
-    classes = _class_order([name for name, paths in files.items() if paths], folder)
-    paths = [path for name in classes for path in files.get(name, [])]
-    labels = np.array([classes.index(path.parent.name) for path in paths], dtype=np.int64)
+    found = [(unicodedata.normalize("NFC", sub.name), _list_class(sub, folder, is_nested)) for sub in sub_folders(folder)]
+    classes = _class_order([name for name, files in found if files], folder)
+    ordered = sorted(((classes.index(name), path) for name, files in found if files for path in files), key=lambda one: one[0])
+    paths = [path for _, path in ordered]
+    labels = np.array([label for label, _ in ordered], dtype=np.int64)
 
     def unpack(target: Path) -> Unpacked:
         _decode_all(paths, target, image_size)
         return Unpacked(labels, classes, groups=None)
 
     stats = [(path.relative_to(folder), stat.st_size, stat.st_mtime_ns) for path in paths for stat in [path.stat()]]
-    return unpacked_once(cache_key(folder.resolve(), image_size, stats), unpack, source=str(folder))
+    tiles = unpacked_once(cache_key(folder.resolve(), image_size, stats), unpack, source=str(folder))
+    return replace(tiles, passed_over=_describe_passed_over(folder, [name for name, files in found if not files]))
 
 
-def class_folders(folder: Path) -> list[Path]:
-    """Return the sub-folders, sorted by name; hidden ones are passed over."""
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+def _list_class(sub: Path, folder: Path, is_nested: bool) -> list[Path]:
+    """Return the tiles of a class folder; raises `RequestError` if it holds images that would not be among them."""
+    below = [one for one in walk_folders(sub) if one != sub and any(map(_is_picture, list_files(one)))]
+    if below and not is_nested:
+        n_images = sum(sum(map(_is_picture, list_files(one))) for one in below)
+        raise RequestError(
+            f"{below[0]} lies in a class folder and holds images itself ({n_images} images in {len(below)} such folder(s) of "
+            f"{sub.name}); move them up, or give {folder}#{NESTED} to read them too"
+        )
+    files = [file for one in (sub, *below) for file in list_files(one)]
+    tiles = [file for one in (sub, *below) for file in list_images(one)]
+    strangers = Counter(file.suffix.lower() for file in files if _is_picture(file) and file not in set(tiles))
+    if strangers or (files and not tiles):
+        kinds = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in (strangers or _suffixes(files)).items())
+        raise RequestError(
+            f"{sub} holds files that can't be read as tiles ({kinds}); convert them to png, jpg or tif, or move them away"
+        )
+    return tiles
+
+
+def _is_picture(file: Path) -> bool:
+    suffix = file.suffix.lower()
+    return suffix in OTHER_IMAGE_SUFFIXES | SLIDE_SUFFIXES or suffix in IMAGE_SUFFIXES
+
+
+def _suffixes(files: Sequence[Path]) -> Counter[str]:
+    return Counter(file.suffix.lower() for file in files)
+
+
+def _describe_passed_over(folder: Path, empty: Sequence[str]) -> tuple[str, ...]:
+    beside = [file.name for file in list_files(folder) if _is_picture(file)]
+    notes = []
+    if beside:
+        notes.append(f"{len(beside)} image(s) beside the class folders of {folder}, {beside[0]} for one")
+    if empty:
+        notes.append(f"class folders of {folder} without a file: {' '.join(empty)}")
+    return tuple(notes)
 
 
 def _class_order(names: list[str], folder: Path) -> tuple[str, ...]:
@@ -66,28 +123,72 @@ def _class_order(names: list[str], folder: Path) -> tuple[str, ...]:
 
 def _decode_all(paths: Sequence[Path], target: Path, image_size: int) -> None:
     with ThreadPoolExecutor() as pool:  # threads are enough: Pillow's decoders release the interpreter lock
-        size_px = _common_size(paths, list(pool.map(image_size_px, paths)), image_size)
+        sizes = list(pool.map(_size_or_error, paths))
+        size_px = _common_size(paths, sizes, image_size)
         out = create_array(target, (len(paths), size_px, size_px, 3))
+
+        def decode(row: int) -> TileFormatError | None:
+            if isinstance(size := sizes[row], TileFormatError):
+                return size
+            return _decode_into(out, row, paths[row])
+
         with tqdm(total=len(paths), unit="tile", desc="decode tiles", disable=None, leave=False) as bar:
-            for start in range(0, len(paths), _DECODE_BLOCK_TILES):  # by blocks, so that memory stays flat
-                block = paths[start : start + _DECODE_BLOCK_TILES]
-                for offset, image in enumerate(pool.map(decode_image, block)):
-                    fits = image.shape[0] == size_px
-                    out[start + offset] = image if fits else resize_image(image, size_px)
-                bar.update(len(block))
+            failures = []
+            for failure in pool.map(decode, range(len(paths))):
+                bar.update()
+                if failure is not None:
+                    failures.append(failure)
+    if failures:
+        raise _all_in_one(failures, len(paths))
 
 
-def _common_size(paths: Sequence[Path], sizes: list[tuple[int, int]], image_size: int) -> int:
-    for path, (width, height) in zip(paths, sizes, strict=True):
-        if width != height:
-            raise TileFormatError(f"{path} has {width} x {height} px; tiles must be square: cut or pad them")
-    smallest, largest = min(sizes), max(sizes)
-    if smallest == largest:
-        return smallest[0]
+def _size_or_error(path: Path) -> tuple[int, int] | TileFormatError:
+    try:
+        width, height = image_size_px(path)
+    except TileFormatError as error:
+        return error
+    if width != height:
+        return TileFormatError(f"{path} has {width} x {height} px; tiles must be square: cut or pad them")
+    return width, height
+
+
+def _decode_into(out: NDArray[np.uint8], row: int, path: Path) -> TileFormatError | None:
+    """Write one tile; its pixels live no longer than this, however large it is."""
+    try:
+        image = decode_image(path)
+    except TileFormatError as error:
+        return error
+    size_px = out.shape[1]
+    out[row] = image if image.shape[0] == size_px else resize_image(image, size_px)
+    return None
+
+
+def _all_in_one(failures: Sequence[TileFormatError], n_tiles: int) -> TileFormatError:
+    """Return one error for all tiles that can't be read; of many the whole list is written to a file."""
+    if len(failures) == 1:
+        return failures[0]
+    listed = Path(_LIST_OF_UNREADABLE).absolute()
+    try:
+        listed.write_text("".join(f"{failure}\n" for failure in failures), errors="surrogateescape")
+        rest = f"all are listed in {listed}"
+    except OSError as error:
+        rest = f"their list could not be written to {listed} ({error.strerror})"
+    named = "; ".join(str(failure) for failure in failures[:_N_NAMED])
+    return TileFormatError(f"{len(failures)} of {n_tiles} tiles can't be read: {named}; {rest}")
+
+
+def _common_size(paths: Sequence[Path], sizes: Sequence[tuple[int, int] | TileFormatError], image_size: int) -> int:
+    read = {
+        size[0]: path
+        for path, size in zip(reversed(paths), reversed(sizes), strict=True)
+        if not isinstance(size, TileFormatError)
+    }
+    if len(read) <= 1:
+        return next(iter(read), 1)
     if image_size:
         return image_size
-    one, other = paths[sizes.index(smallest)], paths[sizes.index(largest)]
+    smallest, largest = min(read), max(read)
     raise TileFormatError(
-        f"tiles have mixed sizes ({one} {smallest[0]} px, {other} {largest[0]} px); "
+        f"tiles have mixed sizes ({read[smallest]} {smallest} px, {read[largest]} {largest} px); "
         "give image_size, to which all will be resized"
     )

@@ -13,15 +13,45 @@ from histo_mlflow.errors import TileFormatError
 from histo_mlflow.served_model.images import ImageError, read_rgb, read_size
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff"})
+OTHER_IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".webp", ".jp2", ".j2k", ".jxl", ".heic", ".avif", ".ppm", ".npy"})
+SLIDE_SUFFIXES = frozenset({".svs", ".ndpi", ".mrxs", ".scn", ".czi", ".bif", ".vms", ".dcm", ".isyntax", ".vsi", ".qptiff"})
+
+# Thumbnails and waste of file servers and archives, which hold copies of tiles.
+_FOREIGN_FOLDERS = frozenset(
+    {"@eadir", "#recycle", "@recycle", "$recycle.bin", "__macosx", "lost+found", "#snapshot", "~snapshot"}
+)
 
 
 def list_images(folder: Path) -> list[Path]:
     """Return the image files directly in `folder`, sorted by name; hidden files are passed over."""
+    return [path for path in list_files(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
+
+
+def list_files(folder: Path) -> list[Path]:
+    """Return the files directly in `folder` that are not hidden, sorted by name; pipes and devices are none."""
+    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.is_file())
+
+
+def sub_folders(folder: Path) -> list[Path]:
+    """Return the sub-folders, linked ones too, sorted by name; hidden ones and those of file servers are passed over."""
     return sorted(
         path
         for path in folder.iterdir()
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+        if not path.name.startswith(".") and path.name.lower() not in _FOREIGN_FOLDERS and path.is_dir()
     )
+
+
+def walk_folders(folder: Path) -> Iterator[Path]:
+    """Yield `folder` and all folders below it, depth first, each real one once: a link may point upwards."""
+    seen: set[tuple[int, int]] = set()
+    waiting = [folder]
+    while waiting:
+        current = waiting.pop()
+        stat = current.stat()
+        if (stat.st_dev, stat.st_ino) not in seen:
+            seen.add((stat.st_dev, stat.st_ino))
+            yield current
+            waiting += reversed(sub_folders(current))
 
 
 def image_size_px(path: Path) -> tuple[int, int]:

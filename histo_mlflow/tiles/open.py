@@ -6,7 +6,8 @@ from pathlib import Path
 
 from histo_mlflow.errors import OptionError, RequestError, SourceNotFoundError
 from histo_mlflow.tiles.demo import draw_demo
-from histo_mlflow.tiles.folder import read_folder
+from histo_mlflow.tiles.folder import NESTED, read_folder
+from histo_mlflow.tiles.images import SLIDE_SUFFIXES
 from histo_mlflow.tiles.npz import read_npz
 from histo_mlflow.tiles.tile_set import TileSet
 
@@ -21,7 +22,8 @@ class DataOptions:
         default=DEMO,
         metadata={
             "help": "Tiles to learn from: an .npz file (data, labels), a MedMNIST .npz (pathmnist.npz#val names a split; "
-            "default train), a folder with one sub-folder per class, or `demo`: synthetic tiles, not tissue."
+            "default train), a folder with one sub-folder per class (folder#nested: and more below), or `demo`: synthetic "
+            "tiles, not tissue."
         },
     )
     test_data: str = field(
@@ -42,8 +44,8 @@ def open_tiles(source: str, *, image_size: int = 0) -> TileSet:
     """Return the tiles that `source` names.
 
     Args:
-        source: A path to an npz file or a folder, with ``#split`` behind a MedMNIST file; ``demo``, or ``demo#SEED``
-            for another draw.
+        source: A path to an npz file or a folder, with ``#split`` behind a MedMNIST file or ``#nested`` behind a folder;
+            ``demo``, or ``demo#SEED`` for another draw.
         image_size: Edge length in pixels to which a folder of mixed sizes is brought; 0 if sizes must agree.
 
     Raises:
@@ -54,7 +56,7 @@ def open_tiles(source: str, *, image_size: int = 0) -> TileSet:
     if name == DEMO:
         return _draw_numbered_demo(part)
     path, split = split_source(source)
-    return read_folder(path, image_size) if path.is_dir() else read_npz(path, split)
+    return read_folder(path, image_size, is_nested=split == NESTED) if path.is_dir() else read_npz(path, split)
 
 
 def check_source(source: str) -> None:
@@ -70,10 +72,14 @@ def split_source(source: str) -> tuple[Path, str | None]:
     if source and whole.exists():
         if not (whole.is_file() or whole.is_dir()):  # reading a pipe would wait for ever
             raise RequestError(f"{source!r} is neither a file nor a folder; give the path of an npz file or a folder")
+        if whole.suffix.lower() in SLIDE_SUFFIXES and whole.is_file():
+            raise RequestError(f"{source!r} is a whole slide, not tiles; cut it into tiles first, for instance in QuPath")
         return whole, None
     if name and before.is_file():
         return before, part
-    if name and before.exists():
+    if name and before.is_dir():
+        if part == NESTED:
+            return before, part
         raise OptionError(f"{source!r}: {before} is a folder and has no splits; leave out '#{part}'")
     raise SourceNotFoundError(
         f"{source!r} does not exist (looked in {Path.cwd()}); give the path of an npz file or a folder, or `demo`"

@@ -36,6 +36,7 @@ class TileSet:
         source: Where the tiles came from, for people.
         hashing: Returns the fingerprint, if need be after a wait; a large file is hashed while other things are prepared.
         is_synthetic: True for the demo tiles, which are not tissue.
+        passed_over: What lay beside the tiles and was not read, in words.
     """
 
     images: NDArray[np.uint8]
@@ -45,6 +46,7 @@ class TileSet:
     source: str
     hashing: Callable[[], str]
     is_synthetic: bool = False
+    passed_over: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)

@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histo_mlflow.errors import RequestError, TileFormatError
-from histo_mlflow.tiles.folder import class_folders
-from histo_mlflow.tiles.images import decode_image, list_images
+from histo_mlflow.tiles.images import IMAGE_SUFFIXES, decode_image, image_size_px, list_images, walk_folders
 from histo_mlflow.tiles.npz import read_npz_images
 from histo_mlflow.tiles.open import DEMO, open_tiles, split_source
 
+# A block holds at most so many images, and of large ones fewer, so that memory stays flat.
 _BLOCK_TILES = 256
+_BLOCK_PIXELS = 2**25
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,32 +52,50 @@ class ImageSource:
 
     def blocks(self, failures: list[str]) -> Iterator[list[ImageBlock]]:
         """Yield the images in order, some hundreds at a time, grouped by size; what can't be read is put into `failures`."""
-        for start in range(0, len(self), _BLOCK_TILES):
-            positions = list(range(start, min(start + _BLOCK_TILES, len(self))))
-            if self.array is not None:
-                yield [ImageBlock(positions, self.array[start : start + _BLOCK_TILES])]
-            else:
-                yield _decode_block(self.files, positions, failures)
+        if self.array is not None:
+            for start in range(0, len(self), _BLOCK_TILES):
+                images = self.array[start : start + _BLOCK_TILES]
+                yield [ImageBlock(list(range(start, start + len(images))), images)]
+            return
+        for positions in self._portions():
+            yield _decode_block(self.files, positions, failures)
+
+    def _portions(self) -> Iterator[list[int]]:
+        positions: list[int] = []
+        n_pixels = 0
+        for position, file in enumerate(self.files):
+            size = _n_pixels(file)
+            if positions and (len(positions) == _BLOCK_TILES or n_pixels + size > _BLOCK_PIXELS):
+                yield positions
+                positions, n_pixels = [], 0
+            positions.append(position)
+            n_pixels += size
+        if positions:
+            yield positions
+
+
+def _n_pixels(file: Path) -> int:
+    """Return the size that the header tells; what can't be read is said when the file is decoded."""
+    try:
+        width, height = image_size_px(file)
+    except TileFormatError:
+        return 0
+    return width * height
 
 
 def open_images(source: str) -> ImageSource:
-    """Return the images of an npz (labels not needed), of a folder with or without sub-folders, or of ``demo``."""
+    """Return the images of an npz (labels not needed), of a folder with or without sub-folders, of ``demo``, or one image."""
     if source.partition("#")[0] == DEMO:
         return _from_array(open_tiles(source).images)
     path, split = split_source(source)
+    if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
+        return ImageSource("path", [str(path)], files=(path,))
     if path.is_file():
         return _from_array(read_npz_images(path, split))
-    files = tuple(_walk(path))
+    files = tuple(file for folder in walk_folders(path) for file in list_images(folder))
     if not files:
         raise RequestError(f"{path} holds no images; put png, jpg or tif files there, or name another folder")
     return ImageSource("path", [str(file) for file in files], files=files)
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    """Yield the image files of `folder` and all its sub-folders, linked ones too and hidden ones not, sorted by name."""
-    yield from list_images(folder)
-    for sub in class_folders(folder):
-        yield from _walk(sub)
 
 
 def _from_array(array: NDArray[np.uint8]) -> ImageSource:

@@ -1,3 +1,4 @@
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,9 @@ from PIL import Image
 
 from histo_mlflow.errors import RequestError, TileFormatError
 from histo_mlflow.tiles.folder import read_folder
+from histo_mlflow.tiles.open import open_tiles
 from histo_mlflow.tiles.tile_set import COLORECTAL_CLASSES, TileSet
+from tests.images import write_16_bit_rgb
 
 
 @pytest.fixture
@@ -94,6 +97,79 @@ def test_broken_file_is_named(folder: Path) -> None:
     whole = (folder / "ADI" / "00.png").read_bytes()
     (folder / "ADI" / "half.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(TileFormatError, match=r"half\.png can't be decoded"):
+        read_folder(folder)
+
+
+def _save(file: Path, **options: object) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (32, 32), (200, 100, 150)).save(file, **options)
+
+
+@pytest.mark.parametrize(
+    ("stranger", "reason"),
+    [
+        ("benign/b.bmp", r"benign holds files that can't be read as tiles \(1 \.bmp\)"),
+        ("normal/a.bmp", r"normal holds files that can't be read as tiles \(1 \.bmp\)"),
+        ("benign/p1/a.png", r"p1 lies in a class folder and holds images itself \(1 images.*benign.*tiles#nested"),
+        ("insitu/p1/deep/a.png", r"deep lies in a class folder and holds images.*insitu.*tiles#nested"),
+    ],
+)
+def test_what_would_be_passed_over_is_refused_by_name(work: Path, stranger: str, reason: str) -> None:
+    for name in ("benign/a.png", "malignant/a.png", stranger):
+        _save(work / "tiles" / name)
+    with pytest.raises(RequestError, match=reason):
+        read_folder(work / "tiles")
+
+
+def test_a_class_folder_with_tables_alone_is_refused(work: Path) -> None:
+    for name in ("benign/a.png", "malignant/a.png", "normal/a.png"):
+        _save(work / "tiles" / name)
+    (work / "tiles" / "normal" / "a.png").rename(work / "tiles" / "normal" / "tiles.csv")
+    with pytest.raises(RequestError, match=r"normal holds files that can't be read as tiles \(1 \.csv\)"):
+        read_folder(work / "tiles")
+
+
+def test_nested_tiles_are_read_when_asked_for(work: Path) -> None:
+    for name in ("benign/a.png", "malignant/a.png", "malignant/slide_17/a.png", "insitu/p1/a.png", "insitu/p2/deep/a.png"):
+        _save(work / "tiles" / name)
+    tiles = open_tiles(str(work / "tiles#nested"))
+    assert tiles.class_counts() == {"benign": 1, "insitu": 2, "malignant": 2}
+
+
+def test_what_lies_beside_the_classes_is_named_and_what_servers_and_people_leave_is_not(work: Path) -> None:
+    for name in ("a/1.png", "b/1.png", "overview.png", "a/@eaDir/1.png", "a/.ipynb_checkpoints/1.png", "#recycle/1.png"):
+        _save(work / "tiles" / name)
+    (work / "tiles" / "empty").mkdir()
+    (work / "tiles" / "a" / "notes.txt").write_text("")
+    (work / "tiles" / "a" / "up").symlink_to(work / "tiles" / "a")
+    tiles = read_folder(work / "tiles")
+    assert tiles.class_counts() == {"a": 1, "b": 1}
+    assert [note.partition(" of ")[0] for note in tiles.passed_over] == ["1 image(s) beside the class folders", "class folders"]
+
+
+def test_a_folder_in_the_other_unicode_form_is_the_same_class(work: Path) -> None:
+    for form in ("NFC", "NFD"):
+        for name in ("Schleimhäute", "Stroma"):
+            _save(work / form / unicodedata.normalize(form, name) / "a.png")
+    assert read_folder(work / "NFD").classes == read_folder(work / "NFC").classes == ("Schleimhäute", "Stroma")
+
+
+def test_all_unreadable_tiles_are_named_in_one_go(folder: Path, work: Path) -> None:
+    whole = (folder / "ADI" / "00.png").read_bytes()
+    for name in ("ADI/half.png", "BACK/half.png", "TUM/half.png"):
+        (folder / name).write_bytes(whole[: len(whole) // 2])
+    (folder / "TUM" / "text.png").write_text("no image")
+    with pytest.raises(TileFormatError, match=r"4 of 22 tiles can't be read: .*half\.png .*unreadable_tiles\.txt"):
+        read_folder(folder)
+    listed = (work / "unreadable_tiles.txt").read_text().splitlines()
+    assert len(listed) == 4
+    assert "text.png is not an image" in listed[3]
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_more_than_eight_bits_per_channel_are_refused(folder: Path, suffix: str) -> None:
+    write_16_bit_rgb(folder / "ADI" / f"deep.{suffix}")
+    with pytest.raises(TileFormatError, match=r"deep\.\w+ has 16 bits per channel; convert it to 8-bit RGB"):
         read_folder(folder)
 
 

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -47,3 +48,43 @@ def test_linked_folders_are_entered_and_hidden_ones_are_not(work: Path) -> None:
         Image.new("RGB", (32, 32)).save(work / name / "a.png")
     (work / "in" / "linked").symlink_to(work / "real")
     assert open_images("in").names == ["in/linked/a.png"]
+
+
+def test_a_link_that_points_upwards_gives_each_image_once(work: Path) -> None:
+    (work / "in" / "a").mkdir(parents=True)
+    Image.new("RGB", (32, 32)).save(work / "in" / "a" / "t.png")
+    for link in ("up", "again"):
+        (work / "in" / "a" / link).symlink_to(work / "in")
+    (work / "in" / "@eaDir").mkdir()
+    Image.new("RGB", (32, 32)).save(work / "in" / "@eaDir" / "thumb.png")
+    assert open_images("in").names == ["in/a/t.png"]
+
+
+def test_one_image_is_enough(work: Path) -> None:
+    Image.new("RGB", (32, 32)).save(work / "t.PNG", format="PNG")
+    assert open_images("t.PNG").names == ["t.PNG"]
+
+
+def test_what_is_no_file_is_refused_at_once(work: Path) -> None:
+    os.mkfifo(work / "pipe")
+    for source in ("pipe", "/dev/zero"):
+        with pytest.raises(RequestError, match="neither a file nor a folder"):
+            open_images(source)
+    (work / "in").mkdir()
+    os.mkfifo(work / "in" / "pipe.png")
+    with pytest.raises(RequestError, match="holds no images"):
+        open_images("in")
+
+
+def test_a_slide_is_called_one(work: Path) -> None:
+    (work / "a.svs").write_bytes(b"II*\0")
+    with pytest.raises(RequestError, match="is a whole slide"):
+        open_images("a.svs")
+
+
+def test_large_images_come_few_at_a_time(work: Path) -> None:
+    (work / "in").mkdir()
+    Image.new("RGB", (4096, 4096)).save(work / "in" / "0.png")
+    for k in range(1, 4):
+        (work / "in" / f"{k}.png").hardlink_to(work / "in" / "0.png")
+    assert [[len(block.positions) for block in blocks] for blocks in open_images("in").blocks([])] == [[2], [2]]
