@@ -1,5 +1,6 @@
 """What every command line of ours has in common: options read from dataclasses, one-line errors, exit codes."""
 
+import logging
 import os
 import sys
 import traceback
@@ -9,6 +10,7 @@ from typing import Any, NoReturn
 
 import click
 
+from histo_mlflow.console import warn
 from histo_mlflow.errors import Interrupted, RequestError, WorkError
 from histo_mlflow.interruption import interruptible, stop_with_parent
 
@@ -39,6 +41,7 @@ def run_command(command: click.Command, *, prog_name: str, arguments: Sequence[s
 
 
 def _run(command: click.Command, prog_name: str, arguments: list[str], *, is_debug: bool) -> int:
+    logging.getLogger("histo_mlflow").handlers = [_ToTerminal()]
     if "MLFLOW_RUN_ID" in os.environ:
         stop_with_parent(os.getppid())
     try:
@@ -67,6 +70,13 @@ def _run(command: click.Command, prog_name: str, arguments: list[str], *, is_deb
         first_line = str(error).partition("\n")[0]
         return _report(f"{type(error).__name__}: {first_line}; --debug shows where", _WORK_FAILED, is_debug)
     return 0
+
+
+class _ToTerminal(logging.Handler):
+    """Says what modules below the command line log: they know of no terminal."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        warn(record.getMessage())
 
 
 def _help_hint(error: Exception) -> str:

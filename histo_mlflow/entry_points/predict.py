@@ -15,6 +15,7 @@ from histo_mlflow.learning import exports
 from histo_mlflow.learning.compute import Compute, resolve_compute_for_report
 from histo_mlflow.learning.infer import infer, probabilities_of
 from histo_mlflow.tiles.unlabelled import ImageSource, open_images
+from histo_mlflow.tracking.runs import begun_run
 from histo_mlflow.tracking.store import open_store
 
 
@@ -27,7 +28,7 @@ def predict(config: PredictConfig) -> Path:
         UnreadableTilesError: Some images could not be read; all others are in the file.
     """
     compute = resolve_compute_for_report(config.compute)
-    output = Path(config.output.output)
+    output = Path(config.output.output).absolute()  # `mlflow run` of a git address works in a folder of its own
     if not output.parent.is_dir():
         raise SourceNotFoundError(f"output={output}: the folder {output.parent} does not exist; make it first")
     if output.is_dir():
@@ -38,13 +39,18 @@ def predict(config: PredictConfig) -> Path:
             raise OptionError(f"runtime={runtime} runs on CPUs; give device=cpu, or leave runtime out")
         exports.require(runtime)
     images = open_images(config.scoring.data)
-    model = load_model(open_store(), config.scoring.model, compute.device)
+    store = open_store()
+    model = load_model(store, config.scoring.model, compute.device)
     if runtime != exports.TORCH:
         model = _in_runtime(model, runtime, config.compute.precision)
     failures: list[str] = []
     abstain_below = _threshold(model) if config.abstention.abstain else None
     _write(output, images, model, compute, abstain_below, failures)
-    say(f"{len(images) - len(failures)} of {len(images)} images predicted: {output}")
+    run = begun_run(store)
+    if run is not None and output.is_file():
+        run.log_file(output)
+    kept = f"; kept with run {run.id} too" if run else ""
+    say(f"{len(images) - len(failures)} of {len(images)} images predicted: {output}{kept}")
     if failures:
         for failure in failures:
             warn(failure)

@@ -23,6 +23,9 @@ IMAGE_COLUMN = "image"
 # A batch holds at most so many tiles, and of large ones fewer, so that memory stays bounded.
 _BATCH_TILES = 128
 _BATCH_PIXELS = 2**25
+# Of tiles up to this size a request may hold any number, of larger images together so many pixels: decoding them takes minutes.
+_TILE_PIXELS = 512 * 512
+_REQUEST_PIXELS = 2**27
 
 Batches = Iterator[NDArray[np.uint8]]
 S = TypeVar("S")
@@ -86,6 +89,11 @@ def _image_batches(cells: list[Any]) -> Batches:
                 "send tiles of one size in one request"
             )
     n_pixels = sizes[0][0] * sizes[0][1] if sizes else 1
+    if n_pixels > _TILE_PIXELS and len(sizes) * n_pixels > _REQUEST_PIXELS:
+        raise _refused(
+            f"{len(sizes)} images of {sizes[0][0]} x {sizes[0][1]} px are too many for one request: send "
+            f"{_REQUEST_PIXELS // n_pixels} at most, or cut them into tiles"
+        )
 
     def decode() -> Batches:
         with ThreadPoolExecutor() as pool:  # Pillow lets go of the interpreter while it decodes

@@ -21,7 +21,8 @@ COLORECTAL_CLASSES = ("ADI", "BACK", "DEB", "LYM", "MUC", "MUS", "NORM", "STR", 
 stroma, tumour (Kather et al. 2018, NCT-CRC-HE-100K)."""
 
 _HASH_BLOCK_TILES = 512
-_CLASS_NAME = re.compile(r"[\w.:-]([\w.: -]*[\w.:-])?")  # what MLflow takes in the name of a metric
+# What MLflow takes in the name of a metric; with a hyphen in front a spreadsheet would take it for a formula.
+_CLASS_NAME = re.compile(r"[\w.:]([\w.: -]*[\w.:-])?")
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +149,7 @@ def check_classes(names: list[str], *, where: str) -> tuple[str, ...]:
     if unfit := [name for name in names if not _CLASS_NAME.fullmatch(name)]:
         raise TileFormatError(
             f"{where} has the class name {unfit[0]!r}; names become parts of metric names: rename it to letters, digits, "
-            "spaces, '.', '-', '_' or ':'"
+            "spaces, '.', '-', '_' or ':', the first no '-'"
         )
     return tuple(names)
 

@@ -13,6 +13,8 @@ from histo_mlflow.tiles.images import IMAGE_SUFFIXES, decode_image, image_size_p
 from histo_mlflow.tiles.npz import read_npz_images
 from histo_mlflow.tiles.open import DEMO, open_tiles, split_source
 
+_BEGINNINGS_OF_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
+
 # A block holds at most so many images, and of large ones fewer, so that memory stays flat.
 _BLOCK_TILES = 256
 _BLOCK_PIXELS = 2**25
@@ -89,13 +91,19 @@ def open_images(source: str) -> ImageSource:
         return _from_array(open_tiles(source).images)
     path, split = split_source(source)
     if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
-        return ImageSource("path", [str(path)], files=(path,))
+        return ImageSource("path", [_name_of(path)], files=(path,))
     if path.is_file():
         return _from_array(read_npz_images(path, split))
     files = tuple(file for folder in walk_folders(path) for file in list_images(folder))
     if not files:
         raise RequestError(f"{path} holds no images; put png, jpg or tif files there, or name another folder")
-    return ImageSource("path", [str(file) for file in files], files=files)
+    return ImageSource("path", [_name_of(file) for file in files], files=files)
+
+
+def _name_of(file: Path) -> str:
+    """Return the path so that no spreadsheet takes it for a formula: ``./=A1.png`` is the same file."""
+    name = str(file)
+    return f"./{name}" if name.startswith(_BEGINNINGS_OF_FORMULAS) else name
 
 
 def _from_array(array: NDArray[np.uint8]) -> ImageSource:

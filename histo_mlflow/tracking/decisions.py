@@ -1,6 +1,5 @@
 """Who decided when that which version is in Production, and why: kept as tags on the versions, read back as one history."""
 
-import getpass
 import json
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -10,6 +9,7 @@ from mlflow import MlflowClient
 
 from histo_mlflow.errors import RequestError, SourceNotFoundError
 from histo_mlflow.interruption import shielded
+from histo_mlflow.tracking.provenance import user_name
 from histo_mlflow.tracking.registry import CANDIDATE_ALIAS, production_version, promote
 from histo_mlflow.tracking.store import Store, alone_in, reporting_store_errors
 
@@ -38,7 +38,7 @@ class Decision:
     reason: str
     run: str | None = None
     evidence: dict[str, Any] = field(default_factory=dict)
-    user: str = field(default_factory=getpass.getuser)
+    user: str = field(default_factory=user_name)
     time: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="microseconds"))
 
     @property

@@ -1,5 +1,6 @@
 """What is needed to say later how a result came about: code, versions, command, machine."""
 
+import getpass
 import os
 import platform
 import shlex
@@ -26,6 +27,14 @@ def describe_origin() -> Mapping[str, str]:
     }
     tags |= {f"histo.{name}": _version_of(name) for name in _PACKAGES}
     return tags | _describe_git()
+
+
+def user_name() -> str:
+    """Return who runs this, by number where the number has no name, as in many containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        return f"uid {os.getuid()}"
 
 
 def _program() -> list[str]:

@@ -1,5 +1,6 @@
 """One run, from its start to a truthful end; every call names its run, so no active run of the caller is touched."""
 
+import logging
 import os
 import re
 import shlex
@@ -25,6 +26,8 @@ from histo_mlflow.interruption import acknowledge, shielded
 from histo_mlflow.tracking.last_word import insist_on_killed
 from histo_mlflow.tracking.mirror import Mirror, MirroredRun, facts_of
 from histo_mlflow.tracking.store import HOST_TAG, PID_TAG, Store, reporting_store_errors, without_password
+
+_log = logging.getLogger(__name__)
 
 LOOKS_TAG = "histo.test_looks"
 _DIGEST_CHARACTERS = 36  # MLflow refuses longer ones
@@ -166,6 +169,20 @@ def _means(spelling: str, value: object) -> bool:
     return spelling.lower() == _spell(value).lower() or spelling == shlex.quote(str(value))
 
 
+def begun_run(store: Store) -> Run | None:
+    """Return the run that ``mlflow run`` has begun for a command that opens none itself, or None."""
+    run_id = os.environ.get("MLFLOW_RUN_ID")
+    return Run(store, run_id) if run_id and _is_free(store, run_id) else None
+
+
+def _is_free(store: Store, run_id: str) -> bool:
+    """Return whether a run has not ended, was not deleted and is no command's of ours yet; a leftover variable may name any."""
+    with reporting_store_errors(store.uri):
+        found = store.client.get_run(run_id)
+    is_open = found.info.status in {"RUNNING", "SCHEDULED"} and found.info.lifecycle_stage == "active"
+    return is_open and "histo.entry_point" not in found.data.tags
+
+
 @contextmanager
 def open_run(
     store: Store,
@@ -216,6 +233,9 @@ def _begin(store: Store, name: str, parent: Run | None) -> Run:
     with reporting_store_errors(store.uri):
         # Popped, so that a nested run or a later one in this process does not adopt the same run again.
         adopted = os.environ.pop("MLFLOW_RUN_ID", None) if parent is None else None
+        if adopted and not _is_free(store, adopted):
+            _log.warning("MLFLOW_RUN_ID=%s names a run that has ended or is another command's; a new run is begun", adopted)
+            adopted = None
         if adopted:
             begun = store.client.get_run(adopted).info.run_name or ""
             kept = begun if begun and not _MADE_UP_NAME.fullmatch(begun) else name
@@ -231,7 +251,8 @@ def _begin(store: Store, name: str, parent: Run | None) -> Run:
 def _reopen(run: Run) -> Run:
     client = run.store.client
     with reporting_store_errors(run.store.uri):
-        if wrapper := os.environ.pop("MLFLOW_RUN_ID", None):
+        wrapper = os.environ.pop("MLFLOW_RUN_ID", None)
+        if wrapper and _is_free(run.store, wrapper):
             # `mlflow run` has begun a run of its own, and will end it.
             client.update_run(wrapper, name="resume")
             client.set_tag(wrapper, "histo.resumes", run.id)

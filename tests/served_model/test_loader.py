@@ -187,6 +187,14 @@ def test_large_tiles_go_in_small_batches() -> None:
     assert [len(batch) for batch in inputs.batches_of(np.zeros((130, 8, 8, 3), np.uint8))] == [128, 2]
 
 
+def test_a_request_of_many_large_images_is_refused_before_they_are_decoded() -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (4096, 4096)).save(buffer, format="PNG")
+    with pytest.raises(MlflowException, match="20 images of 4096 x 4096 px are too many for one request: send 8 at most"):
+        inputs.batches_of([buffer.getvalue()] * 20)
+    inputs.batches_of([buffer.getvalue()] * 8)
+
+
 def test_no_tiles_no_rows(saved: Path) -> None:
     table = loader._load_pyfunc(str(saved / "data")).predict(np.zeros((0, 32, 32, 3), np.uint8))
     assert isinstance(table, pd.DataFrame)

@@ -88,3 +88,13 @@ def test_large_images_come_few_at_a_time(work: Path) -> None:
     for k in range(1, 4):
         (work / "in" / f"{k}.png").hardlink_to(work / "in" / "0.png")
     assert [[len(block.positions) for block in blocks] for blocks in open_images("in").blocks([])] == [[2], [2]]
+
+
+def test_no_name_is_a_formula(work: Path) -> None:
+    for name in ("=cmd|'calc'!A1.png", "-2+3.png", "@SUM(1).png", "+1.png", "\t1.png", "plain.png"):
+        Image.new("RGB", (32, 32)).save(work / name)
+    names = open_images(".").names
+    assert sorted(names) == sorted(
+        ["./=cmd|'calc'!A1.png", "./-2+3.png", "./@SUM(1).png", "./+1.png", "./\t1.png", "plain.png"]
+    )
+    assert all(Path(name).is_file() for name in names)

@@ -8,7 +8,7 @@ import pytest
 
 from histo_mlflow.errors import Interrupted
 from histo_mlflow.interruption import interruptible, shielded
-from histo_mlflow.tracking.runs import open_run
+from histo_mlflow.tracking.runs import begun_run, open_run
 from histo_mlflow.tracking.store import Store
 
 
@@ -41,6 +41,26 @@ def test_parameters_of_mlflow_run_keep_their_spelling(store: Store, monkeypatch:
     assert store.client.get_run(begun).data.params == {"learning_rate": "1e-4", "epochs": "3"}
     with open_run(store, "two") as second:
         assert second.id != begun, "a run is adopted once"
+
+
+@pytest.mark.parametrize("end", ["FINISHED", "FAILED", "KILLED", "deleted", "ours"])
+def test_a_leftover_run_id_is_not_written_over(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, end: str
+) -> None:
+    left = store.client.create_run("0").info.run_id
+    if end == "deleted":
+        store.client.delete_run(left)
+    elif end == "ours":
+        store.client.set_tag(left, "histo.entry_point", "train")
+    else:
+        store.client.set_terminated(left, end)
+    monkeypatch.setenv("MLFLOW_RUN_ID", left)
+    assert begun_run(store) is None
+    with open_run(store, "one", tags={"histo.entry_point": "evaluate"}) as run:
+        pass
+    assert run.id != left
+    assert f"MLFLOW_RUN_ID={left} names a run that has ended" in caplog.text
+    assert store.client.get_run(left).data.tags.get("histo.entry_point", "none") == ("train" if end == "ours" else "none")
 
 
 def test_nested_in_its_parent_and_in_the_callers_active_run(store: Store) -> None:
