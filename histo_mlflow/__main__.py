@@ -2,14 +2,14 @@
 
 import gc
 
-from histo_mlflow.learning.allocator import map_large_tensors
+from histo_mlflow.process import prepare
 
 _COLLECT_EVERY = 50_000  # new objects; Python's 700 is a collection for every few functions that are imported
 
 
 def start() -> None:
     """Import what the command line needs and run it."""
-    map_large_tensors()
+    prepare()
     # What is imported stays. Looking for garbage in it again and again takes a quarter of the start.
     gc.disable()
     from histo_mlflow.cli import main

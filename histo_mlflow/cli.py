@@ -8,8 +8,9 @@ from typing import Any, NoReturn
 import click
 
 import histo_mlflow
-from histo_mlflow.command_line import make_option, run_command
+from histo_mlflow.command_line import COMMAND_SETTINGS, make_options, run_command, typed_values
 from histo_mlflow.config import (
+    GIVEN,
     CompareConfig,
     CvConfig,
     EvaluateConfig,
@@ -26,7 +27,7 @@ from histo_mlflow.config import (
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110, **COMMAND_SETTINGS})
 @click.version_option(histo_mlflow.__version__, prog_name="histo")
 def cli() -> None:
     """Train, cross-validate, evaluate and reuse classifiers of histology tiles; MLflow keeps every run.
@@ -36,33 +37,26 @@ def cli() -> None:
 
 
 def _add_command(name: str, config_class: type, text: str) -> None:
-    def callback(**values: Any) -> None:
-        config: object = build(config_class, _resolve(config_class, values))
+    def callback(**_values: Any) -> None:
+        config: object = build(config_class, _resolve(config_class, typed_values(click.get_current_context())))
         # Imported now: what an entry point needs takes seconds, and an option that is wrong needs none of it.
         getattr(import_module(f"histo_mlflow.entry_points.{name}"), name)(config)
 
-    params: list[click.Parameter] = [make_option(option) for option in option_fields(config_class).values()]
+    params = make_options(option_fields(config_class).values())
     params.append(click.Option(["--config"], default="none", show_default=True, help=_CONFIG_HELP))
     params.append(click.Option(["--debug"], is_flag=True, expose_value=False, help="Show a traceback on errors."))
     cli.add_command(click.Command(name, params=params, callback=callback, help=text, short_help=text.partition(".")[0]))
 
 
-_CONFIG_HELP = (
-    "A yaml with option names and values, such as a run's config.yaml; an option given otherwise than by its default wins."
-)
+_CONFIG_HELP = "A yaml with option names and values, such as a run's config.yaml; what is typed goes before it."
 
 
-def _resolve(config_class: type, values: dict[str, Any]) -> dict[str, Any]:
-    """Return the option values after the yaml's have taken the places of defaults.
-
-    `mlflow run` hands on every option, given or not, so "given" can only mean "other than its default".
-    """
-    chosen = values.pop("config")
-    if chosen in {"", "none"}:
-        return values
-    from_yaml = read_yaml(Path(chosen), config_class)
-    defaults = {name: option.default for name, option in option_fields(config_class).items()}
-    return {name: from_yaml.get(name, value) if value == defaults[name] else value for name, value in values.items()}
+def _resolve(config_class: type, typed: dict[str, Any]) -> dict[str, Any]:
+    """Return the option values that were given: what was typed before the yaml's, whatever they are."""
+    chosen = typed.pop("config", "none")
+    from_yaml = {} if chosen in {"", "none"} else read_yaml(Path(chosen), config_class)
+    given = from_yaml | typed
+    return {**given, GIVEN: frozenset(given)}
 
 
 _add_command(

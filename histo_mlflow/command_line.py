@@ -1,37 +1,70 @@
 """What every command line of ours has in common: options read from dataclasses, one-line errors, exit codes."""
 
+import difflib
 import logging
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import Field
 from typing import Any, NoReturn
 
 import click
+from click.core import ParameterSource
 
 from histo_mlflow.console import warn
 from histo_mlflow.errors import Interrupted, RequestError, WorkError
 from histo_mlflow.interruption import interruptible, stop_with_parent
+from histo_mlflow.secrets import hide_secrets
 
 _WORK_FAILED, _REQUEST_WRONG = 1, 2
 
 
-def make_option(option: Field[Any]) -> click.Parameter:
-    """Return the command-line option of a dataclass field; tuning builds its own command from the same fields."""
-    if option.metadata.get("is_positional"):
-        return click.Argument([option.name], default=option.default, required=False)
-    choices = option.metadata.get("choices")
-    return click.Option(
-        [f"--{option.name.replace('_', '-')}", option.name],
-        type=click.Choice(choices) if choices else _KINDS[type(option.default)],
-        default=option.default,
-        show_default=True,
-        help=option.metadata["help"],
-    )
-
+COMMAND_SETTINGS: dict[str, Any] = {"token_normalize_func": lambda token: token.replace("_", "-")}
+"""Of every command: names of options with underscores too, as `mlflow run` hands them on."""
 
 _KINDS: dict[type, click.ParamType[Any]] = {bool: click.BOOL, int: click.INT, float: click.FLOAT, str: click.STRING}
+_BY_NAME = "_by_name"
+_SHORT_NAMES = {
+    "lr": "learning-rate", "bs": "batch-size", "batch": "batch-size", "wd": "weight-decay", "epoch": "epochs",
+    "ema": "ema-decay", "size": "image-size", "mpp": "microns-per-pixel", "dataset": "data", "input": "data", "test": "test-data",
+    "out": "output", "name": "model-name", "checkpoint": "weights", "workers": "processes", "gpus": "processes",
+    "cutoff": "aug-cutoff",
+}  # fmt: skip
+
+
+def make_options(options: Iterable[Field[Any]]) -> list[click.Parameter]:
+    """Return the command-line options of dataclass fields; one that goes by its place may be given by its name too."""
+    return [made for option in options for made in _make(option)]
+
+
+def _make(option: Field[Any]) -> list[click.Parameter]:
+    names = [f"--{option.name.replace('_', '-')}"]
+    if option.metadata.get("is_positional"):
+        argument = click.Argument([option.name], default=option.default, required=False)
+        return [argument, click.Option([*names, f"{option.name}{_BY_NAME}"], hidden=True)]
+    choices = option.metadata.get("choices")
+    # A boolean alone is true: --force as well as --force true.
+    alone: dict[str, Any] = {"is_flag": False, "flag_value": "true"} if isinstance(option.default, bool) else {}
+    return [
+        click.Option(
+            [*names, option.name],
+            type=click.Choice(choices) if choices else _KINDS[type(option.default)],
+            default=option.default,
+            show_default=option.default != "",
+            help=option.metadata["help"],
+            **alone,
+        )
+    ]
+
+
+def typed_values(context: click.Context) -> dict[str, Any]:
+    """Return the values of the options that were typed, whatever they are, by public name."""
+    return {
+        name.removesuffix(_BY_NAME): value
+        for name, value in context.params.items()
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    }
 
 
 def run_command(command: click.Command, *, prog_name: str, arguments: Sequence[str] | None = None) -> NoReturn:
@@ -51,7 +84,7 @@ def _run(command: click.Command, prog_name: str, arguments: list[str], *, is_deb
         click.echo(error.ctx.get_help())
         return _REQUEST_WRONG
     except (click.ClickException, RequestError) as error:
-        message = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        message = _message_of(error)
         return _report(f"{message}{_help_hint(error)}", _REQUEST_WRONG, is_debug)
     except (Interrupted, KeyboardInterrupt, click.Abort) as error:
         if isinstance(error.__context__, WorkError):  # it came while the runs were being ended for that
@@ -72,6 +105,21 @@ def _run(command: click.Command, prog_name: str, arguments: list[str], *, is_deb
     return 0
 
 
+def _message_of(error: click.ClickException | RequestError) -> str:
+    if isinstance(error, click.NoSuchOption):
+        return f"No such option: {error.option_name}"  # click adds what looks alike, --help for --lr
+    return error.format_message() if isinstance(error, click.ClickException) else str(error)
+
+
+def _meant_by(error: click.NoSuchOption) -> str | None:
+    if error.ctx is None:
+        return None
+    known = [opt.lstrip("-") for param in error.ctx.command.params for opt in param.opts if opt.startswith("--")]
+    asked = error.option_name.lstrip("-")
+    likely = [_SHORT_NAMES[asked]] if asked in _SHORT_NAMES else difflib.get_close_matches(asked, known, n=1)
+    return f"--{likely[0]}" if likely and likely[0] in known else None
+
+
 class _ToTerminal(logging.Handler):
     """Says what modules below the command line log: they know of no terminal."""
 
@@ -80,6 +128,8 @@ class _ToTerminal(logging.Handler):
 
 
 def _help_hint(error: Exception) -> str:
+    if isinstance(error, click.NoSuchOption) and (meant := _meant_by(error)):
+        return f" (did you mean {meant}?)"
     if isinstance(error, click.UsageError) and error.ctx is not None:
         return f" (see {error.ctx.command_path} --help)"
     return ""
@@ -87,7 +137,7 @@ def _help_hint(error: Exception) -> str:
 
 def _report(message: str, exit_code: int, is_debug: bool) -> int:
     if is_debug:
-        traceback.print_exc()
-    click.echo(f"Error: {' '.join(message.split())}", err=True)
+        click.echo(hide_secrets(traceback.format_exc()), err=True)
+    click.echo(f"Error: {hide_secrets(' '.join(message.split()))}", err=True)
     sys.stdout.flush()
     return exit_code

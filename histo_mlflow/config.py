@@ -4,6 +4,7 @@ A configuration is a dataclass of option dataclasses. Its options are the leaf f
 MLproject, on the command line (with hyphens) and in a yaml.
 """
 
+import reprlib
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
@@ -35,6 +36,13 @@ from histo_mlflow.tracking.mirror import MirrorOptions
 from histo_mlflow.tracking.registry import RegistryOptions
 
 ConfigT = TypeVar("ConfigT")
+
+GIVEN = "given"
+"""Name of the field that holds which options were typed or in a yaml; no option itself."""
+
+
+_MAX_YAML_BYTES = 2**16
+_MAX_YAML_DEPTH = 8
 
 
 @dataclass(frozen=True)
@@ -154,7 +162,7 @@ class PredictConfig:
 
 def option_fields(config_class: type) -> dict[str, Field[Any]]:
     """Return the options of a configuration class by public name, in order."""
-    return dict(_leaves(config_class))
+    return {name: option for name, option in _leaves(config_class) if name != GIVEN}
 
 
 def build(config_class: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
@@ -172,6 +180,7 @@ def flatten(config: object) -> dict[str, Any]:
     for part in fields(config):  # type: ignore[arg-type]
         value = getattr(config, part.name)
         flat |= flatten(value) if _is_group(part) else {part.name: value}
+    flat.pop(GIVEN, None)
     return flat
 
 
@@ -185,14 +194,14 @@ def read_yaml(path: Path, config_class: type) -> dict[str, Any]:
     if not path.is_file():
         raise SourceNotFoundError(f"config={path}: no such file; give a yaml with option names and values")
     try:
-        content = yaml.safe_load(path.read_text()) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = _load_plain(path) or {}
+    except (yaml.YAMLError, ValueError) as error:
         raise OptionError(f"config={path} is not yaml ({' '.join(str(error).split())})") from None
     if not isinstance(content, dict):
         raise OptionError(f"config={path} is not a mapping of option names to values")
     known = option_fields(config_class)
     if strangers := [str(key) for key in content if key not in known]:
-        raise OptionError(f"config={path}: unknown option {' '.join(strangers)}; known are {' '.join(known)}")
+        raise OptionError(f"config={path}: unknown option {' '.join(strangers)[:200]}; known are {' '.join(known)}")
     return {name: _as_type(known[name], value, path) for name, value in content.items()}
 
 
@@ -204,8 +213,24 @@ def _as_type(option: Field[Any], value: object, path: Path) -> object:
         except ValueError:
             pass
     if type(value) is not kind:
-        raise OptionError(f"config={path}: {option.name}={value!r} must be {kind.__name__}")
+        raise OptionError(f"config={path}: {option.name}={reprlib.repr(value)} must be {kind.__name__}")
     return value
+
+
+def _load_plain(path: Path) -> Any:
+    """Return the content of a small yaml without aliases and deep nesting, which take minutes and gigabytes to unfold."""
+    with path.open("rb") as file:
+        text = file.read(_MAX_YAML_BYTES + 1)
+    if len(text) > _MAX_YAML_BYTES:
+        raise ValueError(f"it is larger than {_MAX_YAML_BYTES} bytes")
+    depth = 0
+    for event in yaml.parse(text.decode(), Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError("it holds an alias; write the value out")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MAX_YAML_DEPTH:
+            raise ValueError("it is nested too deeply")
+    return yaml.safe_load(text.decode())
 
 
 def _leaves(config_class: type) -> Iterator[tuple[str, Field[Any]]]:

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from tqdm import tqdm
 
 from histo_mlflow.learning.distributed import is_first_process
+from histo_mlflow.secrets import hide_secrets
 
 
 def say(text: str) -> None:
     """Print a line to standard output without tearing a progress bar."""
     if not is_first_process():
         return
-    tqdm.write(text)
+    tqdm.write(hide_secrets(text))
     sys.stdout.flush()  # a log should not lag behind
 
 
@@ -20,7 +21,7 @@ def warn(text: str) -> None:
     """Print a line that the user should not miss, to standard error."""
     if not is_first_process():
         return
-    line = f"Warning: {text}"
+    line = hide_secrets(f"Warning: {text}")
     tqdm.write(f"\033[33m{line}\033[0m" if sys.stderr.isatty() else line, file=sys.stderr)
 
 

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from histo_mlflow.tiles.open import check_given
+
 
 @dataclass(frozen=True)
 class ScoringOptions:
@@ -14,7 +16,10 @@ class ScoringOptions:
             "(runs:/RUN_ID/checkpoints/epoch_007.safetensors) or a path."
         },
     )
-    data: str = field(default="demo", metadata={"help": "Tiles to apply it to, as in `train --data`."})
+    data: str = field(default="", metadata={"help": "Tiles to apply it to, as in `train --data`; must be given."})
+
+    def __post_init__(self) -> None:
+        check_given(self.data)
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,10 @@ class PairOptions:
         default="models:/histo-b3@candidate",
         metadata={"help": "The model that is compared with it.", "is_positional": True},
     )
-    data: str = field(default="demo", metadata={"help": "Labelled tiles, as in `train --data`."})
+    data: str = field(default="", metadata={"help": "Labelled tiles, as in `train --data`; must be given."})
+
+    def __post_init__(self) -> None:
+        check_given(self.data)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from tempfile import TemporaryDirectory
 
 import yaml
 
-from histo_mlflow.config import ConfigT, build, flatten, option_fields
+from histo_mlflow.config import GIVEN, ConfigT, build, flatten, option_fields
 from histo_mlflow.console import say
 from histo_mlflow.errors import RequestError
 from histo_mlflow.learning.distributed import is_first_process
@@ -37,7 +37,7 @@ def reopen(config: ConfigT, keeping: KeepingOptions, *, entry_point: str) -> tup
         recorded = yaml.safe_load(Path(store.client.download_artifacts(run.id, "config.yaml", draft)).read_text())
     values = flatten(config)
     for name, option in option_fields(type(config)).items():
-        is_given = values[name] != option.default
+        is_given = name in keeping.given
         if is_given and name not in _FREE and name in recorded and values[name] != recorded[name]:
             raise RequestError(
                 f"resume={run.id}: {name} was {recorded[name]}, now {values[name]}; leave it out, or start a new run from the "
@@ -46,7 +46,7 @@ def reopen(config: ConfigT, keeping: KeepingOptions, *, entry_point: str) -> tup
         if not is_given:
             values[name] = recorded.get(name, option.default)
     say(f"going on with run {run.id}, with its own options")
-    return run, build(type(config), {**values, "resume": keeping.resume})
+    return run, build(type(config), {**values, "resume": keeping.resume, GIVEN: keeping.given})
 
 
 def check_same_tiles(run: Run | None, tiles: TileSet, test: TileSet | None) -> None:

@@ -9,6 +9,7 @@ import yaml
 from numpy.typing import NDArray
 
 from histo_mlflow.learning.compute import Compute
+from histo_mlflow.secrets import hide_secrets
 from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.provenance import describe_origin
 from histo_mlflow.tracking.runs import Run
@@ -62,5 +63,5 @@ def log_config(run: Run, values: dict[str, Any]) -> None:
     run.log_params(values)
     with tempfile.TemporaryDirectory(prefix="histo-") as draft:
         file = Path(draft) / "config.yaml"
-        file.write_text(yaml.safe_dump(values, sort_keys=False))
+        file.write_text(hide_secrets(yaml.safe_dump(values, sort_keys=False)))
         run.log_file(file)

@@ -118,7 +118,8 @@ def test_fewer_tiles_than_folds(tiny_npz: Path, capsys: pytest.CaptureFixture[st
         ("--test-data", "gone.npz", "gone.npz"),
         ("--config", "gone.yaml", "gone.yaml"),
         ("--register", "perhaps", "--register"),
-        ("--epochz", "3", "--epochz"),
+        ("--epochz", "3", "--epochz (did you mean --epochs?)"),
+        ("--lr", "3", "--lr (did you mean --learning-rate?)"),
     ],
 )
 @pytest.mark.parametrize("command", ["train", "cv"])
@@ -134,10 +135,14 @@ def test_bad_option(
     [
         (["dance"], "dance"),
         (["evaluate", "--data", "gone.npz"], "gone.npz"),
-        (["evaluate", "--model", "gone"], "model=gone"),
+        (["evaluate", "--model", "gone", "--data", "demo"], "model=gone"),
+        (["evaluate"], "data is missing"),
+        (["predict"], "data is missing"),
+        (["compare", "models:/x/1", "models:/x/2"], "data is missing"),
+        (["export"], "data is missing"),
         (["predict", "--data", "gone"], "gone"),
-        (["predict", "--model", "models:/histo-b3/Production"], "models:/histo-b3/Production"),
-        (["predict", "--output", "no/such/folder/a.csv"], "no/such/folder"),
+        (["predict", "--model", "models:/histo-b3/Production", "--data", "demo"], "models:/histo-b3/Production"),
+        (["predict", "--output", "no/such/folder/a.csv", "--data", "demo"], "no/such/folder"),
     ],
 )
 def test_bad_request_to_score(work: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], reason: str) -> None:

@@ -1,16 +1,19 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
+from histo_mlflow.cli import cli
 from histo_mlflow.config import CvConfig, EvaluateConfig, PredictConfig, TrainConfig, build, flatten, option_fields, read_yaml
 from histo_mlflow.errors import OptionError, SourceNotFoundError
 
+_ALIASES = "a0: &a0 [x, x]\n" + "".join(f"a{k}: &a{k} [*a{k - 1}, *a{k - 1}]\n" for k in range(1, 30)) + "data: *a29\n"
 CONFIGS = [TrainConfig, CvConfig, EvaluateConfig, PredictConfig]
 
 
 @pytest.mark.parametrize("config_class", CONFIGS)
 def test_options_survive_the_way_to_values_and_back(config_class: type) -> None:
-    config = build(config_class, {})
+    config = build(config_class, {"data": "tiles.npz"})
     assert build(config_class, flatten(config)) == config
     assert list(flatten(config)) == list(option_fields(config_class))
 
@@ -41,6 +44,11 @@ def test_yaml_with_an_exponent_without_point(tmp_path: Path) -> None:
         ("epochs: true", "epochs=True must be int"),
         ("- 1", "not a mapping"),
         ("a: [", "is not yaml"),
+        ("epochs: " + "[" * 5000 + "]" * 5000, "nested too deeply"),
+        (_ALIASES, "holds an alias"),
+        ("#" * 100_000, "larger than 65536 bytes"),
+        ("epochs: " + "x" * 50_000, r"epochs='x{1,20}\.\.\.x+' must be int"),
+        ("!!python/object/apply:os.system ['false']", "is not yaml"),
     ],
 )
 def test_bad_yaml(tmp_path: Path, text: str, reason: str) -> None:
@@ -52,3 +60,33 @@ def test_bad_yaml(tmp_path: Path, text: str, reason: str) -> None:
 def test_missing_yaml(tmp_path: Path) -> None:
     with pytest.raises(SourceNotFoundError):
         read_yaml(tmp_path / "none.yaml", TrainConfig)
+
+
+@pytest.mark.parametrize("name", ["epochs", "learning_rate", "register", "weights", "seed"])
+def test_what_is_typed_goes_before_the_yaml_and_the_yaml_before_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Of each kind of option, with the default typed against another value in the yaml."""
+    default = option_fields(TrainConfig)[name].default
+    other = {"epochs": 5, "learning_rate": 0.5, "register": False, "weights": "none", "seed": 7}[name]
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump({name: other}))
+    seen: list[object] = []
+    monkeypatch.setattr("histo_mlflow.entry_points.train.train", lambda config: seen.append(flatten(config)[name]))
+    for given in ([], ["--config", str(tmp_path / "a.yaml")]):
+        cli.main(["train", *given], standalone_mode=False)
+        for spelled in (name, name.replace("_", "-")):
+            cli.main(["train", *given, f"--{spelled}", str(default).lower()], standalone_mode=False)
+    assert seen == [default] * 3 + [other, default, default]
+
+
+def test_options_by_place_may_be_named_and_a_boolean_alone_is_true(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[dict[str, object]] = []
+    for job in ("compare", "promote"):
+        monkeypatch.setattr(f"histo_mlflow.entry_points.{job}.{job}", lambda config: seen.append(flatten(config)))
+    cli.main(["compare", "--model_a", "models:/x/1", "--data", "a.npz"], standalone_mode=False)
+    cli.main(["compare", "models:/x/1", "models:/x/2", "--data", "a.npz"], standalone_mode=False)
+    cli.main(["promote", "--force", "--reason", "why"], standalone_mode=False)
+    assert [(each["model_a"], each["model_b"]) for each in seen[:2]] == [
+        ("models:/x/1", "models:/histo-b3@candidate"), ("models:/x/1", "models:/x/2"),
+    ]  # fmt: skip
+    assert (seen[2]["force"], seen[2]["reason"]) == (True, "why")

@@ -13,16 +13,16 @@ from typing import Any
 # Started as a script, Python looks for modules only beside this file.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from histo_mlflow.learning.allocator import map_large_tensors
+from histo_mlflow.process import prepare
 
-map_large_tensors()
+prepare()
 
 import click
 import optuna
 from mlflow.exceptions import MlflowException
 from optuna.trial import TrialState
 
-from histo_mlflow.command_line import make_option, run_command
+from histo_mlflow.command_line import COMMAND_SETTINGS, make_options, run_command
 from histo_mlflow.config import TrainConfig, build, option_fields
 from histo_mlflow.console import say, warn
 from histo_mlflow.entry_points.train import train
@@ -37,7 +37,7 @@ from histo_mlflow.tracking.store import Store, open_store
 from tuning.objective import Objective
 from tuning.options import SearchOptions
 from tuning.report import BEST_CONFIG, describe, record, repeat, summarise
-from tuning.study import RUN_ID_ATTRIBUTE, hide_password, open_study
+from tuning.study import RUN_ID_ATTRIBUTE, open_study
 from tuning.workers import PARENT_VARIABLE, start_workers, work
 
 COMMON = (
@@ -77,7 +77,7 @@ def search(options: SearchOptions, base: dict[str, Any]) -> None:
     tags = {**describe_origin(), "histo.entry_point": "tune", "histo.study": options.study, "histo.seed": seed}
     with open_run(store, f"study {options.study}", tags=tags, resumed=_earlier_run(store, study)) as run:
         study.set_user_attr(RUN_ID_ATTRIBUTE, run.id)
-        run.log_params({**asked, "folds": options.folds, "study": options.study, "storage": hide_password(options.storage)})
+        run.log_params({**asked, "folds": options.folds, "study": options.study, "storage": options.storage})
         objective = Objective(run, inputs, splits, base, options.trials)
         try:
             if options.jobs > 1:
@@ -93,12 +93,12 @@ def search(options: SearchOptions, base: dict[str, Any]) -> None:
         noise = repeat(study, objective, options.repeats) if options.repeats else None
         record(run, study, base, noise)
         say(f"\n{describe(study)}\n\n{summarise(study, noise)}\n")
-        say(f"best values: {BEST_CONFIG}; study: {hide_password(options.storage)}, {options.study}")
+        say(f"best values: {Path(BEST_CONFIG).absolute()}; study: {options.storage}, {options.study}")
         say(f"plots: mlflow ui, run {run.id}")
     if options.train_best:
         train(build(TrainConfig, base | study.best_params))
     else:
-        say(f"Next: mlflow run . -e train --env-manager local -P config={BEST_CONFIG}")
+        say(f"Next: mlflow run . -e train --env-manager local -P config={Path(BEST_CONFIG).absolute()}")
 
 
 def _earlier_run(store: Store, study: optuna.Study) -> Run | None:
@@ -122,10 +122,9 @@ def make_command() -> click.Command:
         search(build(SearchOptions, own), base)
 
     options = option_fields(TrainConfig)
-    params: list[click.Parameter] = [make_option(option) for option in option_fields(SearchOptions).values()]
-    params += [make_option(options[name]) for name in COMMON]
+    params = make_options([*option_fields(SearchOptions).values(), *(options[name] for name in COMMON)])
     params.append(click.Option(["--debug"], is_flag=True, expose_value=False, help="Show a traceback on errors."))
-    return click.Command("search.py", params=params, callback=callback, help=__doc__)
+    return click.Command("search.py", params=params, callback=callback, help=__doc__, context_settings=COMMAND_SETTINGS)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,10 @@ import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from histo_mlflow.errors import OptionError, WorkError
+from histo_mlflow.secrets import hide_secrets
 from tuning.options import HYPERBAND, MEDIAN, RANDOM, SearchOptions
 from tuning.search_space import suggest
 
@@ -56,9 +57,7 @@ def open_study(options: SearchOptions, asked: dict[str, Any], *, seed: int) -> o
     except (OperationalError, StorageInternalError) as error:
         raise _unusable(options.storage, error) from None
     except (SQLAlchemyError, ImportError, ValueError, AssertionError) as error:
-        raise OptionError(
-            f"storage={hide_password(options.storage)} can't be used ({_first_line(error)}); {_EXAMPLE}"
-        ) from None
+        raise OptionError(f"storage={hide_secrets(options.storage)} can't be used ({_first_line(error)}); {_EXAMPLE}") from None
     if directions != ["minimize"]:
         raise OptionError(f"study={options.study} was made to {' and '.join(directions)}, not to minimize; {_OTHER_NAME}")
     if known is None:
@@ -115,14 +114,6 @@ def reporting_storage_errors(storage: str) -> Iterator[None]:
         raise _unusable(storage, error) from None
 
 
-def hide_password(storage: str) -> str:
-    """Return the URL as it may be shown."""
-    try:
-        return make_url(storage).render_as_string(hide_password=True)
-    except ArgumentError:
-        return storage
-
-
 def _storage(options: SearchOptions) -> optuna.storages.RDBStorage:
     is_sqlite = make_url(options.storage).get_backend_name() == "sqlite"
     return optuna.storages.RDBStorage(
@@ -158,7 +149,7 @@ def _pruner(options: SearchOptions) -> optuna.pruners.BasePruner:
 
 def _unusable(storage: str, error: Exception) -> WorkError:
     reason = _first_line(error.__cause__ or error)
-    return WorkError(f"storage={hide_password(storage)}: {reason}; what was finished is kept, the same command goes on with it")
+    return WorkError(f"storage={hide_secrets(storage)}: {reason}; what was finished is kept, the same command goes on with it")
 
 
 def _first_line(error: BaseException) -> str:

@@ -18,7 +18,7 @@ from histo_mlflow.inputs import LoadedModel, load_model
 from histo_mlflow.learning import exports
 from histo_mlflow.learning.compute import Compute
 from histo_mlflow.learning.infer import infer, probabilities_of
-from histo_mlflow.tiles.open import open_tiles
+from histo_mlflow.tiles.open import check_given, open_tiles
 from histo_mlflow.tracking.store import open_store
 
 _TILES_COMPARED = 64
@@ -31,7 +31,8 @@ def export(config: ExportConfig) -> Path:
         WorkError: What was written does not say the same as the model; nothing is left.
     """
     asked = config.export
-    output = Path(f"exported-{asked.to}" if asked.output in {"", "none"} else asked.output)
+    check_given(asked.data)
+    output = Path(f"exported-{asked.to}" if asked.output in {"", "none"} else asked.output).absolute()
     if output.exists():
         raise OptionError(f"output={output}: exists; name another folder, or move it away")
     if not output.parent.is_dir():

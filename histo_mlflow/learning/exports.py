@@ -67,7 +67,7 @@ class ExportOptions:
         },
     )
     output: str = field(default="none", metadata={"help": "Folder to make; `none`: exported-<format>."})
-    data: str = field(default="demo", metadata={"help": "Tiles on which the export is compared with the model."})
+    data: str = field(default="", metadata={"help": "Tiles on which the export is compared with the model; must be given."})
     microns_per_pixel: float = field(default=0.5, metadata={"help": "For WSInfer, where the model itself does not know it."})
     tolerance: float = field(default=1e-4, metadata={"help": "By how much a probability may differ from the model's."})
 

@@ -59,6 +59,12 @@ def open_tiles(source: str, *, image_size: int = 0) -> TileSet:
     return read_folder(path, image_size, is_nested=split == NESTED) if path.is_dir() else read_npz(path, split)
 
 
+def check_given(data: str) -> None:
+    """Raise `OptionError` if no tiles are named: nobody means the demo's drawings where a model is judged."""
+    if data in {"", "none"}:
+        raise OptionError("data is missing: name the tiles with --data, an npz file or a folder (`demo` for drawings)")
+
+
 def check_source(source: str) -> None:
     """Raise what `open_tiles` would if there is nothing under that name, without opening it."""
     if source.partition("#")[0] != DEMO:

@@ -27,6 +27,7 @@ class KeepingOptions:
     resume: str = field(
         default="none", metadata={"help": "Id of an interrupted run to go on with: its options and tiles, the same result."}
     )
+    given: frozenset[str] = frozenset()  # names of the options that were typed or in a yaml, which a resumed run is held to
 
     def __post_init__(self) -> None:
         is_number = self.keep_checkpoints.isdigit() and int(self.keep_checkpoints) > 0

@@ -16,6 +16,7 @@ from mlflow.models import Model
 
 from histo_mlflow.errors import OptionError, RequestError, SourceNotFoundError
 from histo_mlflow.interruption import shielded
+from histo_mlflow.secrets import hide_secrets
 from histo_mlflow.tracking import model_flavor
 from histo_mlflow.tracking.model_flavor import ModelFacts, read_facts
 from histo_mlflow.tracking.runs import Run
@@ -221,7 +222,7 @@ def locate_model(store: Store, address: str, *, option: str = "model") -> Locate
     except (MlflowException, OSError) as error:
         reason = str(error).partition("\n")[0][:200]
         raise SourceNotFoundError(
-            f"{option}={address} is not in the store {store.uri} ({reason}); `mlflow ui` shows what is there"
+            hide_secrets(f"{option}={address} is not in the store {store.uri} ({reason}); `mlflow ui` shows what is there")
         ) from None
     return LocatedModel(_checked(Path(local), f"{option}={address}"), address)
 

@@ -9,8 +9,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from histo_mlflow.errors import RequestError, SourceNotFoundError
+from histo_mlflow.secrets import hide_secrets
 from histo_mlflow.tracking.mirror import MIRRORED_KINDS, Mirror, facts_of
-from histo_mlflow.tracking.store import Store, reporting_store_errors, without_password
+from histo_mlflow.tracking.store import Store, reporting_store_errors
 
 
 def find_replayable(store: Store, run_id: str) -> KeptRun:
@@ -31,7 +32,7 @@ def find_replayable(store: Store, run_id: str) -> KeptRun:
 
 def replay(store: Store, kept: KeptRun, mirror: Mirror) -> int:
     """Send a run, and those nested in it while it is open, and return how many were sent."""
-    mirrored = mirror.begin(facts_of(kept, without_password(store.uri)))
+    mirrored = mirror.begin(facts_of(kept, hide_secrets(store.uri)))
     with reporting_store_errors(store.uri):
         mirrored.log_params(kept.data.params)
         rows: dict[int, dict[str, float]] = {}

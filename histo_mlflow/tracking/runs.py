@@ -23,9 +23,10 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFL
 
 from histo_mlflow.errors import Interrupted
 from histo_mlflow.interruption import acknowledge, shielded
+from histo_mlflow.secrets import hide_secrets
 from histo_mlflow.tracking.last_word import insist_on_killed
 from histo_mlflow.tracking.mirror import Mirror, MirroredRun, facts_of
-from histo_mlflow.tracking.store import HOST_TAG, PID_TAG, Store, reporting_store_errors, without_password
+from histo_mlflow.tracking.store import HOST_TAG, PID_TAG, Store, reporting_store_errors
 
 _log = logging.getLogger(__name__)
 
@@ -76,7 +77,8 @@ class Run:
     def set_tags(self, tags: Mapping[str, object]) -> None:
         """Send all `tags` in one call."""
         with reporting_store_errors(self.store.uri):
-            self._client.log_batch(self.id, tags=[RunTag(name, str(value)[:_TAG_CHARACTERS]) for name, value in tags.items()])
+            kept = [RunTag(name, hide_secrets(str(value))[:_TAG_CHARACTERS]) for name, value in tags.items()]
+            self._client.log_batch(self.id, tags=kept)
 
     def describe(self, markdown: str) -> None:
         """Set the description that MLflow shows on the run's page."""
@@ -155,7 +157,7 @@ class Run:
 
 
 def _spell(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return str(value).lower() if isinstance(value, bool) else hide_secrets(str(value))
 
 
 def _means(spelling: str, value: object) -> bool:
@@ -224,7 +226,7 @@ def open_run(
 def _mirror(run: Run, mirror: Mirror) -> None:
     with reporting_store_errors(run.store.uri):
         kept = run.store.client.get_run(run.id)
-    run.mirrored = mirror.begin(facts_of(kept, without_password(run.store.uri)))
+    run.mirrored = mirror.begin(facts_of(kept, hide_secrets(run.store.uri)))
     if run.mirrored.address:
         run.set_tags({"histo.wandb": run.mirrored.address})
 

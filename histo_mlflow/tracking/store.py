@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import mlflow
 from filelock import FileLock
@@ -22,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from histo_mlflow.errors import StoreError
 from histo_mlflow.liveness import is_alive
+from histo_mlflow.secrets import hide_secrets
 from histo_mlflow.tracking.mirror import Mirror
 
 HOST_TAG, PID_TAG = "histo.host", "histo.pid"
@@ -94,8 +94,10 @@ def reporting_store_errors(uri: str) -> Iterator[None]:
     except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
         reason = str(getattr(error, "orig", None) or error).partition("\n")[0][:300]
         raise StoreError(
-            f"the tracking store {without_password(uri)} can't be used ({reason}); check that the folder can be written, the "
-            "disk has room and the server runs, or name another with MLFLOW_TRACKING_URI"
+            hide_secrets(
+                f"the tracking store {uri} can't be used ({reason}); check that the folder can be written, the disk has "
+                "room and the server runs, or name another with MLFLOW_TRACKING_URI"
+            )
         ) from error
 
 
@@ -140,12 +142,6 @@ def _use_write_ahead_log(file: Path) -> None:
             connection.execute("PRAGMA journal_mode=WAL")
     finally:
         connection.close()
-
-
-def without_password(uri: str) -> str:
-    """Return the address as it may be shown."""
-    parts = urlsplit(uri)
-    return uri.replace(f":{parts.password}@", ":***@") if parts.password else uri
 
 
 def _quiet_libraries() -> None:

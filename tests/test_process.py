@@ -1,0 +1,66 @@
+"""What a process of ours may do beside its work: nothing that its user has not asked for."""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import PROJECT
+
+_TESTING = ("PYTEST_", "CI", "GITHUB_", "MLFLOW_", "DO_NOT_TRACK")
+
+
+@pytest.fixture
+def refusing_proxy() -> Iterator[tuple[str, list[str]]]:
+    """A proxy on this machine that notes who is asked for and refuses."""
+    asked: list[str] = []
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return
+            with connection:
+                asked.append(connection.recv(1000).decode().partition("\r\n")[0])
+                connection.sendall(b"HTTP/1.1 403 Forbidden\r\n\r\n")
+
+    threading.Thread(target=serve, daemon=True).start()
+    yield f"http://127.0.0.1:{server.getsockname()[1]}", asked
+    server.close()
+
+
+@pytest.mark.parametrize("chosen", [{}, {"MLFLOW_DISABLE_TELEMETRY": "false"}])
+def test_nobody_is_told_of_a_run_unless_the_user_wants_it(
+    work: Path, refusing_proxy: tuple[str, list[str]], chosen: dict[str, str]
+) -> None:
+    address, asked = refusing_proxy
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(_TESTING)}
+    code = (
+        "from histo_mlflow.tracking.store import open_store\n"
+        "from histo_mlflow.tracking.runs import open_run\n"
+        "with open_run(open_store(), 'one'): pass\n"
+        "from mlflow.telemetry.client import get_telemetry_client\n"
+        "client = get_telemetry_client()\n"
+        "if client is not None: client.flush()\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code], cwd=work, check=True,
+        env={**clean, "PYTHONPATH": str(PROJECT), "HTTPS_PROXY": address, "HTTP_PROXY": address, **chosen},
+    )  # fmt: skip
+    assert bool(asked) is bool(chosen), asked
+
+
+def test_a_notebooks_backend_does_not_matter() -> None:
+    code = "from histo_mlflow.process import prepare; prepare(); import matplotlib.pyplot; print(matplotlib.get_backend())"
+    drawn = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(PROJECT), "MPLBACKEND": "module://matplotlib_inline.gone"},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert drawn.stdout.strip() == "agg"
