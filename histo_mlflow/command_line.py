@@ -27,9 +27,9 @@ _KINDS: dict[type, click.ParamType[Any]] = {bool: click.BOOL, int: click.INT, fl
 _BY_NAME = "_by_name"
 _SHORT_NAMES = {
     "lr": "learning-rate", "bs": "batch-size", "batch": "batch-size", "wd": "weight-decay", "epoch": "epochs",
-    "ema": "ema-decay", "size": "image-size", "mpp": "microns-per-pixel", "dataset": "data", "input": "data", "test": "test-data",
-    "out": "output", "name": "model-name", "checkpoint": "weights", "workers": "processes", "gpus": "processes",
-    "cutoff": "aug-cutoff",
+    "ema": "ema-decay", "size": "image-size", "mpp": "microns-per-pixel", "dataset": "data", "input": "data",
+    "test": "test-data", "out": "output", "name": "model-name", "checkpoint": "weights", "workers": "processes",
+    "gpus": "processes", "cutoff": "aug-cutoff",
 }  # fmt: skip
 
 

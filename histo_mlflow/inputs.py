@@ -14,8 +14,8 @@ from histo_mlflow.learning.network import TileClassifier, fold_batch_norms, with
 from histo_mlflow.learning.weights import InitialWeights, adopt_weights, make_network, read_initial_weights
 from histo_mlflow.tiles.open import DataOptions, open_tiles
 from histo_mlflow.tiles.tile_set import TileSet, with_class_order
-from histo_mlflow.tracking.model_flavor import ModelFacts
-from histo_mlflow.tracking.registry import load_logged_model, locate_model, names_a_model
+from histo_mlflow.tracking.model_flavor import ModelFacts, load_saved
+from histo_mlflow.tracking.registry import located_model, names_a_model, version_of
 from histo_mlflow.tracking.store import Store, open_store
 
 _NO_TILES = {"", "none"}
@@ -47,10 +47,10 @@ def open_learning_inputs(data: DataOptions, config: LearningConfig) -> LearningI
 def _open_weights(weights: str, *, is_synthetic: bool) -> InitialWeights:
     if not names_a_model(weights) and not (Path(weights) / "MLmodel").exists():
         return read_initial_weights(weights, is_synthetic=is_synthetic)
-    located = locate_model(open_store(), weights, option="weights")
-    if located.is_checkpoint:
-        return replace(read_initial_weights(str(located.path), is_synthetic=is_synthetic), origin=weights)
-    network, facts = load_logged_model(located.path)
+    with located_model(open_store(), weights, option="weights") as located:
+        if located.is_checkpoint:
+            return replace(read_initial_weights(str(located.path), is_synthetic=is_synthetic), origin=weights)
+        network, facts = load_saved(located.path)
     return adopt_weights(network, facts.classes, origin=weights)
 
 
@@ -116,20 +116,24 @@ class LoadedModel:
 
 def load_model(store: Store, address: str, device: torch.device) -> LoadedModel:
     """Return the model that a URI, a run id or a path names, on `device`."""
-    located = locate_model(store, address)
-    if located.is_checkpoint:
-        network, checkpoint = load_weights(located.path)
-        selected = f"epoch {checkpoint.epoch} as asked for; validation loss {checkpoint.val_loss:.4f}"
+    if (version := version_of(store, address)) is not None:
+        say(f"model: {address}, version {version}")
+    with located_model(store, address) as located:
+        if located.is_checkpoint:
+            network, checkpoint = load_weights(located.path)
+            selected = f"epoch {checkpoint.epoch} as asked for; validation loss {checkpoint.val_loss:.4f}"
+            return _announced(
+                LoadedModel(
+                    network.to(device), address=address, selected=selected, run_id=located.run_id, **_common(checkpoint)
+                )
+            )
+        exported, facts = load_saved(located.path)
         return _announced(
-            LoadedModel(network.to(device), address=address, selected=selected, run_id=located.run_id, **_common(checkpoint))
-        )
-    exported, facts = load_logged_model(located.path)
-    return _announced(
-        LoadedModel(
-            exported.to(device), address=address, selected=facts.selected, run_id=located.run_id, facts=facts,
-            **_common(facts),
-        )
-    )  # fmt: skip
+            LoadedModel(
+                exported.to(device), address=address, selected=facts.selected, run_id=located.run_id, facts=facts,
+                **_common(facts),
+            )
+        )  # fmt: skip
 
 
 def _common(facts: CheckpointFacts | ModelFacts) -> dict[str, Any]:

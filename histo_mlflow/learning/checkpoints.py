@@ -15,6 +15,8 @@ from histo_mlflow.errors import RequestError, TileFormatError, WorkError
 from histo_mlflow.learning.network import ARCHITECTURE, TileClassifier
 
 FACTS_KEY = "histo_mlflow"
+_HEAD = "backbone.classifier.1.weight"
+_MAX_TILE_SIZE_PX = 8192
 
 
 @dataclass(frozen=True)
@@ -51,13 +53,25 @@ def load_weights(path: Path) -> tuple[TileClassifier, CheckpointFacts]:
                 raise RequestError(f"{path} holds weights without class names; use it as weights= and train, then evaluate")
             stored = json.loads(header)
             facts = CheckpointFacts(**{**stored, "classes": tuple(stored["classes"])})
+            _check_size(facts, n_rows=file.get_slice(_HEAD).get_shape()[0], path=path)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no dict
         network = TileClassifier(n_classes=len(facts.classes), tile_size_px=facts.tile_size_px)
         network.load_state_dict(tensors)
-    except (SafetensorError, OSError, TypeError, KeyError, RuntimeError) as error:
+    except RequestError:
+        raise
+    except (SafetensorError, OSError, TypeError, KeyError, ValueError, AttributeError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise TileFormatError(f"{path} is not a checkpoint ({reason}); give a .safetensors file of a run") from None
     return network.eval(), facts
+
+
+def _check_size(facts: CheckpointFacts, *, n_rows: int, path: Path) -> None:
+    """Raise `TileFormatError` where the header asks for a larger network than there are weights for, before it is made."""
+    if len(facts.classes) != n_rows or not 0 < int(facts.tile_size_px) <= _MAX_TILE_SIZE_PX:
+        raise TileFormatError(
+            f"{path} names {len(facts.classes)} classes and tiles of {facts.tile_size_px} px, which its weights don't fit; "
+            "give a .safetensors file of a run"
+        )
 
 
 def save_state(path: Path, content: Mapping[str, Any]) -> None:

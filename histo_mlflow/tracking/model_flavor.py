@@ -19,11 +19,13 @@ import mlflow.pyfunc
 import mlflow.pytorch
 import numpy as np
 import torch
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.models.signature import ModelSignature
 from mlflow.types.schema import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 
+from histo_mlflow.errors import RequestError
 from histo_mlflow.served_model import loader
 
 _CODE_FOLDER, _DATA_FOLDER = "code", "data"
@@ -110,6 +112,41 @@ def read_facts(model_folder: Path) -> ModelFacts:
     stored = json.loads((model_folder / _DATA_FOLDER / loader.FACTS_FILE).read_text())
     known = {each.name: stored[each.name] for each in fields(ModelFacts) if each.name in stored}
     return ModelFacts(**{**known, "classes": tuple(stored["classes"])})
+
+
+def load_saved(model_folder: Path) -> tuple[torch.nn.Module, ModelFacts]:
+    """Return the network of a model that `save_model` wrote, on the CPU, and its facts; no code of the model's own is run.
+
+    `mlflow.pytorch.load_model` would put the model's code on the path of imports, and unpickle where a pickle lies in place of
+    the graph. Here the files are what `save_model` writes, the weights those that were logged, and the archive holds no pickle
+    but of plain tensors.
+
+    Raises:
+        RequestError: It is another model, or was changed since.
+    """
+    try:
+        facts = read_facts(model_folder)
+        stored = json.loads((model_folder / _DATA_FOLDER / loader.FACTS_FILE).read_text())
+        Model.load(str(model_folder))
+    except (OSError, KeyError, TypeError, ValueError, MlflowException):
+        raise RequestError(f"{model_folder} is an MLflow model but not one of histo-mlflow: it has no class names") from None
+    weights = model_folder / _DATA_FOLDER / loader.WEIGHTS_FILE
+    present = {file.name for file in weights.parent.iterdir()}
+    if present != {loader.WEIGHTS_FILE, loader.FACTS_FILE}:
+        raise RequestError(
+            f"{model_folder} does not hold what histo-mlflow writes (data/: {' '.join(sorted(present))}); {_REFUSED}"
+        )
+    if _sha256(weights) != stored.get("weights_sha256"):
+        raise RequestError(f"{weights} is not the file that was logged: its SHA-256 differs; {_REFUSED}")
+    try:
+        mlflow.pytorch._validate_pt2_archive_is_pickle_free(str(weights))
+        return torch.export.load(weights).module(), facts
+    except (MlflowException, RuntimeError, ValueError, KeyError, OSError, AssertionError) as error:
+        reason = str(error).partition(". ")[0]
+        raise RequestError(f"{weights} can't be loaded ({reason}); {_REFUSED}") from None
+
+
+_REFUSED = "nothing of it was loaded: fetch it again from where it was logged"
 
 
 def _signature(classes: Sequence[str]) -> ModelSignature:

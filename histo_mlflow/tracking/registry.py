@@ -1,13 +1,14 @@
 """Logged and registered models: what is put into the registry, what is in Production, what a name stands for."""
 
-import json
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import mlflow.artifacts
-import mlflow.pytorch
 import torch
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
@@ -18,7 +19,7 @@ from histo_mlflow.errors import OptionError, RequestError, SourceNotFoundError
 from histo_mlflow.interruption import shielded
 from histo_mlflow.secrets import hide_secrets
 from histo_mlflow.tracking import model_flavor
-from histo_mlflow.tracking.model_flavor import ModelFacts, read_facts
+from histo_mlflow.tracking.model_flavor import ModelFacts
 from histo_mlflow.tracking.runs import Run
 from histo_mlflow.tracking.store import Store, alone_in, reporting_store_errors
 
@@ -33,6 +34,7 @@ _MAX_DESCRIPTION = 5000
 _BEST_CHECKPOINT = "checkpoints/best.safetensors"
 _MODEL_NAME = re.compile(r"[\w.-]+")
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
+_IS_WHOLE = re.compile(r"models:/(m-\w+|[^/@]+[/@].+)|runs:/[^/]+/.+")
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,7 @@ def _ensure_registered_model(client: MlflowClient, name: str) -> None:
 
 @dataclass(frozen=True)
 class LocatedModel:
-    """Where a model's files are: a folder with an MLmodel file, or one checkpoint file."""
+    """Where a model's files are for now: a folder with an MLmodel file, or one checkpoint file."""
 
     path: Path
     address: str
@@ -195,8 +197,9 @@ class LocatedModel:
         return run_id
 
 
-def locate_model(store: Store, address: str, *, option: str = "model") -> LocatedModel:
-    """Return the local files of a model, downloading them if they are elsewhere.
+@contextmanager
+def located_model(store: Store, address: str, *, option: str = "model") -> Iterator[LocatedModel]:
+    """Give the local files of a model; what had to be fetched is gone afterwards.
 
     Args:
         store: Where runs and registered models are looked up.
@@ -208,23 +211,33 @@ def locate_model(store: Store, address: str, *, option: str = "model") -> Locate
         SourceNotFoundError: There is no such model.
     """
     if Path(address).exists():
-        return LocatedModel(_checked(Path(address), f"{option}={address}"), address)
+        yield LocatedModel(_checked(Path(address), f"{option}={address}"), address)
+        return
     artifact_uri = address
     if _RUN_ID.fullmatch(address):
         artifact_uri = _model_of_run(store.client, address, option)
-    if not artifact_uri.startswith(("models:/", "runs:/")):
-        raise SourceNotFoundError(
-            f"{option}={address}: no such file; give models:/histo-b3/Production, a run id, runs:/RUN_ID/checkpoints/"
-            "epoch_007.safetensors or a path"
-        )
-    try:
-        local = mlflow.artifacts.download_artifacts(artifact_uri=artifact_uri, tracking_uri=store.uri)
-    except (MlflowException, OSError) as error:
-        reason = str(error).partition("\n")[0][:200]
-        raise SourceNotFoundError(
-            hide_secrets(f"{option}={address} is not in the store {store.uri} ({reason}); `mlflow ui` shows what is there")
-        ) from None
-    return LocatedModel(_checked(Path(local), f"{option}={address}"), address)
+    if not artifact_uri.startswith(("models:/", "runs:/")) or not _IS_WHOLE.fullmatch(artifact_uri):
+        raise SourceNotFoundError(f"{option}={address}: {_advise(address)}")
+    with TemporaryDirectory(prefix="histo-") as draft:
+        try:
+            local = mlflow.artifacts.download_artifacts(artifact_uri=artifact_uri, tracking_uri=store.uri, dst_path=draft)
+        except (MlflowException, OSError) as error:
+            reason = str(error).partition("\n")[0][:200]
+            raise SourceNotFoundError(
+                hide_secrets(f"{option}={address} is not in the store {store.uri} ({reason}); `mlflow ui` shows what is there")
+            ) from None
+        yield LocatedModel(_checked(Path(local), f"{option}={address}"), address)
+
+
+def _advise(address: str) -> str:
+    """Return what is wrong with an address and what would be right."""
+    if match := re.fullmatch(r"models:/([^/@]+)/?", address):
+        return f"the version is missing; give {match[0].rstrip('/')}/Production, a number or {match[0].rstrip('/')}@champion"
+    if match := re.fullmatch(r"runs:/(\w+)/?", address):
+        return f"give the run's id alone ({match[1]}) for its model, or runs:/{match[1]}/checkpoints/epoch_007.safetensors"
+    if re.fullmatch(r"[0-9a-f]{6,31}", address):
+        return f"a run's id has 32 characters, this has {len(address)}; `mlflow ui` shows the whole id"
+    return "no such file; give models:/histo-b3/Production, a run id, runs:/RUN_ID/checkpoints/epoch_007.safetensors or a path"
 
 
 def names_a_model(address: str) -> bool:
@@ -232,13 +245,18 @@ def names_a_model(address: str) -> bool:
     return address.startswith(("models:/", "runs:/")) or _RUN_ID.fullmatch(address) is not None
 
 
-def load_logged_model(folder: Path) -> tuple[torch.nn.Module, ModelFacts]:
-    """Return the exported network, on the CPU, and its facts."""
+def version_of(store: Store, address: str) -> str | None:
+    """Return the version that ``models:/NAME/STAGE`` or ``models:/NAME@ALIAS`` stands for now, or None for other addresses."""
+    staged, aliased = (re.fullmatch(pattern, address) for pattern in (r"models:/([^/@]+)/(\D.*)", r"models:/([^/@]+)@(.+)"))
     try:
-        facts = read_facts(folder)
-    except (OSError, KeyError, TypeError, json.JSONDecodeError):
-        raise RequestError(f"{folder} is an MLflow model but not one of histo-mlflow: it has no class names") from None
-    return mlflow.pytorch.load_model(str(folder)), facts
+        if aliased:
+            return str(store.client.get_model_version_by_alias(aliased[1], aliased[2]).version)
+        if staged:
+            named = [v for v in _versions(store.client, staged[1]) if str(v.current_stage).lower() == staged[2].lower()]
+            return max((str(v.version) for v in named), key=int, default=None)
+    except MlflowException:  # loading says what is missing
+        pass
+    return None
 
 
 def _model_of_run(client: MlflowClient, run_id: str, option: str) -> str:
@@ -250,6 +268,8 @@ def _model_of_run(client: MlflowClient, run_id: str, option: str) -> str:
 
 
 def _checked(path: Path, asked: str) -> Path:
+    if not (path.is_dir() or path.is_file()):  # a pipe would be waited for for ever
+        raise RequestError(f"{asked} is neither a file nor a folder; give a model or a .safetensors checkpoint")
     if path.is_dir() and not (path / "MLmodel").exists():
         raise RequestError(f"{asked} is a folder without a file MLmodel; give a model or a .safetensors checkpoint")
     return path

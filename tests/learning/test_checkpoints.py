@@ -1,11 +1,13 @@
+import json
 import resource
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from histo_mlflow.errors import RequestError, TileFormatError, WorkError
-from histo_mlflow.learning.checkpoints import CheckpointFacts, load_state, load_weights, save_state, save_weights
+from histo_mlflow.learning.checkpoints import FACTS_KEY, CheckpointFacts, load_state, load_weights, save_state, save_weights
 from histo_mlflow.learning.distributed import ALONE
 from histo_mlflow.learning.network import TileClassifier
 from histo_mlflow.learning.optimization import FitOptions, make_average, make_optimizer, make_scheduler
@@ -87,3 +89,19 @@ def test_a_full_disk_leaves_the_old_file_whole(tmp_path: Path, network: TileClas
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert file.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+@pytest.mark.parametrize("facts", [{"classes": [f"c{k}" for k in range(1_000_000)]}, {"tile_size_px": 1_000_000}])
+def test_a_header_that_asks_for_a_huge_network_is_refused_before_it_is_made(tmp_path: Path, facts: dict[str, object]) -> None:
+    known = {
+        "classes": ["a", "b"],
+        "tile_size_px": 32,
+        "epoch": 1,
+        "val_loss": 1.0,
+        "data_fingerprint": "f",
+        "is_synthetic": True,
+    }
+    header = {FACTS_KEY: json.dumps({**known, **facts})}
+    save_file({"backbone.classifier.1.weight": torch.zeros(2, 3)}, tmp_path / "a.safetensors", metadata=header)
+    with pytest.raises(TileFormatError, match="which its weights don't fit"):
+        load_weights(tmp_path / "a.safetensors")

@@ -1,13 +1,16 @@
 """The exported EfficientNet-B3 and the loader that travels with it."""
 
 import base64
+import hashlib
 import io
 import json
 import re
 import shutil
 import subprocess
 import sys
+import zipfile
 import zlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,11 +24,12 @@ from mlflow.models import Model
 from mlflow.pyfunc import PyFuncModel
 from PIL import Image
 
+from histo_mlflow.errors import RequestError
 from histo_mlflow.learning.compute import seed_everything
 from histo_mlflow.learning.network import TileClassifier, with_temperature
 from histo_mlflow.served_model import inputs, loader
 from histo_mlflow.tiles.images import decode_image
-from histo_mlflow.tracking.model_flavor import ModelFacts, read_facts, save_model
+from histo_mlflow.tracking.model_flavor import ModelFacts, load_saved, read_facts, save_model
 
 FACTS = ModelFacts(tuple("abcdefghi"), 32, 0.5, "EfficientNet-B3", "inside", "random", "demo", "f" * 64, True, "epoch 1")
 
@@ -255,3 +259,79 @@ def test_folder_holds_facts_and_nothing_that_unpickles(saved: Path) -> None:
     assert {line.split("==")[0] for line in (saved / "requirements.txt").read_text().split()} == {
         "mlflow", "torch", "numpy", "pandas", "pillow",
     }  # fmt: skip
+
+
+class _Attack:
+    """Says that it ran when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.mark,)
+
+
+def _pickle_in_place_of_the_graph(model: Path, mark: Path) -> None:
+    torch.save(_Attack(mark), model / "data" / "model.pth")
+    (model / "data" / "pickle_module_info.txt").write_text("mlflow.pytorch.pickle_module")
+    (model / "data" / "model.pt2").unlink()
+
+
+def _pickle_among_the_sample_inputs(model: Path, mark: Path) -> None:
+    file = model / "data" / "model.pt2"
+    with zipfile.ZipFile(file) as archive:
+        members = {info.filename: archive.read(info) for info in archive.infolist()}
+    (sample,) = (name for name in members if name.endswith("sample_inputs/model.pt"))
+    buffer = io.BytesIO()
+    torch.save(((_Attack(mark),), {}), buffer)
+    members[sample] = buffer.getvalue()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    facts = json.loads((model / "data" / "model.json").read_text())  # whoever can write one file can write the other
+    facts["weights_sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    (model / "data" / "model.json").write_text(json.dumps(facts))
+
+
+def _code_beside_the_loader(model: Path, mark: Path) -> None:
+    for name in ("sitecustomize", "torchvision", "loader"):
+        (model / "code" / f"{name}.py").write_text(f"open({str(mark)!r}, 'w')")
+    (model / "data" / "extra.py").write_text(f"open({str(mark)!r}, 'w')")
+
+
+def _other_weights(model: Path, _mark: Path) -> None:
+    file = model / "data" / "model.pt2"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 1000] = bytes(1000)
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("attack", "reason"),
+    [
+        (_pickle_in_place_of_the_graph, "does not hold what histo-mlflow writes"),
+        (_pickle_among_the_sample_inputs, "Deserializing model using pickle is disallowed"),
+        (_code_beside_the_loader, "does not hold what histo-mlflow writes"),
+        (_other_weights, "its SHA-256 differs"),
+    ],
+)
+def test_a_model_runs_no_code_of_its_own(
+    saved: Path, tmp_path: Path, attack: Callable[[Path, Path], None], reason: str
+) -> None:
+    model, mark = tmp_path / "m", tmp_path / "ran"
+    shutil.copytree(saved, model)
+    attack(model, mark)
+    path = list(sys.path)
+    with pytest.raises(RequestError, match=reason):
+        load_saved(model)
+    assert sys.path == path
+    assert not mark.exists()
+
+
+def test_a_model_as_it_was_saved_is_loaded_without_its_code(saved: Path, network: TileClassifier) -> None:
+    path = list(sys.path)
+    loaded, facts = load_saved(saved)
+    assert sys.path == path
+    assert facts == FACTS
+    tiles = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8)
+    torch.testing.assert_close(loaded(tiles), network(tiles), rtol=1e-4, atol=1e-4)

@@ -8,11 +8,10 @@ import torch
 
 from histo_mlflow.errors import OptionError, RequestError, SourceNotFoundError
 from histo_mlflow.tracking.looks import count_looks, note_looks
-from histo_mlflow.tracking.model_flavor import ModelFacts
+from histo_mlflow.tracking.model_flavor import ModelFacts, load_saved
 from histo_mlflow.tracking.registry import (
     RegistryOptions,
-    load_logged_model,
-    locate_model,
+    located_model,
     log_model,
     production_version,
     register_model,
@@ -74,7 +73,8 @@ def test_a_model_is_found_by_every_address(store: Store) -> None:
     run_id, _, _ = _register(store, Small(0.0))
     found = set()
     for address in ("models:/histo-b3/Production", "models:/histo-b3@champion", "models:/histo-b3/1", f"runs:/{run_id}/model"):
-        network, facts = load_logged_model(locate_model(store, address).path)
+        with located_model(store, address) as located:
+            network, facts = load_saved(located.path)
         assert facts == FACTS
         found.add(network(torch.zeros((1, 8, 8, 3), dtype=torch.uint8)).sum().item())
     assert len(found) == 1
@@ -83,13 +83,33 @@ def test_a_model_is_found_by_every_address(store: Store) -> None:
 @pytest.mark.parametrize("address", ["models:/none/1", "models:/histo-b3/Production", "0" * 32, "runs:/x/model", "gone"])
 def test_a_model_that_is_not_there(store: Store, address: str) -> None:
     with pytest.raises(SourceNotFoundError, match="model=") as caught:
-        locate_model(store, address)
+        located_model(store, address).__enter__()
     assert "\n" not in str(caught.value)
 
 
 def test_a_folder_that_is_no_model(store: Store, work: Path) -> None:
     with pytest.raises(RequestError, match="without a file MLmodel"):
-        locate_model(store, str(work))
+        located_model(store, str(work)).__enter__()
+
+
+@pytest.mark.parametrize(
+    ("address", "advice"),
+    [
+        ("models:/crc", "the version is missing; give models:/crc/Production"),
+        ("runs:/" + "a" * 32, "give the run's id alone"),
+        ("a1b2c3d4", "a run's id has 32 characters, this has 8"),
+    ],
+)
+def test_half_an_address_gets_the_other_half(store: Store, address: str, advice: str) -> None:
+    with pytest.raises(SourceNotFoundError, match=advice):
+        located_model(store, address).__enter__()
+
+
+def test_what_was_fetched_from_elsewhere_is_gone_afterwards(store: Store) -> None:
+    _register(store, Small(0.0))
+    with located_model(store, "models:/histo-b3/1") as located:
+        assert located.path.exists()
+    assert not located.path.exists()
 
 
 def test_four_first_versions_at_once_leave_one_in_production(store: Store) -> None:
