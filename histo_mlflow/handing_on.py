@@ -1,15 +1,15 @@
 """Hands the best model on: logged with its facts, registered with a description that a person can read."""
 
 from histo_mlflow.console import say
-from histo_mlflow.evaluation.gate import GateOptions
+from histo_mlflow.evaluation.gate import GateOptions, object_to
 from histo_mlflow.inputs import LearningInputs
 from histo_mlflow.learning.network import with_temperature
 from histo_mlflow.model_card import write_card
 from histo_mlflow.promotion import describe_decision, pass_gate
 from histo_mlflow.recording import RecordedSplit, facts_of
 from histo_mlflow.tiles.open import DataOptions
-from histo_mlflow.tracking.decisions import FIRST, Decision, note_decision
-from histo_mlflow.tracking.registry import MODEL_URI_TAG, Registration, RegistryOptions, log_model, register_model
+from histo_mlflow.tracking.decisions import REFUSED, Registration, register_model
+from histo_mlflow.tracking.registry import MODEL_URI_TAG, RegistryOptions, log_model
 from histo_mlflow.tracking.runs import Run
 
 
@@ -40,19 +40,20 @@ def hand_on(
         each.set_tags({MODEL_URI_TAG: model_uri})
     if not registry.register:
         return describe_registration(None)
+    name = registry.model_name
     registration = register_model(
         run.store,
         model_uri,
-        registry,
+        name,
         run_id=recorded.run_id,
         description=card,
         tags={"data_fingerprint": tiles.fingerprint, "source_run": run.id, **tags},
+        objection=object_to(recorded.val, recorded.baselines),
     )
     for each in {run.id: run, own_run.id: own_run}.values():
         each.set_tags({"histo.registered": registration.uri})
-    name, version, incumbent = registration.name, registration.version, registration.incumbent
-    if incumbent is None:
-        note_decision(run.store, name, Decision(FIRST, version, None, "no version was in Production", run=run.id))
+    version, incumbent = registration.version, registration.incumbent
+    if incumbent is None or registration.trouble:
         return describe_registration(registration)
     if inputs.test is None:
         return describe_registration(registration)
@@ -66,6 +67,14 @@ def describe_registration(registration: Registration | None) -> str:
     """Return what became of the model, in one sentence."""
     if registration is None:
         return "The model was logged with its run and not registered (register=false)."
+    if registration.trouble:
+        return f"Registered as {registration.uri}; Production stays as it is. {registration.trouble}"
+    if registration.decision is not None and registration.decision.what == REFUSED:
+        return (
+            f"Registered as {registration.uri}, a candidate: {registration.decision.reason}. Nothing is in Production. To use "
+            f"it meanwhile: models:/{registration.name}@candidate. To put it there all the same: histo promote --version "
+            f"{registration.version} --model-name {registration.name} --force --reason TEXT"
+        )
     if registration.incumbent is None:
         return f"Registered as {registration.uri}, now in Production: models:/{registration.name}/Production."
     return (

@@ -2,9 +2,9 @@
 
 import torch
 
-from histo_mlflow.tracking.decisions import Decision, note_decision
+from histo_mlflow.tracking.decisions import register_model
 from histo_mlflow.tracking.model_flavor import ModelFacts
-from histo_mlflow.tracking.registry import RegistryOptions, log_model, register_model
+from histo_mlflow.tracking.registry import log_model
 from histo_mlflow.tracking.runs import open_run
 from histo_mlflow.tracking.store import open_store
 
@@ -29,7 +29,5 @@ def register(bias: float) -> str:
     facts = ModelFacts(CLASSES, 32, 0.5, "a reader of colours", "none", "none", "nothing", "0" * 64, False, "by hand")
     with open_run(store, "train") as run:
         uri = log_model(run, Reader(bias), facts, "a card", step=1)
-    done = register_model(store, uri, RegistryOptions(), run_id=run.id, description="", tags={"source_run": run.id})
-    if done.incumbent is None:
-        note_decision(store, "histo-b3", Decision("first", done.version, None, "no version was in Production", run=run.id))
+    done = register_model(store, uri, "histo-b3", run_id=run.id, description="", tags={"source_run": run.id})
     return str(done.version)

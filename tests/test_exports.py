@@ -17,8 +17,9 @@ from histo_mlflow.learning import exports
 from histo_mlflow.learning.network import TileClassifier, with_temperature
 from histo_mlflow.tiles.demo import draw_demo
 from histo_mlflow.tiles.tile_set import TileSet
+from histo_mlflow.tracking.decisions import register_model
 from histo_mlflow.tracking.model_flavor import ModelFacts
-from histo_mlflow.tracking.registry import RegistryOptions, log_model, register_model
+from histo_mlflow.tracking.registry import log_model
 from histo_mlflow.tracking.runs import open_run
 from histo_mlflow.tracking.store import open_store
 from tests.conftest import Histo
@@ -40,7 +41,7 @@ def registered(work: Path) -> TileSet:
     store = open_store()
     with open_run(store, "train") as run:
         uri = log_model(run, network, facts, "a card", step=1)
-    register_model(store, uri, RegistryOptions(), run_id=run.id, description="", tags={"source_run": run.id})
+    register_model(store, uri, "histo-b3", run_id=run.id, description="", tags={"source_run": run.id})
     return tiles
 
 

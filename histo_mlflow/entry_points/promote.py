@@ -8,10 +8,10 @@ from histo_mlflow.learning.compute import resolve_compute_for_report
 from histo_mlflow.promotion import describe_decision, keep_decision, pass_gate
 from histo_mlflow.run_contents import log_config
 from histo_mlflow.tiles.open import check_source, open_tiles
-from histo_mlflow.tracking.decisions import FIRST, FORCED, REFUSED, Decision
+from histo_mlflow.tracking.decisions import FIRST, FORCED, REFUSED, Decision, complete
 from histo_mlflow.tracking.mirror import make_mirror
 from histo_mlflow.tracking.provenance import describe_origin
-from histo_mlflow.tracking.registry import find_version, production_version
+from histo_mlflow.tracking.registry import find_version, read_pointers
 from histo_mlflow.tracking.runs import open_run
 from histo_mlflow.tracking.store import open_store
 
@@ -22,16 +22,23 @@ def promote(config: PromoteConfig) -> None:
     choice, name, stated = config.choice, config.name.model_name, config.why.stated_reason
     has_tiles = choice.test_data not in {"", "none"}
     if choice.force and not stated:
-        raise OptionError("force=true needs a reason that others can read later: --reason 'why'")
+        raise OptionError("force needs a reason that others can read later: --reason 'why'")
     store = open_store(mirror=make_mirror(config.mirror, say=say, warn=warn))
     version = find_version(store, name, version=choice.version, run_id=choice.run)
-    incumbent = production_version(store.client, name)
-    if incumbent == version:
+    completed = complete(store, name)
+    if completed is not None and completed.version == version and completed.moves_production:  # this very command, given again
+        say(describe_decision(name, completed))
+        return
+    pointers = read_pointers(store.client, name)
+    if not pointers.agree and not choice.force:
+        raise RequestError(pointers.describe_disagreement())
+    incumbent = pointers.version
+    if incumbent == version and pointers.agree:
         raise RequestError(f"{name}: version {version} is in Production already")
     if incumbent is not None and not choice.force and not has_tiles:
         raise OptionError(
             f"version {incumbent} of {name} is in Production, and only a comparison replaces it: give --test-data SET, or "
-            "--force true --reason TEXT"
+            "--force --reason TEXT"
         )
     tiles = None
     if has_tiles and incumbent is not None and not choice.force:

@@ -1,10 +1,15 @@
 """Whether a candidate may replace the model in use: a decision from one comparison on one labelled set."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from histo_mlflow.errors import OptionError
 from histo_mlflow.evaluation.comparison import Comparison
+from histo_mlflow.evaluation.confusion import epoch_figures
+from histo_mlflow.evaluation.metrics import Evaluation, Predictions
 
 
 @dataclass(frozen=True)
@@ -74,3 +79,24 @@ def judge(comparison: Comparison, options: GateOptions) -> Verdict:
     return Verdict(
         all(is_met for is_met, _ in found), tuple(f"{'ok' if is_met else 'NOT MET'}: {words}" for is_met, words in found)
     )
+
+
+def object_to(evaluation: Evaluation, baselines: Mapping[str, Predictions]) -> str:
+    """Return why a model may not be the first in Production, or an empty text.
+
+    It must call the validation tiles better than chance, beyond the noise that its 95 % interval tells of, and no worse than
+    classifiers that see colour alone.
+    """
+    balanced = evaluation.overall["balanced_accuracy"]
+    chance = 1 / len(np.unique(evaluation.predictions.labels))
+    said = f"balanced accuracy {balanced.value:.3f} ({balanced.low:.3f} to {balanced.high:.3f}) on the validation tiles"
+    if not balanced.low > chance:
+        return f"{said} is not above chance ({chance:.3f})"
+    of_colour = {
+        name: epoch_figures(each.labels, each.probabilities.argmax(axis=1), len(each.classes))["balanced_accuracy"]
+        for name, each in baselines.items()
+    }
+    name = max(of_colour, key=lambda each: of_colour[each], default=None)
+    if name is not None and balanced.value < of_colour[name]:
+        return f"{said} is below what colour alone tells ({name}: {of_colour[name]:.3f})"
+    return ""

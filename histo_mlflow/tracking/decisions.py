@@ -1,20 +1,51 @@
-"""Who decided when that which version is in Production, and why: kept as tags on the versions, read back as one history."""
+"""Who decided when that which version is in Production, and why: written down first, then carried out, as one step.
+
+Decisions are tags on the registered model, numbered in order; they outlive versions that are deleted, and clocks that differ.
+"""
 
 import json
-from dataclasses import asdict, dataclass, field
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from histo_mlflow.errors import RequestError, SourceNotFoundError
 from histo_mlflow.interruption import shielded
 from histo_mlflow.tracking.provenance import user_name
-from histo_mlflow.tracking.registry import CANDIDATE_ALIAS, production_version, promote
+from histo_mlflow.tracking.registry import CANDIDATE_ALIAS, create_version, promote, read_pointers
 from histo_mlflow.tracking.store import Store, alone_in, reporting_store_errors
 
 FIRST, PROMOTED, REFUSED, FORCED, ROLLED_BACK = "first", "promoted", "refused", "forced", "rolled back"
 _TAG = "histo.decision."
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A new version and what it became.
+
+    Attributes:
+        name, version: Of the registered model.
+        incumbent: The version that is in Production instead, or None.
+        decision: What was decided on it, or None where a comparison is needed.
+        trouble: Why nothing can be decided now, in words, or empty.
+    """
+
+    name: str
+    version: str
+    incumbent: str | None
+    decision: "Decision | None" = None
+    trouble: str = ""
+
+    @property
+    def uri(self) -> str:
+        """The URI of exactly this version."""
+        return f"models:/{self.name}/{self.version}"
 
 
 @dataclass(frozen=True)
@@ -29,7 +60,8 @@ class Decision:
         run: That the figures are kept in, or None.
         evidence: Figures, as JSON can hold them.
         user: Who.
-        time: When, ISO 8601 in UTC.
+        time: When, ISO 8601 in UTC; the order of decisions is that of their numbers.
+        is_done: Whether stage and aliases have followed.
     """
 
     what: str
@@ -40,6 +72,7 @@ class Decision:
     evidence: dict[str, Any] = field(default_factory=dict)
     user: str = field(default_factory=user_name)
     time: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="microseconds"))
+    is_done: bool = True
 
     @property
     def moves_production(self) -> bool:
@@ -47,36 +80,114 @@ class Decision:
         return self.what != REFUSED
 
 
-def carry_out(store: Store, name: str, decision: Decision) -> None:
-    """Write the decision to its version and, unless it refuses, move stage and aliases; one process at a time.
+def register_model(
+    store: Store, model_uri: str, name: str, *, run_id: str, description: str, tags: dict[str, str], objection: str = ""
+) -> Registration:
+    """Register a logged model: a first version goes to Production unless there is an `objection`, others become the candidate.
 
-    The tag comes first: a crash between the two leaves a reason without a move, which the next decision completes, and never a
-    move without a reason.
+    Args:
+        store: Where.
+        model_uri: ``models:/m-...``.
+        name: Of the registered model.
+        run_id: The run that it comes from; its version is found again if it has one.
+        description: The card, in Markdown.
+        tags: Of the version.
+        objection: Why it may not be a first version in Production, or empty.
+    """
+    with _deciding(store, name):
+        version = create_version(store, model_uri, name, run_id=run_id, description=description, tags=tags)
+        pointers = read_pointers(store.client, name)
+        present = pointers.version
+        if present == version:  # registered before its run was cut short and went on
+            return Registration(name, version, None, _last_on(store.client, name, version))
+        decision = None
+        if present is None:
+            reason = objection or "no version was in Production"
+            decision = Decision(REFUSED if objection else FIRST, version, None, reason, run=run_id)
+            _write_and_do(store.client, name, decision)
+        if decision is None or decision.what == REFUSED:
+            store.client.set_registered_model_alias(name, CANDIDATE_ALIAS, version)
+        return Registration(name, version, present, decision, "" if pointers.agree else pointers.describe_disagreement())
+
+
+def carry_out(store: Store, name: str, decision: Decision) -> None:
+    """Write the decision down, move stage and aliases unless it refuses, and mark it as done; one process at a time.
+
+    Whichever step a crash comes after, `complete` does the rest.
 
     Raises:
-        RequestError: Another version has come to Production since the decision was made.
+        RequestError: Another version has come to Production since the decision was made, or stage and aliases disagree and the
+            decision is not the user's own word.
     """
-    with shielded(), reporting_store_errors(store.uri), alone_in(store.uri):
-        client = store.client
-        present = production_version(client, name)
-        if present != decision.incumbent:
+    with _deciding(store, name):
+        pointers = read_pointers(store.client, name)
+        if not pointers.agree and decision.what != FORCED:
+            raise RequestError(pointers.describe_disagreement())
+        if pointers.version != decision.incumbent:
             raise RequestError(
-                f"{name}: version {present} has come to Production meanwhile (version {decision.incumbent or 'none'} was "
-                "compared with); nothing was changed: run it again"
+                f"{name}: version {pointers.version} has come to Production meanwhile (version {decision.incumbent or 'none'} "
+                "was compared with); nothing was changed: run it again"
             )
-        note_decision(store, name, decision)
-        if decision.moves_production:
-            promote(client, name, decision.version)
-            aliases = client.get_registered_model(name).aliases
-            if str(aliases.get(CANDIDATE_ALIAS)) == decision.version:
-                client.delete_registered_model_alias(name, CANDIDATE_ALIAS)
+        _write_and_do(store.client, name, decision)
 
 
-def note_decision(store: Store, name: str, decision: Decision) -> None:
-    """Write a decision to its version, behind those that it has already, and move nothing."""
-    with reporting_store_errors(store.uri):
-        number = len(_decisions_on(store.client, name, decision.version))
-        store.client.set_model_version_tag(name, decision.version, f"{_TAG}{number:03d}", json.dumps(asdict(decision)))
+def complete(store: Store, name: str) -> Decision | None:
+    """Carry out what a crash has cut short, and return it; None if nothing was."""
+    with _deciding(store, name) as completed:
+        return completed
+
+
+@contextmanager
+def _deciding(store: Store, name: str) -> Iterator[Decision | None]:
+    """Keep interruptions and other processes of this machine out; gives what was completed on the way in, or None."""
+    with shielded(), reporting_store_errors(store.uri), alone_in(store.uri):
+        kept = _kept(store.client, name)
+        number, last = max(kept.items(), default=(0, None))
+        if last is None or last.is_done:
+            yield None
+            return
+        _do(store.client, name, number, last)
+        _log.warning("%s: the decision on version %s (%s), cut short before, is carried out now", name, last.version, last.what)
+        yield last
+
+
+def _write_and_do(client: MlflowClient, name: str, decision: Decision) -> None:
+    number = max(_kept(client, name), default=0) + 1
+    _write(client, name, number, replace(decision, is_done=False))
+    _do(client, name, number, decision)
+
+
+def _do(client: MlflowClient, name: str, number: int, decision: Decision) -> None:
+    if decision.moves_production:
+        promote(client, name, decision.version)
+        if str(client.get_registered_model(name).aliases.get(CANDIDATE_ALIAS)) == decision.version:
+            client.delete_registered_model_alias(name, CANDIDATE_ALIAS)
+    _write(client, name, number, replace(decision, is_done=True))
+
+
+def _write(client: MlflowClient, name: str, number: int, decision: Decision) -> None:
+    client.set_registered_model_tag(name, f"{_TAG}{number:06d}", json.dumps(asdict(decision)))
+
+
+def _kept(client: MlflowClient, name: str) -> dict[int, Decision]:
+    """Return the decisions on a registered model by number; none if there is no such model."""
+    try:
+        tags = client.get_registered_model(name).tags
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return {}
+    return {int(tag.removeprefix(_TAG)): _parse(value) for tag, value in tags.items() if tag.startswith(_TAG)}
+
+
+def _parse(value: str) -> Decision:
+    known = {each.name for each in fields(Decision)}
+    return Decision(**{key: each for key, each in json.loads(value).items() if key in known})
+
+
+def _last_on(client: MlflowClient, name: str, version: str) -> Decision | None:
+    kept = _kept(client, name)
+    return next((kept[number] for number in sorted(kept, reverse=True) if kept[number].version == version), None)
 
 
 def read_history(store: Store, name: str) -> list[Decision]:
@@ -87,30 +198,36 @@ def read_history(store: Store, name: str) -> list[Decision]:
     """
     with reporting_store_errors(store.uri):
         versions = store.client.search_model_versions(f"name = '{name}'")
-        found = [decision for version in versions for decision in _decisions_on(store.client, name, str(version.version))]
-    if not versions:
+        kept = _kept(store.client, name)
+        # Before they were the model's, decisions were tags of its versions.
+        older = [_parse(value) for version in versions for tag, value in version.tags.items() if tag.startswith(_TAG)]
+    if not versions and not kept:
         raise SourceNotFoundError(f"model_name={name}: nothing is registered under it; `mlflow ui` shows what is there")
-    return sorted(found, key=lambda decision: decision.time)
+    return [*sorted(older, key=lambda decision: decision.time), *(kept[number] for number in sorted(kept))]
 
 
 def version_before(store: Store, name: str) -> tuple[str, str]:
     """Return the version in Production and the one that it has replaced.
 
     Raises:
-        RequestError: None is in Production, or nothing says what was there before.
+        RequestError: None is in Production, nothing says what was there before, or that version was deleted.
     """
     history = read_history(store, name)
     with reporting_store_errors(store.uri):
-        present = production_version(store.client, name)
+        pointers = read_pointers(store.client, name)
+        existing = {str(each.version) for each in store.client.search_model_versions(f"name = '{name}'")}
+    if not pointers.agree:
+        raise RequestError(pointers.describe_disagreement())
+    present = pointers.version
     if present is None:
         raise RequestError(f"{name}: no version is in Production; histo promote --version N puts one there")
     moves = [decision for decision in history if decision.moves_production and decision.version == present]
     before = moves[-1].incumbent if moves else None
     if before is None:
         raise RequestError(f"{name}: nothing was in Production before version {present}; there is nothing to go back to")
+    if before not in existing:
+        raise RequestError(
+            f"{name}: version {before}, which was in Production before version {present}, was deleted; put another there: "
+            "histo promote --version N --force --reason TEXT"
+        )
     return present, before
-
-
-def _decisions_on(client: MlflowClient, name: str, version: str) -> list[Decision]:
-    tags = client.get_model_version(name, version).tags
-    return [Decision(**json.loads(value)) for tag, value in sorted(tags.items()) if tag.startswith(_TAG)]

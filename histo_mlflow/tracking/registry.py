@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,12 +16,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from histo_mlflow.errors import OptionError, RequestError, SourceNotFoundError
-from histo_mlflow.interruption import shielded
 from histo_mlflow.secrets import hide_secrets
 from histo_mlflow.tracking import model_flavor
 from histo_mlflow.tracking.model_flavor import ModelFacts
 from histo_mlflow.tracking.runs import Run
-from histo_mlflow.tracking.store import Store, alone_in, reporting_store_errors
+from histo_mlflow.tracking.store import Store, reporting_store_errors
 
 PRODUCTION_STAGE = "Production"
 PRODUCTION_ALIASES = ("champion", "Production")
@@ -54,17 +53,34 @@ class RegistryOptions:
 
 
 @dataclass(frozen=True)
-class Registration:
-    """A new version and what it became; `incumbent` is the version in Production, or None if this one now is."""
+class Pointers:
+    """What the names of a registered model's version in use point to: the stage, and each alias that is set."""
 
     name: str
-    version: str
-    incumbent: str | None
+    stage: str | None
+    aliases: Mapping[str, str]
 
     @property
-    def uri(self) -> str:
-        """The URI of exactly this version."""
-        return f"models:/{self.name}/{self.version}"
+    def agree(self) -> bool:
+        """Whether all names point to one version, or none does to any."""
+        return {self.stage, *(self.aliases.get(alias) for alias in PRODUCTION_ALIASES)} in ({self.stage}, {None})
+
+    @property
+    def version(self) -> str | None:
+        """What ``models:/NAME/Production`` resolves to: the stage goes first, as in MLflow."""
+        return self.stage or next((self.aliases[alias] for alias in PRODUCTION_ALIASES if alias in self.aliases), None)
+
+    def describe_disagreement(self) -> str:
+        """Return what points where, and the two ways out."""
+        said = [f"the stage {PRODUCTION_STAGE} is {_said(self.stage)}"]
+        said += [f"the alias {alias} {_said(self.aliases.get(alias))}" for alias in PRODUCTION_ALIASES]
+        others = sorted({version for version in (self.stage, *self.aliases.values()) if version}, key=int)
+        ways = " or ".join(f"histo promote --model-name {self.name} --version {each} --force --reason TEXT" for each in others)
+        return f"{self.name}: {', '.join(said)}: moved by hand? Nothing was changed; say which is meant: {ways}"
+
+
+def _said(version: str | None) -> str:
+    return f"version {version}" if version else "no version"
 
 
 def log_model(run: Run, network: torch.nn.Module, facts: ModelFacts, card: str, *, step: int) -> str:
@@ -84,31 +100,20 @@ def log_model(run: Run, network: torch.nn.Module, facts: ModelFacts, card: str, 
     return f"models:/{info.model_id}"
 
 
-def register_model(
-    store: Store, model_uri: str, options: RegistryOptions, *, run_id: str, description: str, tags: dict[str, str]
-) -> Registration:
-    """Register a logged model; the first version goes to Production, a later one becomes the candidate and moves nothing."""
-    client = store.client
-    # Shielded: an interruption between the steps would leave a version that some names resolve to and others don't.
-    with shielded(), reporting_store_errors(store.uri):
-        _ensure_registered_model(client, options.model_name)
-        created = client.create_model_version(
-            options.model_name,
-            source=model_uri,
-            run_id=run_id,
-            description=_shortened(description),
-            tags=tags,
-            model_id=model_uri.removeprefix("models:/"),
-        )
-        version = str(created.version)
-        with alone_in(store.uri):  # two first versions must not both find Production empty
-            incumbent = production_version(client, options.model_name)
-            if incumbent is None:
-                promote(client, options.model_name, version)
-            else:
-                promote(client, options.model_name, incumbent)  # completes a promotion that a crash has cut short
-                client.set_registered_model_alias(options.model_name, CANDIDATE_ALIAS, version)
-    return Registration(options.model_name, version, incumbent)
+def create_version(store: Store, model_uri: str, name: str, *, run_id: str, description: str, tags: dict[str, str]) -> str:
+    """Return the version of a logged model, a new one unless its run has one: a run that was killed and resumed has."""
+    _ensure_registered_model(store.client, name)
+    if earlier := [each for each in _versions(store.client, name) if each.run_id == run_id]:
+        return max((str(each.version) for each in earlier), key=int)
+    created = store.client.create_model_version(
+        name,
+        source=model_uri,
+        run_id=run_id,
+        description=_shortened(description),
+        tags=tags,
+        model_id=model_uri.removeprefix("models:/"),
+    )
+    return str(created.version)
 
 
 def _shortened(card: str) -> str:
@@ -117,15 +122,29 @@ def _shortened(card: str) -> str:
     return card if len(card) <= _MAX_DESCRIPTION else card[: _MAX_DESCRIPTION - len(rest)] + rest
 
 
+def read_pointers(client: MlflowClient, name: str) -> Pointers:
+    """Return what the names of the version in use point to; nothing, if nothing is registered."""
+    staged = [str(each.version) for each in _versions(client, name) if each.current_stage == PRODUCTION_STAGE]
+    try:
+        aliases = client.get_registered_model(name).aliases
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        aliases = {}
+    ours = {alias: str(version) for alias, version in aliases.items() if alias in PRODUCTION_ALIASES}
+    return Pointers(name, max(staged, key=int, default=None), ours)
+
+
 def production_version(client: MlflowClient, name: str) -> str | None:
-    """Return the version that is in Production by stage or alias, or None."""
-    for alias in PRODUCTION_ALIASES:
-        try:
-            return str(client.get_model_version_by_alias(name, alias).version)
-        except MlflowException:
-            continue
-    staged = [v for v in _versions(client, name) if v.current_stage == PRODUCTION_STAGE]
-    return str(max(int(v.version) for v in staged)) if staged else None
+    """Return the version in Production, or None.
+
+    Raises:
+        RequestError: Stage and aliases point to different versions.
+    """
+    found = read_pointers(client, name)
+    if not found.agree:
+        raise RequestError(found.describe_disagreement())
+    return found.version
 
 
 def find_version(store: Store, name: str, *, version: str, run_id: str) -> str:
@@ -148,13 +167,20 @@ def find_version(store: Store, name: str, *, version: str, run_id: str) -> str:
 
 
 def promote(client: MlflowClient, name: str, version: str) -> None:
-    """Point the aliases and the stage of Production at `version`; each step leaves every name resolvable."""
+    """Point the aliases and the stage of Production at `version`; each step leaves every name resolvable, all may be repeated.
+
+    Other versions are archived one by one: MLflow's own way of archiving them fails on PostgreSQL with psycopg 3, where it
+    compares a number with a text.
+    """
     for alias in PRODUCTION_ALIASES:
         client.set_registered_model_alias(name, alias, version)
     with warnings.catch_warnings():
         # MLflow has deprecated stages, yet ``models:/<name>/Production`` is the address that others' code uses.
         warnings.simplefilter("ignore", FutureWarning)
-        client.transition_model_version_stage(name, version, PRODUCTION_STAGE, archive_existing_versions=True)
+        client.transition_model_version_stage(name, version, PRODUCTION_STAGE)
+        for each in _versions(client, name):
+            if each.current_stage == PRODUCTION_STAGE and str(each.version) != version:
+                client.transition_model_version_stage(name, str(each.version), "Archived")
 
 
 def _versions(client: MlflowClient, name: str) -> list[ModelVersion]:

@@ -1,12 +1,30 @@
 import concurrent.futures
+import contextlib
+import os
+import warnings
 from pathlib import Path
 
 import mlflow
 import numpy as np
 import pytest
 import torch
+from mlflow import MlflowClient
 
 from histo_mlflow.errors import OptionError, RequestError, SourceNotFoundError
+from histo_mlflow.tracking.decisions import (
+    FIRST,
+    FORCED,
+    PROMOTED,
+    REFUSED,
+    ROLLED_BACK,
+    Decision,
+    Registration,
+    carry_out,
+    complete,
+    read_history,
+    register_model,
+    version_before,
+)
 from histo_mlflow.tracking.looks import count_looks, note_looks
 from histo_mlflow.tracking.model_flavor import ModelFacts, load_saved
 from histo_mlflow.tracking.registry import (
@@ -14,7 +32,6 @@ from histo_mlflow.tracking.registry import (
     located_model,
     log_model,
     production_version,
-    register_model,
 )
 from histo_mlflow.tracking.runs import open_run
 from histo_mlflow.tracking.store import Store, open_store
@@ -39,7 +56,7 @@ def _register(store: Store, network: torch.nn.Module) -> tuple[str, str, str | N
     with open_run(store, "train") as run:
         run.log_metrics({"val/loss": 0.5}, step=1)
         uri = log_model(run, network, FACTS, "a card", step=1)
-    done = register_model(store, uri, RegistryOptions(), run_id=run.id, description="words", tags={"source_run": run.id})
+    done = register_model(store, uri, "histo-b3", run_id=run.id, description="words", tags={"source_run": run.id})
     return run.id, done.version, done.incumbent
 
 
@@ -119,7 +136,7 @@ def test_four_first_versions_at_once_leave_one_in_production(store: Store) -> No
             uris.append((log_model(run, Small(k), FACTS, "a card", step=1), run.id))
 
     def register(item: tuple[str, str]) -> str:
-        return register_model(open_store(), item[0], RegistryOptions(), run_id=item[1], description="", tags={}).version
+        return register_model(open_store(), item[0], "histo-b3", run_id=item[1], description="", tags={}).version
 
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         versions = set(pool.map(register, uris))
@@ -141,9 +158,142 @@ def test_model_names_that_no_address_can_hold(name: str) -> None:
         RegistryOptions(model_name=name)
 
 
-def test_a_promotion_that_a_crash_cut_short_is_completed(store: Store) -> None:
-    _register(store, Small(0.0))
-    store.client.transition_model_version_stage("histo-b3", "1", "None")
-    _register(store, Small(1.0))
-    assert store.client.get_model_version("histo-b3", "1").current_stage == "Production"
-    assert mlflow.pyfunc.load_model("models:/histo-b3/Production").predict(np.zeros((1, 8, 8, 3), np.uint8)).shape == (1, 4)
+class _Killed(BaseException):
+    pass
+
+
+_STEPS = (
+    "set_registered_model_tag",
+    "set_registered_model_alias",
+    "transition_model_version_stage",
+    "delete_registered_model_alias",
+)
+
+
+def _dying_at(store: Store, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the process end before its write number `step` to the registry."""
+    left = [step]
+
+    def patch(name: str) -> None:
+        write = getattr(MlflowClient, name)
+
+        def guarded(*args: object, **kwargs: object) -> object:
+            left[0] -= 1
+            if left[0] < 0:
+                raise _Killed
+            return write(*args, **kwargs)
+
+        monkeypatch.setattr(MlflowClient, name, guarded)
+
+    for name in _STEPS:
+        patch(name)
+
+
+def _state(store: Store) -> dict[str, str]:
+    stages = {
+        str(v.version) for v in store.client.search_model_versions("name = 'histo-b3'") if v.current_stage == "Production"
+    }
+    aliases = store.client.get_registered_model("histo-b3").aliases
+    return {"stages": " ".join(sorted(stages)), **{alias: str(aliases[alias]) for alias in ("champion", "Production")}}
+
+
+@pytest.fixture
+def two_versions(store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """Versions of no content: what is decided on them does not depend on it."""
+    for _ in range(2):
+        run = store.client.create_run("0").info.run_id
+        register_model(store, f"runs:/{run}/model", "histo-b3", run_id=run, description="", tags={})
+    return store
+
+
+@pytest.mark.parametrize("step", range(7))
+@pytest.mark.parametrize("what", [PROMOTED, ROLLED_BACK])
+def test_a_decision_that_a_kill_cuts_short_is_completed_whichever_step_it_came_before(
+    two_versions: Store, what: str, step: int
+) -> None:
+    store = two_versions
+    if what == ROLLED_BACK:
+        carry_out(store, "histo-b3", Decision(PROMOTED, "2", "1", "better"))
+    version, before = ("1", "2") if what == ROLLED_BACK else ("2", "1")
+    n_before = len(read_history(store, "histo-b3"))
+    with pytest.MonkeyPatch.context() as patch:
+        _dying_at(store, step, patch)
+        with contextlib.suppress(_Killed):
+            carry_out(store, "histo-b3", Decision(what, version, before, "why"))
+    complete(store, "histo-b3")
+    assert complete(store, "histo-b3") is None, "completed once"
+    expected = before if step == 0 else version
+    assert _state(store) == {"stages": expected, "champion": expected, "Production": expected}
+    history = read_history(store, "histo-b3")
+    assert len(history) == n_before + (step > 0)
+    assert all(decision.is_done for decision in history)
+
+
+@pytest.mark.parametrize("step", range(6))
+def test_a_registration_that_a_kill_cuts_short_is_not_made_twice(store: Store, step: int) -> None:
+    run = store.client.create_run("0").info.run_id
+
+    def register(source: str) -> Registration:
+        return register_model(store, f"runs:/{run}/{source}", "histo-b3", run_id=run, description="", tags={})
+
+    with pytest.MonkeyPatch.context() as patch:
+        _dying_at(store, step, patch)
+        with contextlib.suppress(_Killed):
+            register("model")
+    done = register("model-again")
+    assert (done.version, done.incumbent) == ("1", None)
+    assert len(store.client.search_model_versions("name = 'histo-b3'")) == 1
+    assert _state(store) == {"stages": "1", "champion": "1", "Production": "1"}
+    assert [each.what for each in read_history(store, "histo-b3")] == [FIRST]
+
+
+def test_order_is_that_of_the_decisions_and_not_of_clocks(two_versions: Store) -> None:
+    carry_out(two_versions, "histo-b3", Decision(PROMOTED, "2", "1", "a day ahead", time="2999-01-01T00:00:00+00:00"))
+    carry_out(two_versions, "histo-b3", Decision(FORCED, "1", "2", "back"))
+    assert version_before(two_versions, "histo-b3") == ("1", "2")
+    assert [each.reason for each in read_history(two_versions, "histo-b3")][-2:] == ["a day ahead", "back"]
+
+
+def test_a_move_by_hand_is_told_and_left_as_it_is(two_versions: Store) -> None:
+    store = two_versions
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        store.client.transition_model_version_stage("histo-b3", "2", "Production", archive_existing_versions=True)
+    by_hand = _state(store)
+    told = "the stage Production is version 2, the alias champion version 1"
+    with pytest.raises(RequestError, match=told):
+        production_version(store.client, "histo-b3")
+    with pytest.raises(RequestError, match=told):
+        version_before(store, "histo-b3")
+    with pytest.raises(RequestError, match=told):
+        carry_out(store, "histo-b3", Decision(PROMOTED, "2", "1", "better"))
+    run = store.client.create_run("0").info.run_id
+    done = register_model(store, f"runs:/{run}/model", "histo-b3", run_id=run, description="", tags={})
+    assert told in done.trouble
+    assert _state(store) == by_hand == {"stages": "2", "champion": "1", "Production": "1"}
+    carry_out(store, "histo-b3", Decision(FORCED, "2", "2", "the page was meant"))
+    assert _state(store) == {"stages": "2", "champion": "2", "Production": "2"}
+
+
+def test_decisions_outlive_the_version_that_they_are_on(two_versions: Store) -> None:
+    carry_out(two_versions, "histo-b3", Decision(PROMOTED, "2", "1", "better"))
+    two_versions.client.delete_model_version("histo-b3", "1")
+    assert [each.what for each in read_history(two_versions, "histo-b3")] == [FIRST, PROMOTED]
+    with pytest.raises(RequestError, match=r"version 1, which was in Production before version 2, was deleted"):
+        version_before(two_versions, "histo-b3")
+
+
+def test_an_objection_keeps_a_first_version_from_production(store: Store) -> None:
+    run = store.client.create_run("0").info.run_id
+    done = register_model(store, f"runs:/{run}/model", "histo-b3", run_id=run, description="", tags={}, objection="it guesses")
+    assert done.decision is not None
+    assert (done.decision.what, done.decision.reason, done.incumbent) == (REFUSED, "it guesses", None)
+    assert production_version(store.client, "histo-b3") is None
+    assert str(store.client.get_model_version_by_alias("histo-b3", "candidate").version) == "1"
+
+
+def test_who_decides_has_a_number_where_there_is_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    assert Decision(FIRST, "1", None, "").user == "uid 12345"
