@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from histo_mlflow.tiles.demo import draw_demo
-from tests.conftest import PROJECT, save_npz
+from tests.conftest import PROJECT, put_into_production, save_npz
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -54,6 +54,7 @@ def test_model_answers_where_only_mlflow_and_torch_are(work: Path) -> None:
     save_npz(work / "tiles.npz", draw_demo(n_tiles=54, tile_size_px=32))
     base = [sys.executable, "-m", "histo_mlflow"]
     subprocess.run([*base, "train", "--data", "tiles.npz", "--weights", "none", "--epochs", "1"], cwd=work, check=True)
+    put_into_production()
     subprocess.run([*base, "predict", "--data", "tiles.npz", "--output", "out.csv"], cwd=work, check=True)
     programs = _environment(work / "bare", "mlflow==3.17.2", "torch==2.14.1")
     code = """

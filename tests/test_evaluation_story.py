@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from histo_mlflow.tiles.demo import draw_demo
-from tests.conftest import PROJECT, SIZE_PX, Histo, save_npz
+from tests.conftest import PROJECT, SIZE_PX, Histo, put_into_production, save_npz
 
 
 @pytest.fixture
@@ -29,6 +29,7 @@ def trained(work: Path, histo_here: Histo) -> Path:
         "--calibration", "temperature", "--val-fraction", "0.4",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    put_into_production()
     return work
 
 

@@ -18,7 +18,7 @@ from histo_mlflow.tracking.decisions import FORCED, Decision, carry_out, read_hi
 from histo_mlflow.tracking.registry import production_version
 from histo_mlflow.tracking.store import open_store
 from tests.colour_reader import CLASSES, register
-from tests.conftest import Histo, save_npz
+from tests.conftest import Histo, put_into_production, save_npz
 from tests.servers import tracking_server
 
 
@@ -158,10 +158,12 @@ def test_training_with_a_test_set_passes_the_gate(work: Path, tiny_npz: Path, hi
     save_npz(work / "external.npz", draw_demo(n_tiles=54, tile_size_px=32, seed=5))
     short = ["train", "--data", str(tiny_npz), "--weights", "none", "--epochs", "1", "--test-data", "external.npz"]
     assert histo_here(*short).returncode == 0
+    put_into_production()
     done = histo_here(*short, "--seed", "1", "--margin", "0.9", "--loss-margin", "9", "--class-margin", "1")
     assert done.returncode == 0, done.stderr
-    first, second = read_history(open_store(), "histo-b3")
-    assert (first.what, second.what, second.version, second.incumbent) == ("first", "promoted", "2", "1"), done.stdout
+    guess, first, second = read_history(open_store(), "histo-b3")
+    assert (guess.what, first.what) == ("refused", "forced")
+    assert (second.what, second.version, second.incumbent) == ("promoted", "2", "1"), done.stdout
     assert second.evidence["n_tiles"] == 54
     run = MlflowClient().get_run(str(second.run))
     assert run.data.tags["histo.entry_point"] == "train"

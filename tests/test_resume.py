@@ -211,7 +211,7 @@ def test_learning_starts_from_any_model(work: Path, tiny_npz: Path, tiny_tiles: 
     names = np.array(["BACK", "ADI", "NEW"])  # two of the nine in another order, and one more
     np.savez(few, data=tiny_tiles.images[rows], labels=tiny_tiles.labels[rows], classes=names)
     best = _weights(store, first, "best.safetensors")["backbone.classifier.1.weight"]
-    for weights in ("models:/histo-b3/Production", first, f"runs:/{first}/checkpoints/epoch_001.safetensors"):
+    for weights in ("models:/histo-b3@candidate", first, f"runs:/{first}/checkpoints/epoch_001.safetensors"):
         # With next to no learning rate the head stays what it was to begin with.
         _train(data=few, epochs=1, weights=weights, learning_rate=1e-9, register=False)
         newest = _runs(store)[0]

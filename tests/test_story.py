@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -26,7 +27,7 @@ from PIL import Image
 from histo_mlflow.cli import main
 from histo_mlflow.tiles.demo import draw_demo
 from histo_mlflow.tiles.tile_set import COLORECTAL_CLASSES
-from tests.conftest import PROJECT, PYTHONPATH, SIZE_PX, save_npz
+from tests.conftest import PROJECT, PYTHONPATH, SIZE_PX, put_into_production, save_npz
 
 EVALUATION_FILES = {
     "confusion_matrix.png", "confusion_matrix.csv", "per_class.csv", "predictions.npz", "summary.json", "report.html",
@@ -87,6 +88,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     assert done.returncode == 0, done.stderr
     told.output = done.stdout  # type: ignore[attr-defined]
     mlflow.set_tracking_uri(told.uri)
+    put_into_production()
     return told
 
 
@@ -104,7 +106,10 @@ def test_cv_prints_a_table_the_version_and_what_to_do_next(story: Story) -> None
     output = story.output  # type: ignore[attr-defined]
     assert "fold  " in output
     assert [line.split()[0] for line in output.splitlines() if line.startswith(("mean ", "sd "))] == ["mean", "sd"]
-    assert "models:/histo-b3/1, now in Production" in output
+    assert re.search(
+        r"models:/histo-b3/1, a candidate: balanced accuracy 0\.\d+ .* is (not above chance|below what colour)", output
+    )
+    assert "histo promote --version 1 --model-name histo-b3 --force --reason TEXT" in output
     assert "Next: mlflow ui" in output
 
 
