@@ -36,6 +36,14 @@ class UnreadableTilesError(WorkError):
     """Some files of a folder could not be decoded; all others were dealt with."""
 
 
+class TilesChangedError(WorkError):
+    """The file that tiles are read from was changed while it was in use."""
+
+
+class CacheError(WorkError, OSError):
+    """Tiles can't be unpacked, for the cache folder can't be written."""
+
+
 class RankLostError(WorkError, ConnectionError):
     """Another process of a training on many devices is gone."""
 

@@ -15,6 +15,7 @@ from histo_mlflow.learning.distributed import ALONE, Ranks, local_device, notici
 from histo_mlflow.learning.fit import EpochReport, FitResult, Scored, fit, score
 from histo_mlflow.learning.network import TileClassifier
 from histo_mlflow.learning.weights import InitialWeights, make_network
+from histo_mlflow.tiles.mapped import check_unchanged
 from histo_mlflow.tiles.splits import Split
 from histo_mlflow.tiles.tile_set import TileSet
 
@@ -77,6 +78,13 @@ def _run_split(
     network, origin = make_network(initial, classes=tiles.classes, tile_size_px=tile_size_px)
     train, val = (LabelledTiles(tiles.images, tiles.labels, rows) for rows in (split.train, split.val))
     watched = None if test is None else LabelledTiles(test.images, test.labels, np.arange(len(test)))
+
+    def observe(report: EpochReport) -> None:
+        for each in (tiles, test):
+            if each is not None:
+                check_unchanged(each.images)
+        on_epoch(report)
+
     best = fit(
         network,
         train,
@@ -86,7 +94,7 @@ def _run_split(
         augmentation=config.augmentation,
         compute=compute,
         seed=config.seed.seed,
-        on_epoch=on_epoch,
+        on_epoch=observe,
         engine=config.engine,
         ranks=ranks,
         resume=resume,
@@ -104,6 +112,7 @@ def _run_split(
 
 def score_network(network: torch.nn.Module, tiles: TileSet, compute: Compute) -> Scored:
     """Return logits, labels and loss of all `tiles`, in order."""
+    check_unchanged(tiles.images)
     return score(network, LabelledTiles(tiles.images, tiles.labels, np.arange(len(tiles))), compute)
 
 

@@ -8,19 +8,22 @@ from types import FrameType
 from typing import Any
 
 import numpy as np
+import pytest
 
 from histo_mlflow.config import TrainConfig, build, option_fields
+from histo_mlflow.errors import TilesChangedError
 from histo_mlflow.evaluation.costs import default_costs
 from histo_mlflow.experiment import run_split
 from histo_mlflow.learning.fit import EpochReport
 from histo_mlflow.learning.weights import InitialWeights
 from histo_mlflow.recording import RecordedSplit, record_split
 from histo_mlflow.tiles.demo import draw_demo
+from histo_mlflow.tiles.npz import read_npz
 from histo_mlflow.tiles.splits import hold_out
 from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.runs import open_run
 from histo_mlflow.tracking.store import Store
-from tests.conftest import SIZE_PX
+from tests.conftest import SIZE_PX, save_npz
 
 _OPTIONS = {"epochs": 3, "batch_size": 9, "aug_cutoff": 2, "learning_rate": 3e-4}
 _READERS = Counter[str]()
@@ -106,3 +109,23 @@ def test_no_option_names_what_is_selected_on() -> None:
     """`test_data` is the only option through which a test set comes in, and what it says of itself is kept above."""
     about_test = [name for name, option in option_fields(TrainConfig).items() if "test" in name.split("_")]
     assert about_test == ["test_data"]
+
+
+def test_a_training_whose_tiles_are_changed_meanwhile_stops_with_a_line(work: Path, tiny_tiles: TileSet) -> None:
+    file = save_npz(work / "a.npz", tiny_tiles)
+    tiles = read_npz(file)
+    config = build(TrainConfig, {**_OPTIONS, "epochs": 2})
+    seen: list[int] = []
+
+    def change(report: EpochReport) -> None:
+        seen.append(report.epoch)
+        with file.open("r+b") as opened:
+            opened.seek(20_000)
+            opened.write(bytes(100_000))
+
+    with pytest.raises(TilesChangedError, match=r"a\.npz was changed while it was in use; .*--resume RUN_ID"):
+        run_split(
+            tiles, hold_out(tiles, config.hold_out, seed=0), initial=InitialWeights(None, "none"), config=config.learning,
+            on_epoch=change,
+        )  # fmt: skip
+    assert seen == [1]

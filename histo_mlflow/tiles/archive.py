@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from histo_mlflow.errors import TileFormatError
 from histo_mlflow.tiles.cache import create_array
+from histo_mlflow.tiles.mapped import watched
 
 _COPY_BLOCK_BYTES = 16 * 2**20
 _LOCAL_HEADER_BYTES = 30  # fixed part of a zip member's local header (APPNOTE.TXT 4.3.7)
@@ -110,7 +111,7 @@ def map_if_stored(archive: zipfile.ZipFile, key: str, header: Header, path: Path
     offset = start + info.file_size - header.n_bytes
     if offset <= start or start + info.file_size > path.stat().st_size:
         raise TileFormatError(f"{path} is truncated: {info.filename} is shorter than its header says; copy it again")
-    return np.memmap(path, dtype=np.uint8, mode="r", offset=offset, shape=header.shape)
+    return watched(np.memmap(path, dtype=np.uint8, mode="r", offset=offset, shape=header.shape))
 
 
 def checksum(archive: zipfile.ZipFile, key: str, path: Path) -> Callable[[], None]:
