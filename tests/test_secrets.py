@@ -81,6 +81,7 @@ def test_a_server_that_is_away_is_named_without_its_password(histo_here: Histo, 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_no_command_leaves_a_secret_anywhere(
     work: Path, tiny_npz: Path, histo_here: Histo, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
