@@ -7,6 +7,7 @@ MLproject, on the command line (with hyphens) and in a yaml.
 import reprlib
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,6 +44,7 @@ GIVEN = "given"
 
 _MAX_YAML_BYTES = 2**16
 _MAX_YAML_DEPTH = 8
+_INT_BOUND = 2**63
 
 
 @dataclass(frozen=True)
@@ -207,6 +209,8 @@ def read_yaml(path: Path, config_class: type) -> dict[str, Any]:
 
 def _as_type(option: Field[Any], value: object, path: Path) -> object:
     kind = type(option.default)
+    if isinstance(value, int) and abs(value) >= _INT_BOUND:
+        raise OptionError(f"config={path}: {option.name} is out of range; numbers have less than 64 bits")
     if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
         try:
             return float(value)  # yaml takes 1e-4 for a text
@@ -227,9 +231,15 @@ def _load_plain(path: Path) -> Any:
     for event in yaml.parse(text.decode(), Loader=yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
             raise ValueError("it holds an alias; write the value out")
+        if getattr(event, "tag", None):
+            raise ValueError("it holds a tag (!); write plain values")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > _MAX_YAML_DEPTH:
             raise ValueError("it is nested too deeply")
+    top = yaml.compose(text.decode(), Loader=yaml.SafeLoader)
+    names = [key.value for key, _ in top.value] if isinstance(top, yaml.MappingNode) else []
+    if twice := [name for name, follower in pairwise(sorted(map(str, names))) if name == follower]:
+        raise ValueError(f"{twice[0][:50]} stands there twice")
     return yaml.safe_load(text.decode())
 
 

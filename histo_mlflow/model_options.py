@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from histo_mlflow.secrets import hide_secrets
 from histo_mlflow.tiles.open import check_given
 
 
@@ -63,7 +64,7 @@ class ReasonOptions:
     @property
     def stated_reason(self) -> str:
         """The reason, or nothing."""
-        return "" if self.reason.strip() in {"", "none"} else self.reason.strip()
+        return "" if self.reason.strip() in {"", "none"} else hide_secrets(self.reason.strip())
 
 
 @dataclass(frozen=True)

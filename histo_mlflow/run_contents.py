@@ -63,5 +63,7 @@ def log_config(run: Run, values: dict[str, Any]) -> None:
     run.log_params(values)
     with tempfile.TemporaryDirectory(prefix="histo-") as draft:
         file = Path(draft) / "config.yaml"
-        file.write_text(hide_secrets(yaml.safe_dump(values, sort_keys=False)))
+        # Value by value: the text as a whole would be no yaml any more where a value is hidden.
+        shown = {name: hide_secrets(value) if isinstance(value, str) else value for name, value in values.items()}
+        file.write_text(yaml.safe_dump(shown, sort_keys=False))
         run.log_file(file)

@@ -49,6 +49,13 @@ def test_yaml_with_an_exponent_without_point(tmp_path: Path) -> None:
         ("#" * 100_000, "larger than 65536 bytes"),
         ("epochs: " + "x" * 50_000, r"epochs='x{1,20}\.\.\.x+' must be int"),
         ("!!python/object/apply:os.system ['false']", "is not yaml"),
+        ('epochs: !!int ""', "holds a tag"),
+        ("epochs: !!timestamp x", "holds a tag"),
+        ("epochs: 2001-99-99", "is not yaml"),
+        ("epochs: " + "9" * 5000, "is not yaml"),
+        ("epochs: 0x" + "f" * 5000, "epochs is out of range"),
+        ("learning_rate: 0x" + "f" * 5000, "learning_rate is out of range"),
+        ("epochs: 1\nepochs: 2", "epochs stands there twice"),
     ],
 )
 def test_bad_yaml(tmp_path: Path, text: str, reason: str) -> None:

@@ -16,6 +16,7 @@ from histo_mlflow.config import (
     CompareConfig,
     CvConfig,
     EvaluateConfig,
+    ExportConfig,
     PredictConfig,
     PromoteConfig,
     TrainConfig,
@@ -26,7 +27,7 @@ from tests.conftest import PROJECT
 ENTRY_POINTS = {
     "main": TrainConfig, "train": TrainConfig, "cv": CvConfig, "evaluate": EvaluateConfig, "compare": CompareConfig,
     "promote": PromoteConfig,
-    "predict": PredictConfig,
+    "predict": PredictConfig, "export": ExportConfig,
 }  # fmt: skip
 MLPROJECT: dict[str, Any] = yaml.safe_load((PROJECT / "MLproject").read_text())
 PYPROJECT: dict[str, Any] = tomllib.loads((PROJECT / "pyproject.toml").read_text())
@@ -45,7 +46,7 @@ def _pins() -> dict[str, list[str]]:
 
 def test_mlproject_has_exactly_these_entry_points() -> None:
     assert set(MLPROJECT["entry_points"]) == {*ENTRY_POINTS, "tune"}
-    assert set(cli.commands) - {"export", "history", "mirror", "rollback"} == set(ENTRY_POINTS) - {"main"}
+    assert set(cli.commands) - {"history", "mirror", "rollback"} == set(ENTRY_POINTS) - {"main"}
 
 
 def test_mlproject_declares_commands_and_no_parameters() -> None:

@@ -82,6 +82,21 @@ def test_an_export_says_what_the_model_says(name: str, registered: TileSet, hist
     assert "exists" in again.stderr
 
 
+def test_an_export_of_mlflow_run_is_kept_with_its_run(
+    registered: TileSet, histo_here: Histo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder that is written lies in a clone that nobody will look into."""
+    store = open_store()
+    begun = store.client.create_run(store.experiment_id).info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", begun)
+    done = histo_here("export", "--to", "torchscript", "--data", "tiles.npz")
+    assert done.returncode == 0, done.stderr
+    assert f"{Path('exported-torchscript').absolute()}: all 27 labels equal" in done.stdout
+    assert f"kept with run {begun} too" in done.stdout
+    kept = {item.path for item in store.client.list_artifacts(begun, "exported-torchscript")}
+    assert kept == {f"exported-torchscript/{file.name}" for file in Path("exported-torchscript").iterdir()}
+
+
 def test_an_export_that_says_something_else_is_not_kept(
     registered: TileSet, histo_here: Histo, monkeypatch: pytest.MonkeyPatch, work: Path
 ) -> None:

@@ -4,10 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from histo_mlflow.command_line import run_command
 from histo_mlflow.secrets import hide_secrets
 from histo_mlflow.tracking.runs import open_run
 from histo_mlflow.tracking.store import Store
 from tests.conftest import Histo
+from tests.servers import tracking_server
+from tuning.search import make_command
 
 SECRET = "S3cret-Pw0rd"
 
@@ -23,6 +26,13 @@ SECRET = "S3cret-Pw0rd"
         (f"mysql://:{SECRET}@h", "mysql://:***@h"),
         (f"Authorization: Bearer {SECRET}12", "Authorization: Bearer ***"),
         (f"WANDB_API_KEY={SECRET}", "WANDB_API_KEY=***"),
+        (f"https://{SECRET}-of-20-letters@git.org/x.git", "https://***@git.org/x.git"),
+        (f"https://s3/b/x?X-Amz-Signature={SECRET}&X=1", "https://s3/b/x?X-Amz-Signature=***&X=1"),
+        (f"https://azure/x?sv=1&sig={SECRET}", "https://azure/x?sv=1&sig=***"),
+        (f"AccountName=a;AccountKey={SECRET};x=1", "AccountName=a;AccountKey=***;x=1"),
+        (f"{{'user': 'a', 'password': '{SECRET} x'}}", "{'user': 'a', 'password': '***'}"),
+        (f'{{"token": "{SECRET}", "n": 1}}', '{"token": "***", "n": 1}'),
+        ("design=5 tokens: 3 the signature of sigma=2", "design=5 tokens: 3 the signature of sigma=2"),
         ("http://127.0.0.1:5000/#/models/x@champion", "http://127.0.0.1:5000/#/models/x@champion"),
         ("models:/histo-b3@candidate at 10:30@noon", "models:/histo-b3@candidate at 10:30@noon"),
     ],
@@ -32,11 +42,18 @@ def test_passwords_are_hidden_and_nothing_else(text: str, hidden: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["WANDB_API_KEY", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN"]
+    "name",
+    ["WANDB_API_KEY", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "PGPASSWORD"],
 )
 def test_values_of_secret_variables_are_hidden_in_every_spelling(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "a/b+c d&e")
     assert hide_secrets("x a/b+c d&e y a%2Fb%2Bc%20d%26e z") == "x *** y *** z"
+
+
+def test_files_and_folders_are_no_secrets(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(work))
+    monkeypatch.setenv("PWD", "/somewhere/else")
+    assert hide_secrets(f"{work} /somewhere/else") == f"{work} /somewhere/else"
 
 
 def test_a_run_keeps_no_secret(store: Store, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,3 +78,68 @@ def test_a_server_that_is_away_is_named_without_its_password(histo_here: Histo, 
     assert done.returncode == 1
     assert "alice:***@127.0.0.1:9" in done.stderr
     assert SECRET not in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_no_command_leaves_a_secret_anywhere(
+    work: Path, tiny_npz: Path, histo_here: Histo, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Every command with a password in each address, key and reason; store, files and terminal are searched for them."""
+    import mlflow
+
+    tuning = f"postgresql+psycopg://alice:{SECRET}-1@127.0.0.1:9/none"
+    monkeypatch.setenv("WANDB_API_KEY", f"{SECRET}-2")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "secrets")
+    said = []
+
+    def histo(*arguments: str, code: int = 0) -> str:
+        done = histo_here(*arguments, "--debug")
+        assert done.returncode == code, done.stderr
+        said.append(done.stdout + done.stderr)
+        return done.stdout
+
+    with tracking_server(work) as address:
+        secret_address = address.replace("http://", f"http://alice:{SECRET}-3@")
+        mlflow.set_tracking_uri(secret_address)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", secret_address)
+        data = ["--data", str(tiny_npz)]
+        short = [*data, "--weights", "none", "--epochs", "1", "--batch-size", "9"]
+        histo("train", *short, "--wandb", "true")
+        histo("cv", *short, "--folds", "2")
+        [run] = mlflow.MlflowClient().search_runs(
+            [mlflow.get_experiment_by_name("secrets").experiment_id], "attributes.run_name = 'train'"
+        )
+        first = "models:/histo-b3/1"
+        reason = ["--force", "true", "--reason", f"because token={SECRET}-4 and {SECRET}-2"]
+        histo("promote", "--version", "1", *reason, code=2 if _in_production("1") else 0)
+        histo("promote", "--version", "2", *reason, code=2 if _in_production("2") else 0)
+        histo("evaluate", *data, "--model", first)
+        histo("predict", *data, "--model", first)
+        histo("compare", first, "models:/histo-b3/2", *data)
+        histo("export", first, *data, "--to", "torchscript")
+        histo("history")
+        histo("rollback", "--reason", f"password={SECRET}-5")
+        histo("mirror", run.info.run_id)
+        histo("predict", *data, "--model", "models:/nowhere/1", code=2)
+        histo("train", "--data", f"https://alice:{SECRET}-6@host/x.npz", code=2)
+        with pytest.raises(SystemExit):
+            run_command(
+                make_command(), prog_name="search.py",
+                arguments=[*data, "--weights", "none", "--trials", "1", "--repeats", "0", "--epochs", "1"],
+            )  # fmt: skip
+        with pytest.raises(SystemExit):
+            run_command(make_command(), prog_name="search.py", arguments=[*data, "--storage", tuning, "--debug"])
+    out, err = capfd.readouterr()
+    files = [file for file in work.rglob("*") if file.is_file()]
+    assert len(files) > 100
+    lines = [line for line in "\n".join([*said, out, err]).splitlines() if SECRET in line]
+    assert lines + [str(file) for file in files if SECRET.encode() in file.read_bytes()] == []
+
+
+def _in_production(version: str) -> bool:
+    import mlflow
+
+    return str(mlflow.MlflowClient().get_model_version_by_alias("histo-b3", "champion").version) == version

@@ -37,7 +37,7 @@ from histo_mlflow.tracking.store import Store, open_store
 from tuning.objective import Objective
 from tuning.options import SearchOptions
 from tuning.report import BEST_CONFIG, describe, record, repeat, summarise
-from tuning.study import RUN_ID_ATTRIBUTE, open_study
+from tuning.study import RUN_ID_ATTRIBUTE, open_study, place_of
 from tuning.workers import PARENT_VARIABLE, start_workers, work
 
 COMMON = (
@@ -93,12 +93,13 @@ def search(options: SearchOptions, base: dict[str, Any]) -> None:
         noise = repeat(study, objective, options.repeats) if options.repeats else None
         record(run, study, base, noise)
         say(f"\n{describe(study)}\n\n{summarise(study, noise)}\n")
-        say(f"best values: {Path(BEST_CONFIG).absolute()}; study: {options.storage}, {options.study}")
+        say(f"best values: {BEST_CONFIG.absolute()}, kept with run {run.id} too")
+        say(f"study: {place_of(options.storage)}, {options.study}")
         say(f"plots: mlflow ui, run {run.id}")
     if options.train_best:
         train(build(TrainConfig, base | study.best_params))
     else:
-        say(f"Next: mlflow run . -e train --env-manager local -P config={Path(BEST_CONFIG).absolute()}")
+        say(f"Next: mlflow run . -e train --env-manager local -P config={BEST_CONFIG.absolute()}")
 
 
 def _earlier_run(store: Store, study: optuna.Study) -> Run | None:

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -103,6 +104,13 @@ def refuse_surplus(trial: optuna.Trial, n_trials: int) -> None:
 def count(study: optuna.Study, *states: TrialState) -> int:
     """Return how many trials are in one of these states."""
     return len(study.get_trials(deepcopy=False, states=states))
+
+
+def place_of(storage: str) -> str:
+    """Return the storage with the whole path of its file, if it is one: `mlflow run` of a git address has a folder of its own."""
+    url = make_url(storage)
+    is_file = url.get_backend_name() == "sqlite" and url.database not in {None, "", ":memory:"}
+    return f"sqlite:///{Path(str(url.database)).absolute()}" if is_file else storage
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from histo_mlflow.learning import exports
 from histo_mlflow.learning.compute import Compute
 from histo_mlflow.learning.infer import infer, probabilities_of
 from histo_mlflow.tiles.open import check_given, open_tiles
+from histo_mlflow.tracking.runs import begun_run
 from histo_mlflow.tracking.store import open_store
 
 _TILES_COMPARED = 64
@@ -40,7 +41,8 @@ def export(config: ExportConfig) -> Path:
     exports.require(asked.to)
     tiles = open_tiles(asked.data, image_size=0)
     cpu = torch.device("cpu")
-    model = load_model(open_store(), asked.model, cpu)
+    store = open_store()
+    model = load_model(store, asked.model, cpu)
     rows = np.unique(np.linspace(0, len(tiles) - 1, _TILES_COMPARED).astype(np.int64))
     images = np.stack([_fitted(tiles.images[row], model.tile_size_px) for row in rows])
     expected = probabilities_of(infer(model.folded, images, compute=Compute(cpu, is_bf16=False), is_quiet=True))
@@ -63,7 +65,10 @@ def export(config: ExportConfig) -> Path:
         facts = _facts(config, model, tiles.source, tiles.fingerprint, len(images), difference)
         (folder / "export.json").write_text(json.dumps(facts, indent=2) + "\n")
         folder.rename(output)
-    say(f"{output}: all {len(images)} labels equal, probabilities within {difference:.1g} of the model's")
+    if run := begun_run(store):
+        run.log_folder(output, output.name)
+    kept = f"; kept with run {run.id} too" if run else ""
+    say(f"{output}: all {len(images)} labels equal, probabilities within {difference:.1g} of the model's{kept}")
     return output
 
 

@@ -72,7 +72,9 @@ class Run:
             }
             self._client.log_batch(self.id, params=[Param(name, _spell(value)) for name, value in new.items()])
         if self.mirrored:
-            self.mirrored.log_params(params)
+            self.mirrored.log_params(
+                {name: _spell(value) if isinstance(value, str) else value for name, value in params.items()}
+            )
 
     def set_tags(self, tags: Mapping[str, object]) -> None:
         """Send all `tags` in one call."""
@@ -86,7 +88,7 @@ class Run:
 
     def log_dataset(self, *, name: str, split: str, source: str, fingerprint: str, profile: str) -> None:
         """Record a split as a dataset of its own; MLflow keeps only the first of several with the same name and digest."""
-        dataset = Dataset(name, fingerprint[:_DIGEST_CHARACTERS], "tiles", source, profile=profile)
+        dataset = Dataset(hide_secrets(name), fingerprint[:_DIGEST_CHARACTERS], "tiles", hide_secrets(source), profile=profile)
         with reporting_store_errors(self.store.uri):
             self._client.log_inputs(self.id, [DatasetInput(dataset, [InputTag("mlflow.data.context", split)])])
 
@@ -246,7 +248,8 @@ def _begin(store: Store, name: str, parent: Run | None) -> Run:
             run.is_adopted = True
             return run
         outer = parent.id if parent else _active_run_id()
-        tags = {**resolve_tags(), MLFLOW_RUN_NAME: name, **({MLFLOW_PARENT_RUN_ID: outer} if outer else {})}
+        seen = {tag: hide_secrets(str(value)) for tag, value in resolve_tags().items()}
+        tags = {**seen, MLFLOW_RUN_NAME: name, **({MLFLOW_PARENT_RUN_ID: outer} if outer else {})}
         return Run(store, store.client.create_run(store.experiment_id, tags=tags, run_name=name).info.run_id)
 
 

@@ -54,6 +54,9 @@ def open_store(*, mirror: Mirror | None = None) -> Store:
     """
     _quiet_libraries()
     uri = mlflow.get_tracking_uri()
+    if hide_secrets(uri) != uri:
+        # MLflow prints the address of each run that ends, password and all.
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     with reporting_store_errors(uri):
         with alone_in(uri):
             client = MlflowClient(uri)  # creates the tables of a new SQLite store

@@ -34,7 +34,8 @@ def test_a_study_leaves_runs_a_table_and_a_configuration_and_goes_on(work: Path,
     assert [trial.number for trial in study.get_trials()] == [0, 1, 2], "--trials is the total"
     best = yaml.safe_load((work / "best_config.yaml").read_text())
     assert best["learning_rate"] == study.best_params["learning_rate"]
-    assert "-P config=best_config.yaml" in done.stdout
+    assert f"-P config={work / 'best_config.yaml'}" in done.stdout
+    assert f"study: sqlite:///{work / 'optuna.db'}, histo-b3" in done.stdout
     assert "validation loss" in done.stdout
 
     client = open_store().client
