@@ -3,7 +3,6 @@
 import hashlib
 import logging
 import os
-import socket
 import sqlite3
 import tempfile
 import warnings
@@ -19,13 +18,11 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from histo_mlflow.errors import StoreError
-from histo_mlflow.liveness import is_alive
+from histo_mlflow.errors import RequestError, StoreError, WorkError
 from histo_mlflow.secrets import hide_secrets
+from histo_mlflow.tracking.busy_database import wait_while_locked
 from histo_mlflow.tracking.mirror import Mirror
-
-HOST_TAG, PID_TAG = "histo.host", "histo.pid"
-"""Tags by which every run of ours names its process."""
+from histo_mlflow.tracking.signs_of_life import end_orphans
 
 _KIND_TAG = "mlflow.experimentKind"
 _LOCK_SECONDS = 300
@@ -53,6 +50,7 @@ def open_store(*, mirror: Mirror | None = None) -> Store:
         StoreError: The store can't be reached, created or written.
     """
     _quiet_libraries()
+    wait_while_locked()
     uri = mlflow.get_tracking_uri()
     with reporting_store_errors(uri):
         with alone_in(uri):
@@ -62,7 +60,7 @@ def open_store(*, mirror: Mirror | None = None) -> Store:
                 _use_write_ahead_log(file)
                 _refuse_experiment_of_a_server(store)
             _show_as_training(store)
-        _end_orphans(store)
+        end_orphans(client, store.experiment_id)
     return store
 
 
@@ -91,6 +89,8 @@ def reporting_store_errors(uri: str) -> Iterator[None]:
     """Turn what MLflow and its libraries raise for an unusable store into one `StoreError`."""
     try:
         yield
+    except (RequestError, WorkError):  # is one line already
+        raise
     except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
         reason = str(getattr(error, "orig", None) or error).partition("\n")[0][:300]
         raise StoreError(
@@ -105,15 +105,6 @@ def _show_as_training(store: Store) -> None:
     # Without this tag MLflow's pages open on its tools for language models and call our runs evaluations.
     if _KIND_TAG not in store.client.get_experiment(store.experiment_id).tags:
         store.client.set_experiment_tag(store.experiment_id, _KIND_TAG, "custom_model_development")
-
-
-def _end_orphans(store: Store) -> None:
-    """End as FAILED the runs of this machine whose process is gone (SIGKILL, power cut), which nobody else would."""
-    ours = f"attributes.status = 'RUNNING' AND tags.`{HOST_TAG}` = '{socket.gethostname()}'"
-    for run in store.client.search_runs([store.experiment_id], filter_string=ours, max_results=1000):
-        if not is_alive(int(run.data.tags[PID_TAG])):
-            store.client.set_tag(run.info.run_id, "error", "the process ended without notice")
-            store.client.set_terminated(run.info.run_id, "FAILED")
 
 
 def _experiment_id(client: MlflowClient) -> str:
@@ -149,5 +140,5 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     # Table creation logs every migration; stages are deprecated yet part of what we promise (docs/decisions/0002).
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # logs tracebacks of what it raises as well
     warnings.filterwarnings("ignore", message=".*transition_model_version_stage.*", category=FutureWarning)

@@ -9,7 +9,17 @@ import pytest
 from mlflow import MlflowClient
 
 from histo_mlflow.errors import StoreError
-from histo_mlflow.tracking.store import HOST_TAG, PID_TAG, open_store
+from histo_mlflow.tracking.runs import open_run
+from histo_mlflow.tracking.signs_of_life import (
+    BOOT_TAG,
+    HOST_TAG,
+    NAMESPACE_TAG,
+    PID_TAG,
+    SIGN_TAG,
+    STARTED_TAG,
+    tags_of_this_process,
+)
+from histo_mlflow.tracking.store import Store, open_store
 from tests.conftest import PROJECT
 
 
@@ -53,22 +63,49 @@ def test_unusable_store_is_one_error(uri: str, work: Path, monkeypatch: pytest.M
     assert "\n" not in str(caught.value)
 
 
-def test_runs_of_vanished_processes_are_ended(work: Path) -> None:
-    store = open_store()
-    import socket
-
+def test_runs_of_vanished_processes_are_ended(store: Store) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    tags = {
-        "gone": {HOST_TAG: socket.gethostname(), PID_TAG: str(gone.pid)},
-        "here": {HOST_TAG: socket.gethostname(), PID_TAG: str(os.getpid())},
-        "elsewhere": {HOST_TAG: "another machine", PID_TAG: str(gone.pid)},
+    here, long_ago = tags_of_this_process(), {SIGN_TAG: "2020-01-01T00:00:00+00:00"}
+    number_of_the_gone = here | {PID_TAG: str(gone.pid)}
+    other_container = number_of_the_gone | {NAMESPACE_TAG: "pid:[1]"}
+    tags: dict[str, dict[str, str]] = {
+        "gone": number_of_the_gone,
+        "number given again": here | {STARTED_TAG: "1"},
+        "lost container of our name": other_container | long_ago,
+        "machine started anew": number_of_the_gone | {BOOT_TAG: "before"} | long_ago,
+        "here": here | long_ago,
+        "other container": other_container,
+        "elsewhere": number_of_the_gone | {BOOT_TAG: "other", HOST_TAG: "another machine"} | long_ago,
+        "an earlier release's": {HOST_TAG: here[HOST_TAG], PID_TAG: str(gone.pid)},
     }
     ids = {name: store.client.create_run("0", tags=values).info.run_id for name, values in tags.items()}
     open_store()
     states = {name: store.client.get_run(run_id).info.status for name, run_id in ids.items()}
-    assert states == {"gone": "FAILED", "here": "RUNNING", "elsewhere": "RUNNING"}
+    assert states == dict.fromkeys(list(tags)[:4], "FAILED") | dict.fromkeys(list(tags)[4:], "RUNNING")
     assert "without notice" in store.client.get_run(ids["gone"]).data.tags["error"]
+
+
+_ASK_FROM_OTHER_CONTAINER = """
+import sys
+from histo_mlflow.errors import RequestError
+from histo_mlflow.tracking.found_runs import find_ended_run
+from histo_mlflow.tracking.store import open_store
+try:
+    find_ended_run(open_store(), sys.argv[1], entry_point="train")
+except RequestError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs the right to make a PID namespace")
+def test_a_live_run_is_not_taken_for_dead_from_another_container(store: Store, work: Path) -> None:
+    inside = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", _ASK_FROM_OTHER_CONTAINER]
+    with open_run(store, "train", tags={"histo.entry_point": "train"}) as run:
+        done = subprocess.run([*inside, run.id], cwd=work, capture_output=True, text=True, timeout=120, check=True)
+        assert "may still be going on" in done.stdout
+        assert "take_over=true" in done.stdout
+        assert store.client.get_run(run.id).info.status == "RUNNING"
 
 
 def test_an_experiment_that_mlflow_ui_made_is_refused_with_the_way_out(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
