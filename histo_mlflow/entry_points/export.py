@@ -19,7 +19,7 @@ from histo_mlflow.learning import exports
 from histo_mlflow.learning.compute import Compute
 from histo_mlflow.learning.infer import infer, probabilities_of
 from histo_mlflow.tiles.open import check_given, open_tiles
-from histo_mlflow.tracking.store import open_store
+from histo_mlflow.tracking.store import read_store
 
 _TILES_COMPARED = 64
 
@@ -40,7 +40,7 @@ def export(config: ExportConfig) -> Path:
     exports.require(asked.to)
     tiles = open_tiles(asked.data, image_size=0)
     cpu = torch.device("cpu")
-    model = load_model(open_store(), asked.model, cpu)
+    model = load_model(read_store(), asked.model, cpu)
     rows = np.unique(np.linspace(0, len(tiles) - 1, _TILES_COMPARED).astype(np.int64))
     images = np.stack([_fitted(tiles.images[row], model.tile_size_px) for row in rows])
     expected = probabilities_of(infer(model.folded, images, compute=Compute(cpu, is_bf16=False), is_quiet=True))

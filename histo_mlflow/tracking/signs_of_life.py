@@ -10,6 +10,7 @@ from functools import partial
 from mlflow import MlflowClient
 
 from histo_mlflow.liveness import SIGN_SECONDS, Process, giving_signs
+from histo_mlflow.tracking.store_errors import suppressing_refusals
 
 HOST_TAG, PID_TAG, BOOT_TAG, NAMESPACE_TAG, STARTED_TAG = (
     "histo.host", "histo.pid", "histo.boot", "histo.pid_namespace", "histo.process_started",
@@ -68,8 +69,9 @@ def end_orphans(client: MlflowClient, experiment_id: str) -> None:
             continue
         is_lost = not process.is_local and process.host == socket.gethostname() and is_silent(tags)
         if process.is_gone or is_lost:
-            client.set_tag(run.info.run_id, "error", "the process ended without notice")
-            client.set_terminated(run.info.run_id, "FAILED")
+            with suppressing_refusals():
+                client.set_tag(run.info.run_id, "error", "the process ended without notice")
+                client.set_terminated(run.info.run_id, "FAILED")
 
 
 def _now() -> datetime:
