@@ -16,7 +16,7 @@ from histo_mlflow.tiles.open import DataOptions, open_tiles
 from histo_mlflow.tiles.tile_set import TileSet, with_class_order
 from histo_mlflow.tracking.model_flavor import ModelFacts, load_saved
 from histo_mlflow.tracking.registry import located_model, names_a_model, version_of
-from histo_mlflow.tracking.store import Store, open_store
+from histo_mlflow.tracking.store import Store, read_store
 
 _NO_TILES = {"", "none"}
 
@@ -47,7 +47,7 @@ def open_learning_inputs(data: DataOptions, config: LearningConfig) -> LearningI
 def _open_weights(weights: str, *, is_synthetic: bool) -> InitialWeights:
     if not names_a_model(weights) and not (Path(weights) / "MLmodel").exists():
         return read_initial_weights(weights, is_synthetic=is_synthetic)
-    with located_model(open_store(), weights, option="weights") as located:
+    with located_model(read_store(), weights, option="weights") as located:
         if located.is_checkpoint:
             return replace(read_initial_weights(str(located.path), is_synthetic=is_synthetic), origin=weights)
         network, facts = load_saved(located.path)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from histo_mlflow.errors import Interrupted
-from histo_mlflow.liveness import is_alive
+from histo_mlflow.liveness import Process
 
 LAUNCHER_VARIABLE = "HISTO_LAUNCHER_PID"
 """Environment variable with the process that has started the job of several processes that this one belongs to."""
@@ -70,10 +70,10 @@ def stop_with_parent(parent: int) -> None:
 
     In a job of several processes the parent is torchrun, and `mlflow run` is torchrun's.
     """
-    launcher = int(os.environ.get(LAUNCHER_VARIABLE, parent))
+    launcher = Process.of(int(os.environ.get(LAUNCHER_VARIABLE, parent)))
 
     def watch() -> None:
-        while os.getppid() == parent and is_alive(launcher):
+        while os.getppid() == parent and not launcher.is_gone:
             time.sleep(_PARENT_POLL_SECONDS)
         os.kill(os.getpid(), signal.SIGTERM)
 

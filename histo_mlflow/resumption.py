@@ -17,8 +17,8 @@ from histo_mlflow.tracking.store import open_store, reporting_store_errors
 
 # What does not change what is learnt. Tiles may have moved; their fingerprint decides whether they are the same.
 _FREE = (
-    "data", "test_data", "device", "calibration", "costs", "keep_checkpoints", "resume", "model_name", "register", "margin",
-    "loss_margin", "class_margin", "wandb",
+    "data", "test_data", "device", "calibration", "costs", "keep_checkpoints", "resume", "take_over", "model_name", "register",
+    "margin", "loss_margin", "class_margin", "wandb",
 )  # fmt: skip
 
 
@@ -32,7 +32,9 @@ def reopen(config: ConfigT, keeping: KeepingOptions, *, entry_point: str) -> tup
         return None, config
     store = open_store()
     # The other processes of a training come here while the first may have opened the run again.
-    run = find_ended_run(store, keeping.resume, entry_point=entry_point) if is_first_process() else Run(store, keeping.resume)
+    run = Run(store, keeping.resume)
+    if is_first_process():
+        run = find_ended_run(store, keeping.resume, entry_point=entry_point, take_over=keeping.take_over)
     with reporting_store_errors(store.uri), TemporaryDirectory(prefix="histo-") as draft:
         recorded = yaml.safe_load(Path(store.client.download_artifacts(run.id, "config.yaml", draft)).read_text())
     values = flatten(config)
@@ -46,7 +48,8 @@ def reopen(config: ConfigT, keeping: KeepingOptions, *, entry_point: str) -> tup
         if not is_given:
             values[name] = recorded.get(name, option.default)
     say(f"going on with run {run.id}, with its own options")
-    return run, build(type(config), {**values, "resume": keeping.resume, GIVEN: keeping.given})
+    own = {"resume": keeping.resume, "take_over": keeping.take_over, GIVEN: keeping.given}
+    return run, build(type(config), {**values, **own})
 
 
 def check_same_tiles(run: Run | None, tiles: TileSet, test: TileSet | None) -> None:

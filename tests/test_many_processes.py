@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from mlflow.entities import Run
 from histo_mlflow.errors import Interrupted, RankFailedError, RankLostError
 from histo_mlflow.interruption import interruptible
 from histo_mlflow.learning.distributed import Ranks, noticing_losses
+from histo_mlflow.liveness import Process
 from histo_mlflow.tracking.runs import open_run
 from histo_mlflow.tracking.store import Store
 from tests.conftest import PROJECT, Histo
@@ -105,7 +105,7 @@ def neighbour() -> Iterator[subprocess.Popen[bytes]]:
 
 def _pair(process: subprocess.Popen[bytes], rank: int) -> tuple[Ranks, Ranks]:
     """This process as `rank` of two, and what the neighbour would have in its place."""
-    members = [(socket.gethostname(), os.getpid()), (socket.gethostname(), process.pid)]
+    members = [Process.of(os.getpid()), Process.of(process.pid)]
     store = dist.HashStore()
     here = Ranks(rank, 2, tuple(members if rank == 0 else reversed(members)), store=store)
     return here, Ranks(1 - rank, 2, here.members, store=store)

@@ -16,7 +16,7 @@ import torch
 from mlflow.entities import Run
 from safetensors.torch import load_file
 
-from histo_mlflow.config import CvConfig, TrainConfig, build
+from histo_mlflow.config import GIVEN, CvConfig, TrainConfig, build
 from histo_mlflow.entry_points.cv import cv
 from histo_mlflow.entry_points.train import train
 from histo_mlflow.errors import OptionError, RequestError, SourceNotFoundError
@@ -30,7 +30,8 @@ OPTIONS: dict[str, Any] = {"weights": "none", "batch_size": 9, "aug_cutoff": 2, 
 
 def _train(**values: Any) -> None:
     """Run `train` in this process, which costs no start-up."""
-    train(build(TrainConfig, {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}))
+    given = {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+    train(build(TrainConfig, {**given, GIVEN: frozenset(given)}))
 
 
 def _spelled(options: dict[str, Any]) -> list[str]:

@@ -20,7 +20,7 @@ from histo_mlflow.learning.compute import Compute
 from histo_mlflow.learning.infer import infer, probabilities_of
 from histo_mlflow.tiles.open import check_given, open_tiles
 from histo_mlflow.tracking.runs import begun_run
-from histo_mlflow.tracking.store import open_store
+from histo_mlflow.tracking.store import read_store
 
 _TILES_COMPARED = 64
 
@@ -41,7 +41,7 @@ def export(config: ExportConfig) -> Path:
     exports.require(asked.to)
     tiles = open_tiles(asked.data, image_size=0)
     cpu = torch.device("cpu")
-    store = open_store()
+    store = read_store()
     model = load_model(store, asked.model, cpu)
     rows = np.unique(np.linspace(0, len(tiles) - 1, _TILES_COMPARED).astype(np.int64))
     images = np.stack([_fitted(tiles.images[row], model.tile_size_px) for row in rows])

@@ -4,12 +4,12 @@ from histo_mlflow.config import HistoryConfig
 from histo_mlflow.console import format_table, say, warn
 from histo_mlflow.tracking.decisions import complete, read_history
 from histo_mlflow.tracking.registry import read_pointers
-from histo_mlflow.tracking.store import open_store
+from histo_mlflow.tracking.store import read_store
 
 
 def history(config: HistoryConfig) -> None:
     """Run `history`."""
-    store, name = open_store(), config.name.model_name
+    store, name = read_store(), config.name.model_name
     complete(store, name)
     rows = [
         [each.time[:19].replace("T", " "), each.version, each.what, each.incumbent or "-", each.user, each.reason]

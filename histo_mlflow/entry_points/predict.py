@@ -16,7 +16,7 @@ from histo_mlflow.learning.compute import Compute, resolve_compute_for_report
 from histo_mlflow.learning.infer import infer, probabilities_of
 from histo_mlflow.tiles.unlabelled import ImageSource, open_images
 from histo_mlflow.tracking.runs import begun_run
-from histo_mlflow.tracking.store import open_store
+from histo_mlflow.tracking.store import read_store
 
 
 def predict(config: PredictConfig) -> Path:
@@ -39,7 +39,7 @@ def predict(config: PredictConfig) -> Path:
             raise OptionError(f"runtime={runtime} runs on CPUs; give device=cpu, or leave runtime out")
         exports.require(runtime)
     images = open_images(config.scoring.data)
-    store = open_store()
+    store = read_store()
     model = load_model(store, config.scoring.model, compute.device)
     if runtime != exports.TORCH:
         model = _in_runtime(model, runtime, config.compute.precision)

@@ -1,7 +1,6 @@
 """The processes of one training (PyTorch's DDP, started by torchrun) and what they tell one another; knows nothing of runs."""
 
 import os
-import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -16,7 +15,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from histo_mlflow.errors import Interrupted, RankFailedError, RankLostError, WorkError
 from histo_mlflow.interruption import acknowledge, shielded
-from histo_mlflow.liveness import is_alive
+from histo_mlflow.liveness import Process
 
 T = TypeVar("T")
 
@@ -32,14 +31,14 @@ class Ranks:
     Attributes:
         rank: From 0.
         size: Number of processes.
-        members: Host and process id by rank.
+        members: The processes by rank.
         group: For what is told on the CPU, whatever moves the gradients.
         store: Where each notes how it has ended; torchrun keeps it, so it outlives every one of them.
     """
 
     rank: int = 0
     size: int = 1
-    members: tuple[tuple[str, int], ...] = ()
+    members: tuple[Process, ...] = ()
     group: Any = field(default=None, repr=False)
     store: Any = field(default=None, repr=False)
 
@@ -85,10 +84,10 @@ class Ranks:
     def cut_short(self) -> dict[int, str | None]:
         """Return how the other ranks that ended before their work was done did; None: gone from this machine without a word."""
         ends: dict[int, str | None] = {}
-        for rank, (host, pid) in enumerate(self.members):
+        for rank, process in enumerate(self.members):
             if rank == self.rank:
                 continue
-            is_gone = host == socket.gethostname() and not is_alive(pid)  # asked before the note, which comes before the end
+            is_gone = process.is_gone  # asked before the note, which comes before the end
             note = self._note_of(rank)
             if note != _DONE and (note is not None or is_gone):
                 ends[rank] = note
@@ -141,7 +140,7 @@ def joined_ranks(device: torch.device) -> Iterator[Ranks]:
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_TIMEOUT)
     met = Ranks(rank, size, group=dist.new_group(backend="gloo", timeout=_TIMEOUT))
-    ranks = replace(met, members=tuple(met.gather((socket.gethostname(), os.getpid()))), store=store)
+    ranks = replace(met, members=tuple(met.gather(Process.of(os.getpid()))), store=store)
     try:
         with _telling_the_cause(ranks, Interrupted):
             yield ranks

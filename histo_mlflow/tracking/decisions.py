@@ -133,6 +133,9 @@ def carry_out(store: Store, name: str, decision: Decision) -> None:
 
 def complete(store: Store, name: str) -> Decision | None:
     """Carry out what a crash has cut short, and return it; None if nothing was."""
+    with reporting_store_errors(store.uri):
+        if all(each.is_done for each in _kept(store.client, name).values()):
+            return None  # without a lock, for which who only reads may have no right
     with _deciding(store, name) as completed:
         return completed
 

@@ -1,35 +1,65 @@
 """Runs that are looked up: one to go on with, one nested in another."""
 
+from collections.abc import Mapping
+
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from histo_mlflow.errors import RequestError, SourceNotFoundError
 from histo_mlflow.tracking.runs import Run
-from histo_mlflow.tracking.store import HOST_TAG, PID_TAG, Store, reporting_store_errors
+from histo_mlflow.tracking.signs_of_life import PATIENCE, is_silent, last_sign, process_of
+from histo_mlflow.tracking.store import Store, reporting_store_errors
 
 
-def find_ended_run(store: Store, run_id: str, *, entry_point: str) -> Run:
-    """Return a run of that entry point that was ended before it had finished.
+def find_ended_run(store: Store, run_id: str, *, entry_point: str, take_over: bool = False) -> Run:
+    """Return a run of that entry point that was ended before it had finished, or whose machine is lost.
+
+    With `take_over` a run of another machine counts as lost however lately it gave a sign of life.
 
     Raises:
         SourceNotFoundError: There is no such run.
-        RequestError: It is another entry point's, has finished, or is still going on.
+        RequestError: It is another entry point's, was deleted, has finished, or is still going on.
     """
-    try:
-        found = store.client.get_run(run_id)
-    except MlflowException:
-        raise SourceNotFoundError(f"resume={run_id}: there is no run with this id; `mlflow ui` shows what is there") from None
-    begun_as = found.data.tags.get("histo.entry_point", "nothing of ours")
-    if begun_as != entry_point or "histo.fold" in found.data.tags:
-        whole = found.data.tags.get(MLFLOW_PARENT_RUN_ID)
+    with reporting_store_errors(store.uri):
+        try:
+            found = store.client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+                raise
+            raise SourceNotFoundError(
+                f"resume={run_id}: there is no run with this id; `mlflow ui` shows what is there"
+            ) from None
+    tags = found.data.tags
+    begun_as = tags.get("histo.entry_point", "nothing of ours")
+    if begun_as != entry_point or "histo.fold" in tags:
+        whole = tags.get(MLFLOW_PARENT_RUN_ID)
         hint = f"its parent: resume={whole}" if whole else f"its own command: {begun_as}"
         raise RequestError(f"resume={run_id} was not begun by {entry_point} itself; go on with {hint}")
+    if found.info.lifecycle_stage == "deleted":
+        raise RequestError(f"resume={run_id} was deleted; bring it back with `mlflow runs restore --run-id {run_id}` first")
     if found.info.status == "FINISHED":
         raise RequestError(f"resume={run_id} has finished; to learn on, start a new run from its weights: weights={run_id}")
-    if found.info.status == "RUNNING":  # those whose process is gone were ended when the store was opened
-        process = f"process {found.data.tags.get(PID_TAG, 'unknown')} on {found.data.tags.get(HOST_TAG, 'unknown')}"
-        raise RequestError(f"resume={run_id} is still going on ({process}); end that first")
+    if found.info.status == "RUNNING":
+        _refuse_unless_lost(run_id, tags, take_over=take_over)
     return Run(store, run_id)
+
+
+def _refuse_unless_lost(run_id: str, tags: Mapping[str, str], *, take_over: bool) -> None:
+    process = process_of(tags)
+    named = f"process {process.pid} on {process.host}" if process else "process unknown"
+    if process and process.is_local:
+        if not process.is_gone:
+            raise RequestError(f"resume={run_id} is still going on ({named}); end that first")
+        return
+    if take_over or is_silent(tags):
+        return
+    sign = last_sign(tags)
+    told = f"its last sign of life is of {sign:%Y-%m-%d %H:%M:%S} UTC" if sign else "it gives no signs of life"
+    raise RequestError(
+        f"resume={run_id} may still be going on ({named}, which can't be seen from here): {told}; it counts as lost "
+        f"{PATIENCE.seconds // 60} minutes after the last one; if you know that it has ended, insist with take_over=true"
+    )
 
 
 def find_nested_run(parent: Run, tag: str, value: object) -> Run | None:

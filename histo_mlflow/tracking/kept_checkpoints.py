@@ -27,6 +27,13 @@ class KeepingOptions:
     resume: str = field(
         default="none", metadata={"help": "Id of an interrupted run to go on with: its options and tiles, the same result."}
     )
+    take_over: bool = field(
+        default=False,
+        metadata={
+            "help": "Resume a run of another machine although it gave a sign of life in the last 5 minutes (true or false); "
+            "only if it has surely ended, else two processes write to one run."
+        },
+    )
     given: frozenset[str] = frozenset()  # names of the options that were typed or in a yaml, which a resumed run is held to
 
     def __post_init__(self) -> None:

@@ -244,9 +244,10 @@ def located_model(store: Store, address: str, *, option: str = "model") -> Itera
         artifact_uri = _model_of_run(store.client, address, option)
     if not artifact_uri.startswith(("models:/", "runs:/")) or not _IS_WHOLE.fullmatch(artifact_uri):
         raise SourceNotFoundError(f"{option}={address}: {_advise(address)}")
+    uri = store.opened().uri
     with TemporaryDirectory(prefix="histo-") as draft:
         try:
-            local = mlflow.artifacts.download_artifacts(artifact_uri=artifact_uri, tracking_uri=store.uri, dst_path=draft)
+            local = mlflow.artifacts.download_artifacts(artifact_uri=artifact_uri, tracking_uri=uri, dst_path=draft)
         except (MlflowException, OSError) as error:
             reason = str(error).partition("\n")[0][:200]
             raise SourceNotFoundError(

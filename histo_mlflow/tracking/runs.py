@@ -5,7 +5,6 @@ import os
 import re
 import shlex
 import shutil
-import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -26,7 +25,8 @@ from histo_mlflow.interruption import acknowledge, shielded
 from histo_mlflow.secrets import hide_secrets
 from histo_mlflow.tracking.last_word import insist_on_killed
 from histo_mlflow.tracking.mirror import Mirror, MirroredRun, facts_of
-from histo_mlflow.tracking.store import HOST_TAG, PID_TAG, Store, reporting_store_errors
+from histo_mlflow.tracking.signs_of_life import giving_signs_of, tags_of_this_process
+from histo_mlflow.tracking.store import Store, reporting_store_errors
 
 _log = logging.getLogger(__name__)
 
@@ -207,10 +207,11 @@ def open_run(
     try:
         with shielded():
             run = _reopen(resumed) if resumed else _begin(store, name, parent)
-            run.set_tags({HOST_TAG: socket.gethostname(), PID_TAG: os.getpid(), **(tags or {})})
+            run.set_tags({**tags_of_this_process(), **(tags or {})})
             if store.mirror:
                 _mirror(run, store.mirror)
-        yield run
+        with giving_signs_of(store.client, run.id):
+            yield run
         with shielded():
             with reporting_store_errors(store.uri):
                 store.client.set_terminated(run.id, "FINISHED")

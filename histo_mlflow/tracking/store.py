@@ -3,42 +3,74 @@
 import hashlib
 import logging
 import os
-import socket
-import sqlite3
 import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import mlflow
 from filelock import FileLock
 from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
 
-from histo_mlflow.errors import StoreError
-from histo_mlflow.liveness import is_alive
+from histo_mlflow.errors import SourceNotFoundError, StoreError
 from histo_mlflow.secrets import hide_secrets
+from histo_mlflow.tracking.busy_database import wait_while_locked
 from histo_mlflow.tracking.mirror import Mirror
+from histo_mlflow.tracking.signs_of_life import end_orphans
+from histo_mlflow.tracking.sqlite_file import check_schema, sqlite_file, use_write_ahead_log
+from histo_mlflow.tracking.store_errors import reporting_store_errors, suppressing_refusals
 
-HOST_TAG, PID_TAG = "histo.host", "histo.pid"
-"""Tags by which every run of ours names its process."""
+__all__ = ["Store", "alone_in", "open_store", "read_store", "reporting_store_errors"]
 
 _KIND_TAG = "mlflow.experimentKind"
 _LOCK_SECONDS = 300
+_FOR_ALL = 0o666
 
 
 @dataclass(frozen=True)
 class Store:
-    """An open tracking store, the experiment that new runs go to, and where they are mirrored."""
+    """A tracking store, the experiment that new runs go to (none where it is only read), and where they are mirrored."""
 
-    client: MlflowClient
     uri: str
-    experiment_id: str
+    experiment_id: str = ""
     mirror: Mirror | None = None
+
+    @cached_property
+    def client(self) -> MlflowClient:
+        """MLflow's client; asking for it opens the store.
+
+        Raises:
+            SourceNotFoundError: There is no such file, which MLflow would create.
+            StoreError: The store can't be reached, or was written by another MLflow.
+        """
+        with reporting_store_errors(self.uri):
+            if file := sqlite_file(self.uri):
+                if not file.exists():
+                    raise SourceNotFoundError(
+                        f"there is no tracking store {file}: nothing was kept here yet; go to the folder of your mlflow.db, or "
+                        "name a store with MLFLOW_TRACKING_URI"
+                    )
+                check_schema(file)
+            return MlflowClient(self.uri)
+
+    def opened(self) -> "Store":
+        """Return this store, found to be there: MLflow's functions that take its address would create a missing file."""
+        _ = self.client
+        return self
+
+
+def read_store() -> Store:
+    """Return the store that MLflow's settings name for somebody who only reads: nothing is created, ended or changed."""
+    _quiet_libraries()
+    wait_while_locked()
+    uri = mlflow.get_tracking_uri()
+    if hide_secrets(uri) != uri:
+        # MLflow prints the address of each run that ends, password and all.
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    return Store(uri)
 
 
 def open_store(*, mirror: Mirror | None = None) -> Store:
@@ -50,22 +82,21 @@ def open_store(*, mirror: Mirror | None = None) -> Store:
     times as fast and lets readers read meanwhile. Runs whose process was killed without notice are ended as FAILED.
 
     Raises:
-        StoreError: The store can't be reached, created or written.
+        StoreError: The store can't be reached, created or written, or was written by another MLflow.
     """
-    _quiet_libraries()
-    uri = mlflow.get_tracking_uri()
-    if hide_secrets(uri) != uri:
-        # MLflow prints the address of each run that ends, password and all.
-        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    uri = read_store().uri
     with reporting_store_errors(uri):
         with alone_in(uri):
+            file = sqlite_file(uri)
+            if file and file.exists():
+                check_schema(file)
             client = MlflowClient(uri)  # creates the tables of a new SQLite store
-            store = Store(client, uri, _experiment_id(client), mirror)
-            if file := _sqlite_file(uri):
-                _use_write_ahead_log(file)
+            store = Store(uri, _experiment_id(client), mirror)
+            if file:
+                use_write_ahead_log(file)
                 _refuse_experiment_of_a_server(store)
             _show_as_training(store)
-        _end_orphans(store)
+        end_orphans(client, store.experiment_id)
     return store
 
 
@@ -82,41 +113,22 @@ def _refuse_experiment_of_a_server(store: Store) -> None:
 
 @contextmanager
 def alone_in(uri: str) -> Iterator[None]:
-    """Keep other processes of ours on this machine out of the block."""
-    file = _sqlite_file(uri) or Path(tempfile.gettempdir()) / f"histo-{hashlib.sha256(uri.encode()).hexdigest()[:16]}"
+    """Keep other processes of ours on this machine out of the block, those of other users where the system lets us."""
+    file = sqlite_file(uri) or Path(tempfile.gettempdir()) / f"histo-{hashlib.sha256(uri.encode()).hexdigest()[:16]}"
     file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{file}.lock", timeout=_LOCK_SECONDS):
-        yield
-
-
-@contextmanager
-def reporting_store_errors(uri: str) -> Iterator[None]:
-    """Turn what MLflow and its libraries raise for an unusable store into one `StoreError`."""
     try:
+        lock = FileLock(f"{file}.lock", mode=_FOR_ALL).acquire(timeout=_LOCK_SECONDS)
+    except PermissionError:  # in a folder like /tmp Linux lets nobody else open what one user has made
+        lock = FileLock(f"{file}-{os.getuid()}.lock").acquire(timeout=_LOCK_SECONDS)
+    with lock:
         yield
-    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
-        reason = str(getattr(error, "orig", None) or error).partition("\n")[0][:300]
-        raise StoreError(
-            hide_secrets(
-                f"the tracking store {uri} can't be used ({reason}); check that the folder can be written, the disk has "
-                "room and the server runs, or name another with MLFLOW_TRACKING_URI"
-            )
-        ) from error
 
 
 def _show_as_training(store: Store) -> None:
     # Without this tag MLflow's pages open on its tools for language models and call our runs evaluations.
     if _KIND_TAG not in store.client.get_experiment(store.experiment_id).tags:
-        store.client.set_experiment_tag(store.experiment_id, _KIND_TAG, "custom_model_development")
-
-
-def _end_orphans(store: Store) -> None:
-    """End as FAILED the runs of this machine whose process is gone (SIGKILL, power cut), which nobody else would."""
-    ours = f"attributes.status = 'RUNNING' AND tags.`{HOST_TAG}` = '{socket.gethostname()}'"
-    for run in store.client.search_runs([store.experiment_id], filter_string=ours, max_results=1000):
-        if not is_alive(int(run.data.tags[PID_TAG])):
-            store.client.set_tag(run.info.run_id, "error", "the process ended without notice")
-            store.client.set_terminated(run.info.run_id, "FAILED")
+        with suppressing_refusals():
+            store.client.set_experiment_tag(store.experiment_id, _KIND_TAG, "custom_model_development")
 
 
 def _experiment_id(client: MlflowClient) -> str:
@@ -127,24 +139,11 @@ def _experiment_id(client: MlflowClient) -> str:
     if experiment is not None and experiment.lifecycle_stage == "active":
         return str(experiment.experiment_id)
     if experiment is not None:
-        raise MlflowException(f"experiment {name!r} was deleted; restore it or set MLFLOW_EXPERIMENT_NAME to another")
+        raise StoreError(
+            f"experiment {name!r} was deleted; bring it back: mlflow experiments restore --experiment-id "
+            f"{experiment.experiment_id}, or set MLFLOW_EXPERIMENT_NAME to another"
+        )
     return str(client.create_experiment(name))
-
-
-def _sqlite_file(uri: str) -> Path | None:
-    if not uri.startswith("sqlite"):
-        return None
-    name = make_url(uri).database
-    return Path(name) if name and name != ":memory:" else None
-
-
-def _use_write_ahead_log(file: Path) -> None:
-    connection = sqlite3.connect(file, timeout=60)
-    try:
-        if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-            connection.execute("PRAGMA journal_mode=WAL")
-    finally:
-        connection.close()
 
 
 def _quiet_libraries() -> None:
@@ -152,5 +151,5 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     # Table creation logs every migration; stages are deprecated yet part of what we promise (docs/decisions/0002).
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # logs tracebacks of what it raises as well
     warnings.filterwarnings("ignore", message=".*transition_model_version_stage.*", category=FutureWarning)

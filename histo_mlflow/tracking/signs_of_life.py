@@ -1,0 +1,78 @@
+"""Which process keeps a run and when it last gave a sign of life, noted as tags; knows nothing of what the run is for."""
+
+import os
+import socket
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+from mlflow import MlflowClient
+
+from histo_mlflow.liveness import SIGN_SECONDS, Process, giving_signs
+from histo_mlflow.tracking.store_errors import suppressing_refusals
+
+HOST_TAG, PID_TAG, BOOT_TAG, NAMESPACE_TAG, STARTED_TAG = (
+    "histo.host", "histo.pid", "histo.boot", "histo.pid_namespace", "histo.process_started",
+)  # fmt: skip
+"""Tags by which every run of ours names its process."""
+SIGN_TAG = "histo.alive"
+
+PATIENCE = timedelta(minutes=5)
+"""How long a run of another machine may give no sign before it counts as lost."""
+
+
+def tags_of_this_process() -> dict[str, str]:
+    """Return what names this process, and a first sign of life."""
+    own = Process.of(os.getpid())
+    named = {HOST_TAG: own.host, PID_TAG: str(own.pid), BOOT_TAG: own.boot, NAMESPACE_TAG: own.namespace}
+    return {**named, STARTED_TAG: own.started, SIGN_TAG: _now().isoformat(timespec="seconds")}
+
+
+def process_of(tags: Mapping[str, str]) -> Process | None:
+    """Return the process that keeps a run of ours, or None if its tags name none."""
+    if not tags.get(PID_TAG, "").isdigit():
+        return None
+    host, boot, namespace, started = (tags.get(name, "") for name in (HOST_TAG, BOOT_TAG, NAMESPACE_TAG, STARTED_TAG))
+    return Process(host, boot, namespace, int(tags[PID_TAG]), started)
+
+
+def last_sign(tags: Mapping[str, str]) -> datetime | None:
+    """Return when a run last gave a sign of life, in UTC, or None if it never did."""
+    try:
+        return datetime.fromisoformat(tags[SIGN_TAG])
+    except (KeyError, ValueError):
+        return None
+
+
+def is_silent(tags: Mapping[str, str]) -> bool:
+    """Return whether a run has given signs of life once and no longer does."""
+    sign = last_sign(tags)
+    return sign is not None and _now() - sign > PATIENCE
+
+
+def giving_signs_of(client: MlflowClient, run_id: str, *, every_seconds: float = SIGN_SECONDS) -> AbstractContextManager[None]:
+    """Renew the run's sign of life while the block goes on."""
+    renew = partial(client.set_tag, run_id, SIGN_TAG)
+    return giving_signs(lambda: renew(_now().isoformat(timespec="seconds")), every_seconds=every_seconds)
+
+
+def end_orphans(client: MlflowClient, experiment_id: str) -> None:
+    """End as FAILED the runs of this machine whose process is gone (SIGKILL, power cut), which nobody else would.
+
+    Runs of other containers of this name, or from before this machine was started anew, are judged by their signs of life.
+    """
+    for run in client.search_runs([experiment_id], "attributes.status = 'RUNNING'", max_results=1000):
+        tags = run.data.tags
+        process = process_of(tags)
+        if process is None:
+            continue
+        is_lost = not process.is_local and process.host == socket.gethostname() and is_silent(tags)
+        if process.is_gone or is_lost:
+            with suppressing_refusals():
+                client.set_tag(run.info.run_id, "error", "the process ended without notice")
+                client.set_terminated(run.info.run_id, "FAILED")
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
