@@ -26,10 +26,16 @@ _POLL_SECONDS = 1.0
 
 
 def journals_folder() -> Path:
-    """Return the folder that holds the journals: ``HISTO_JOURNAL_DIR``, or the user's folder for state."""
-    return Path(
-        os.environ.get("HISTO_JOURNAL_DIR") or Path(platformdirs.user_state_dir("histo-mlflow", appauthor=False)) / "journal"
-    )
+    """Return the folder that holds the journals.
+
+    ``HISTO_JOURNAL_DIR``, or the user's folder for state; where that can't be written, as in containers, the working folder.
+    """
+    if chosen := os.environ.get("HISTO_JOURNAL_DIR"):
+        return Path(chosen).absolute()
+    usual = Path(platformdirs.user_state_dir("histo-mlflow", appauthor=False)) / "journal"
+    nearest = next(each for each in (usual, *usual.parents) if each.exists())
+    can_be_made = nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
+    return usual if can_be_made else Path("histo-journal").absolute()
 
 
 class Journal:
@@ -79,15 +85,20 @@ class Journal:
             return False
         if self.folder.exists():
             shutil.rmtree(self.folder)
-        self._reach.is_lost = False
+        self._reach.is_lost = self._reach.is_given_up = False
         if was_lost:
             _tell(f"the tracking server is back and has got what was kept ({len(entries)} entries)")
         return True
 
     def wait(self) -> bool:
-        """Deliver as soon as the server is back, for as long as MLflow would wait for it, and return whether it is done."""
-        if self.deliver(now=True):
+        """Deliver as soon as the server is back, for as long as MLflow would wait for it, and return whether it is done.
+
+        It is waited for once: what comes after that is only tried.
+        """
+        if not self.entries() or self.deliver(now=True):
             return True
+        if self._reach.is_given_up:
+            return False
         patience = patience_seconds()
         _tell(f"waiting for the tracking server, {patience:.0f} seconds at most")
         end = time.monotonic() + patience
@@ -95,6 +106,7 @@ class Journal:
             time.sleep(_POLL_SECONDS)
             if self.deliver(now=True):
                 return True
+        self._reach.is_given_up = True
         return False
 
     def _answers(self, *, now: bool = False) -> bool:

@@ -26,11 +26,12 @@ class Reach:
     Attributes:
         uri: The store.
         is_lost: Whether something could not be sent, and has not been sent since.
+        is_given_up: Whether it was waited for since then, for as long as is reasonable.
     """
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
-        self.is_lost = False
+        self.is_lost = self.is_given_up = False
         self._did_answer = True
         self._known_until = 0.0
 

@@ -178,12 +178,13 @@ def open_run(
             acknowledge()
         if run is not None:
             _end(run, "KILLED" if is_early_end else "FAILED", error)
-            run.journal.say_what_is_left((parent or run).id)
+            if isinstance(error, (Interrupted, KeyboardInterrupt)):
+                run.journal.say_what_is_left((parent or run).id)
+            else:
+                with suppress(StoreError):
+                    _settle_at_the_end(run, parent)
         raise
-    try:
-        run.settle()
-    finally:
-        run.journal.say_what_is_left((parent or run).id)
+    _settle_at_the_end(run, parent)
 
 
 def _mirror(run: Run, mirror: Mirror) -> None:
@@ -242,6 +243,13 @@ def _end(run: Run, status: str, error: BaseException) -> None:
 
 def _now_ms() -> int:
     return int(time.time() * 1000)
+
+
+def _settle_at_the_end(run: Run, parent: Run | None) -> None:
+    try:
+        run.settle()
+    finally:
+        run.journal.say_what_is_left((parent or run).id)
 
 
 def _active_run_id() -> str | None:

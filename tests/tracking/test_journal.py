@@ -4,6 +4,8 @@ import os
 import shutil
 import signal
 import stat
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -24,7 +26,7 @@ from histo_mlflow.tracking import journal, reach
 from histo_mlflow.tracking.journal import journals_folder
 from histo_mlflow.tracking.runs import Run, open_run
 from histo_mlflow.tracking.store import Store, open_store
-from tests.servers import free_port
+from tests.servers import free_port, tracking_server
 
 
 class _Server:
@@ -104,9 +106,11 @@ def _epoch(run: Run, epoch: int, work: Path) -> None:
 
 
 def _steps(store: Store, run_id: str) -> list[int]:
-    histories = [store.client.get_metric_history(run_id, name) for name in ("val/loss", "val/accuracy")]
-    assert [each.step for each in histories[0]] == [each.step for each in histories[1]]
-    return [each.step for each in histories[0]]
+    of_loss, of_accuracy = (
+        [each.step for each in store.client.get_metric_history(run_id, name)] for name in ("val/loss", "val/accuracy")
+    )
+    assert of_loss == of_accuracy
+    return of_loss
 
 
 def _deliver(run_id: str) -> None:
@@ -229,6 +233,26 @@ def test_what_the_server_refuses_is_no_matter_of_reach(served: Store, work: Path
     assert served.client.get_run(run.id).info.status == "FAILED"
 
 
+def test_a_pruned_run_waits_for_its_server(server: _Server, served: Store, work: Path) -> None:
+    with pytest.raises(KeyError), open_run(served, "trial", stopped_by=KeyError) as run:
+        _epoch(run, 1, work)
+        server.go_away("fails")
+        threading.Timer(0.5, server.come_back).start()
+        raise KeyError("pruned")
+    assert served.client.get_run(run.id).info.status == "KILLED"
+    assert not list(journals_folder().iterdir())
+
+
+def test_where_no_home_can_be_written_the_journal_lies_in_the_working_folder(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HISTO_JOURNAL_DIR")
+    monkeypatch.setenv("XDG_STATE_HOME", str(work / "state"))
+    assert journals_folder() == work / "state" / "histo-mlflow" / "journal"
+    (work / "state").write_text("no folder")
+    assert journals_folder() == work / "histo-journal"
+
+
 @pytest.mark.parametrize("way", ["shut", "hangs"])
 @pytest.mark.parametrize("is_shielded", [False, True])
 def test_ctrl_c_ends_within_five_seconds(server: _Server, served: Store, work: Path, way: str, is_shielded: bool) -> None:
@@ -243,3 +267,82 @@ def test_ctrl_c_ends_within_five_seconds(server: _Server, served: Store, work: P
     server.come_back()
     _deliver(run.id)
     assert served.client.get_run(run.id).info.status == "KILLED"
+
+
+@pytest.mark.slow
+def test_training_goes_on_without_its_server_and_is_completed_later(
+    work: Path, tiny_npz: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
+    port = free_port()
+    environment = {
+        **os.environ,
+        "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}",
+        "MLFLOW_EXPERIMENT_NAME": "tissue",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # six seconds
+    }
+
+    def train(*options: str) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-m", "histo_mlflow", "train", *options]
+        return subprocess.Popen(command, cwd=work, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+    def read_until(process: "subprocess.Popen[str]", text: str) -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if text in line:
+                return
+        raise AssertionError(f"{text!r} was never said")
+
+    options = ["--data", str(tiny_npz), "--weights", "none", "--batch-size", "9", "--epochs", "6"]
+    with tracking_server(work, port) as address:
+        process = train(*options)
+        read_until(process, "epoch 1/6")
+    # The server is back in time.
+    read_until(process, "does not answer")
+    read_until(process, "epoch 3/6")
+    with tracking_server(work, port):
+        rest, _ = process.communicate(timeout=200)
+        assert process.returncode == 0, rest
+        store = Store(MlflowClient(address), address, "1")
+        (whole,) = store.client.search_runs(["1"])
+        assert whole.info.status == "FINISHED"
+        assert _steps(store, whole.info.run_id) == [1, 2, 3, 4, 5, 6]
+        process = train(*options)
+        read_until(process, "epoch 1/6")
+    # It stays away, and is back a day later.
+    said, _ = process.communicate(timeout=200)
+    assert process.returncode == 1
+    assert "epoch 6/6" in said
+    run_id = said.partition("histo deliver ")[2][:32]
+    assert f"--resume {run_id}" in said
+    assert said.count("Error: ") == 1
+    with tracking_server(work, port):
+        process = train("--resume", run_id)
+        rest, _ = process.communicate(timeout=200)
+        assert process.returncode == 0, rest
+        run = store.client.get_run(run_id)
+        assert (run.info.status, "error" in run.data.tags) == ("FINISHED", False)
+        assert _steps(store, run_id) == [1, 2, 3, 4, 5, 6]
+        histories = [store.client.get_metric_history(each, "val/loss") for each in (whole.info.run_id, run_id)]
+        assert [each.value for each in histories[0]] == [each.value for each in histories[1]]
+        names = [
+            {each.path for each in store.client.list_artifacts(each_id, "checkpoints")}
+            for each_id in (whole.info.run_id, run_id)
+        ]
+        assert names[0] == names[1]
+        assert not list(journals_folder().iterdir())
+        # Ctrl-C while it is away.
+        process = train(*options)
+        read_until(process, "epoch 1/6")
+    process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    said, _ = process.communicate(timeout=60)
+    assert time.monotonic() - began < 5
+    assert process.returncode == 1
+    assert "interrupted by SIGINT" in said
+    killed = said.partition("histo deliver ")[2][:32]
+    with tracking_server(work, port):
+        done = subprocess.run(
+            [sys.executable, "-m", "histo_mlflow", "deliver", killed], cwd=work, env=environment, text=True, capture_output=True
+        )
+        assert "it is KILLED" in done.stdout, done.stderr
