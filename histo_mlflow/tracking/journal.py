@@ -149,8 +149,8 @@ class Journal:
     def _say_if_lost(self, *, was_lost: bool) -> None:
         if self._reach.is_lost and not was_lost:
             _tell(
-                f"the tracking server {self._reach.uri} does not answer; the work goes on, and what is to be written is kept in "
-                f"{self.folder} until it does"
+                f"the tracking server {self._reach.uri} does not answer; the work goes on, and what is to be written is kept "
+                f"in {self.folder} until it does"
             )
 
     def say_what_is_left(self, whole: str) -> None:
@@ -186,7 +186,9 @@ def deliver_left(store: Store, run_id: str) -> Counter[str]:
             if left and each.info.status == "RUNNING" and not isinstance(left[-1], End):
                 raise RequestError(f"{each.info.run_id} is still going on, and delivers for itself when the server is back")
             if not journal.wait():
-                raise StoreError(hide_secrets(f"the tracking server {store.uri} does not answer; what is left stays where it is"))
+                raise StoreError(
+                    hide_secrets(f"the tracking server {store.uri} does not answer; what is left stays where it is")
+                )
             sent.update(write.noun for write in left)
     return sent
 

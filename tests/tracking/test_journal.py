@@ -130,12 +130,14 @@ def test_what_is_written_meanwhile_follows_in_order_and_once(
         for epoch in (2, 3):
             _epoch(run, epoch, work)
         run.log_params({"epochs": 3, "learning_rate": 1e-4})
+        run.set_tags({"histo.command": "cv --storage postgresql://me:S3cretPw@host/db"})
         run.log_dataset(name="tiles", split="train", source="s", fingerprint="f" * 64, profile="{}")
         away = time.time()
         assert away - began < 5, "a dead server must not hold up the training"
         folder = journals_folder() / run.id
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         assert [file.read_text() for file in folder.rglob("last.pt")] == ["state 3"], "older states are not piled up"
+        assert not any("S3cretPw" in file.read_text() for file in folder.glob("*.json"))
         server.come_back()
         _epoch(run, 4, work)
     said = capsys.readouterr().err
