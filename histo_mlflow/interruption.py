@@ -18,7 +18,7 @@ LAUNCHER_VARIABLE = "HISTO_LAUNCHER_PID"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _REDELIVERY_SECONDS = 1.0
 _PARENT_POLL_SECONDS = 1.0
-_SHIELD_SECONDS = 2.0
+_SHIELD_SECONDS = 1.5  # past between the first and the second redelivery
 
 
 @dataclass
@@ -55,7 +55,7 @@ def interruptible() -> Iterator[None]:
 def shielded() -> Iterator[None]:
     """Hold an interruption back until the block is done, so that a run is never created without being noted, or half ended.
 
-    No longer than two seconds: a server that does not answer must not keep the user waiting. What is then half done is no
+    No longer than about two seconds: a server that does not answer must not keep the user waiting. What is then half done is no
     worse than after SIGKILL.
     """
     _state.shields += 1

@@ -16,6 +16,8 @@ from typing import Any
 import mlflow
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, TEMPORARILY_UNAVAILABLE
 from werkzeug.serving import BaseWSGIServer, make_server
 
 from histo_mlflow.config import DeliverConfig, build
@@ -24,6 +26,7 @@ from histo_mlflow.errors import Interrupted, RequestError, SourceNotFoundError, 
 from histo_mlflow.interruption import interruptible, shielded
 from histo_mlflow.tracking import journal, reach
 from histo_mlflow.tracking.journal import journals_folder
+from histo_mlflow.tracking.reach import Reach
 from histo_mlflow.tracking.runs import Run, open_run
 from histo_mlflow.tracking.store import Store, open_store
 from tests.servers import free_port, tracking_server
@@ -233,6 +236,18 @@ def test_what_the_server_refuses_is_no_matter_of_reach(served: Store, work: Path
         run.log_metrics({"val/loss[a]": 1.0})
     assert not (journals_folder() / run.id).exists()
     assert served.client.get_run(run.id).info.status == "FAILED"
+
+
+def test_a_database_that_has_gone_away_is_out_of_reach_and_a_locked_file_is_not() -> None:
+    gone = MlflowException("connection refused", error_code=TEMPORARILY_UNAVAILABLE)
+    database, file = Reach("postgresql+psycopg://me@host/db"), Reach("sqlite:///mlflow.db")
+    database.note_lost(gone)
+    assert database.is_lost
+    with pytest.raises(MlflowException):
+        file.note_lost(gone)
+    for refusal in (MlflowException("no", error_code=PERMISSION_DENIED), OSError(28, "No space left on device")):
+        with pytest.raises(type(refusal)):
+            Reach("http://127.0.0.1:5000").note_lost(refusal)
 
 
 def test_a_pruned_run_waits_for_its_server(server: _Server, served: Store, work: Path) -> None:
