@@ -13,6 +13,7 @@ from histo_mlflow.config import (
     GIVEN,
     CompareConfig,
     CvConfig,
+    DeliverConfig,
     EvaluateConfig,
     ExportConfig,
     HistoryConfig,
@@ -102,6 +103,11 @@ _add_command(
     "mirror",
     MirrorConfig,
     "Send a run that has ended to Weights & Biases. RUN is its id in MLflow; what is there already is not sent again.",
+)
+_add_command(
+    "deliver",
+    DeliverConfig,
+    "Send what a tracking server could not take of a run while it was away. RUN is its id in MLflow; nothing is sent twice.",
 )
 _add_command("history", HistoryConfig, "Print who put which version into Production, when and why.")
 _add_command("rollback", RollbackConfig, "Put the version back into Production that the present one has replaced.")

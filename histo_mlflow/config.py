@@ -22,6 +22,7 @@ from histo_mlflow.learning.exports import ExportOptions, RuntimeOptions
 from histo_mlflow.learning.optimization import FitOptions
 from histo_mlflow.learning.weights import NetworkOptions
 from histo_mlflow.model_options import (
+    DeliveryOptions,
     NameOptions,
     OutputOptions,
     PairOptions,
@@ -149,6 +150,13 @@ class MirrorConfig:
     """What `mirror` is asked to do."""
 
     replay: ReplayOptions
+
+
+@dataclass(frozen=True)
+class DeliverConfig:
+    """What `deliver` is asked to do."""
+
+    delivery: DeliveryOptions
 
 
 @dataclass(frozen=True)

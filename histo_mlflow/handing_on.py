@@ -29,6 +29,7 @@ def hand_on(
     and another version is in Production, the gate decides between the two.
     """
     tiles = inputs.tiles
+    run.settle()
     say("exporting the model ...")
     facts = facts_of(recorded, tiles, microns_per_pixel=data.microns_per_pixel)
     own_run = run if run.id == recorded.run_id else Run(run.store, recorded.run_id)

@@ -18,13 +18,15 @@ LAUNCHER_VARIABLE = "HISTO_LAUNCHER_PID"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _REDELIVERY_SECONDS = 1.0
 _PARENT_POLL_SECONDS = 1.0
+_SHIELD_SECONDS = 1.5  # past between the first and the second redelivery
 
 
 @dataclass
 class _State:
-    """What is known of the present interruption: the signal's name, how many shields are up, whether somebody reacted."""
+    """What is known of the present interruption: the signal's name and time, how many shields are up, who has reacted."""
 
     pending: str | None = None
+    since: float = 0.0
     shields: int = 0
     is_acknowledged: bool = False
 
@@ -51,7 +53,11 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def shielded() -> Iterator[None]:
-    """Hold an interruption back until the block is done, so that a run is never created without being noted, or half ended."""
+    """Hold an interruption back until the block is done, so that a run is never created without being noted, or half ended.
+
+    No longer than about two seconds: a server that does not answer must not keep the user waiting. What is then half done is no
+    worse than after SIGKILL.
+    """
     _state.shields += 1
     try:
         yield
@@ -84,7 +90,7 @@ def _on_signal(number: int, _frame: FrameType | None) -> None:
     if _state.is_acknowledged:
         return
     if _state.pending is None:
-        _state.pending = signal.Signals(number).name
+        _state.pending, _state.since = signal.Signals(number).name, time.monotonic()
         threading.Thread(target=_redeliver, args=(number,), daemon=True, name="redeliver-signal").start()
     _raise_if_due()
 
@@ -100,5 +106,6 @@ def _redeliver(number: int) -> None:
 
 
 def _raise_if_due() -> None:
-    if _state.pending is not None and _state.shields == 0 and not _state.is_acknowledged:
+    is_held_back = _state.shields > 0 and time.monotonic() < _state.since + _SHIELD_SECONDS
+    if _state.pending is not None and not is_held_back and not _state.is_acknowledged:
         raise Interrupted(f"interrupted by {_state.pending}")

@@ -86,3 +86,13 @@ class ReplayOptions:
     run: str = field(
         default="none", metadata={"help": "Id of a run that has ended, with those nested in it.", "is_positional": True}
     )
+
+
+@dataclass(frozen=True)
+class DeliveryOptions:
+    """Which run is completed."""
+
+    run: str = field(
+        default="none",
+        metadata={"help": "Id of a run that a server has not got all of, as the warning said.", "is_positional": True},
+    )

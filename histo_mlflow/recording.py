@@ -114,6 +114,7 @@ def record_split(
         tested = None
         if test is not None and result.test is not None:
             note_looks(run, test.fingerprint, len(observer.history["val/loss"]) + 1)
+            run.settle()
             looks = count_looks(run.store, test.fingerprint)
             tested, _ = reporter.report("test", test, np.arange(len(test)), result.test, looks=looks)
     return RecordedSplit(run.id, split, result, reporter.calibration, val, tested, baselines, selected, observer.history)

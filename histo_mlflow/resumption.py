@@ -11,6 +11,7 @@ from histo_mlflow.errors import RequestError
 from histo_mlflow.learning.distributed import is_first_process
 from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.found_runs import find_ended_run
+from histo_mlflow.tracking.journal import deliver_left
 from histo_mlflow.tracking.kept_checkpoints import KeepingOptions
 from histo_mlflow.tracking.runs import Run
 from histo_mlflow.tracking.store import open_store, reporting_store_errors
@@ -35,6 +36,8 @@ def reopen(config: ConfigT, keeping: KeepingOptions, *, entry_point: str) -> tup
     run = Run(store, keeping.resume)
     if is_first_process():
         run = find_ended_run(store, keeping.resume, entry_point=entry_point, take_over=keeping.take_over)
+        if deliver_left(store, run.id):
+            say("what was left beside the run is delivered")
     with reporting_store_errors(store.uri), TemporaryDirectory(prefix="histo-") as draft:
         recorded = yaml.safe_load(Path(store.client.download_artifacts(run.id, "config.yaml", draft)).read_text())
     values = flatten(config)

@@ -55,6 +55,7 @@ def work(tmp_path: Path, store_template: Path, monkeypatch: pytest.MonkeyPatch) 
     for name in [name for name in os.environ if name.startswith("MLFLOW_") and name != "MLFLOW_DISABLE_TELEMETRY"]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HISTO_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("HISTO_JOURNAL_DIR", str(tmp_path / "journal"))
     monkeypatch.setenv("PYTHONPATH", PYTHONPATH)
     monkeypatch.chdir(tmp_path)
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")

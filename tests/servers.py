@@ -49,9 +49,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def tracking_server(cwd: Path) -> Iterator[str]:
+def tracking_server(cwd: Path, port: int | None = None) -> Iterator[str]:
     """An MLflow server on SQLite in `cwd`, as one is started for a group of people."""
-    port = free_port()
+    port = port or free_port()
     store = ["--backend-store-uri", f"sqlite:///{cwd / 'mlflow.db'}", "--artifacts-destination", str(cwd / "kept")]
     command = [MLFLOW, "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1", *store]
     with serving(*command, port=port, cwd=cwd, health="/health") as address:

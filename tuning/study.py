@@ -107,7 +107,7 @@ def count(study: optuna.Study, *states: TrialState) -> int:
 
 
 def place_of(storage: str) -> str:
-    """Return the storage with the whole path of its file, if it is one: `mlflow run` of a git address has a folder of its own."""
+    """Return the storage with the whole path of its file, if it is one: `mlflow run` of a git address works elsewhere."""
     url = make_url(storage)
     is_file = url.get_backend_name() == "sqlite" and url.database not in {None, "", ":memory:"}
     return f"sqlite:///{Path(str(url.database)).absolute()}" if is_file else storage

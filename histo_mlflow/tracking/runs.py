@@ -3,8 +3,6 @@
 import logging
 import os
 import re
-import shlex
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -13,26 +11,25 @@ from pathlib import Path
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
-from mlflow.store.artifact.artifact_repo import ArtifactRepository
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+from mlflow.entities import RunStatus
 from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
 
-from histo_mlflow.errors import Interrupted
+from histo_mlflow.errors import Interrupted, StoreError
 from histo_mlflow.interruption import acknowledge, shielded
 from histo_mlflow.secrets import hide_secrets
+from histo_mlflow.tracking.journal import Journal
 from histo_mlflow.tracking.last_word import insist_on_killed
 from histo_mlflow.tracking.mirror import Mirror, MirroredRun, facts_of
+from histo_mlflow.tracking.reach import ANSWER_SECONDS
 from histo_mlflow.tracking.signs_of_life import giving_signs_of, tags_of_this_process
 from histo_mlflow.tracking.store import Store, reporting_store_errors
+from histo_mlflow.tracking.writes import Deletion, End, File, Metrics, Params, Tags, Target, Tiles, Write
 
 _log = logging.getLogger(__name__)
 
 LOOKS_TAG = "histo.test_looks"
 _DIGEST_CHARACTERS = 36  # MLflow refuses longer ones
-_TAG_CHARACTERS = 5000
 _MADE_UP_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")  # what MLflow calls a run that nobody named: able-newt-960
 
 
@@ -49,11 +46,25 @@ class Run:
     def _client(self) -> MlflowClient:
         return self.store.client
 
+    @cached_property
+    def journal(self) -> Journal:
+        """What the server has not got of this run."""
+        return Journal(Target(self._client, self.id), self.store.uri)
+
+    def _write(self, write: Write) -> None:
+        with reporting_store_errors(self.store.uri):
+            self.journal.write(write)
+
+    def settle(self) -> None:
+        """Wait until the server has got all, which some work needs; raise `StoreError` if it stays away."""
+        with reporting_store_errors(self.store.uri):
+            is_settled = self.journal.wait()
+        if not is_settled:
+            raise StoreError(hide_secrets(f"the tracking server {self.store.uri} does not answer"))
+
     def log_metrics(self, metrics: Mapping[str, float], *, step: int = 0) -> None:
         """Send all `metrics` in one call."""
-        now = int(time.time() * 1000)
-        with reporting_store_errors(self.store.uri):
-            self._client.log_batch(self.id, metrics=[Metric(name, value, now, step) for name, value in metrics.items()])
+        self._write(Metrics({name: float(value) for name, value in metrics.items()}, step, _now_ms()))
         if self.mirrored:
             self.mirrored.log_metrics(metrics, step=step)
 
@@ -62,25 +73,15 @@ class Run:
 
         A parameter that it logged with another value than the one in use, because a yaml gave it, is sent as ``config/<name>``.
         """
-        with reporting_store_errors(self.store.uri):
-            present = self._client.get_run(self.id).data.params
-            new = {name: value for name, value in params.items() if name not in present}
-            new |= {
-                f"config/{name}": value
-                for name, value in params.items()
-                if name in present and not _means(present[name], value)
-            }
-            self._client.log_batch(self.id, params=[Param(name, _spell(value)) for name, value in new.items()])
+        self._write(Params(dict(params)))
         if self.mirrored:
             self.mirrored.log_params(
-                {name: _spell(value) if isinstance(value, str) else value for name, value in params.items()}
+                {name: hide_secrets(value) if isinstance(value, str) else value for name, value in params.items()}
             )
 
     def set_tags(self, tags: Mapping[str, object]) -> None:
         """Send all `tags` in one call."""
-        with reporting_store_errors(self.store.uri):
-            kept = [RunTag(name, hide_secrets(str(value))[:_TAG_CHARACTERS]) for name, value in tags.items()]
-            self._client.log_batch(self.id, tags=kept)
+        self._write(Tags({name: str(value) for name, value in tags.items()}))
 
     def describe(self, markdown: str) -> None:
         """Set the description that MLflow shows on the run's page."""
@@ -88,37 +89,18 @@ class Run:
 
     def log_dataset(self, *, name: str, split: str, source: str, fingerprint: str, profile: str) -> None:
         """Record a split as a dataset of its own; MLflow keeps only the first of several with the same name and digest."""
-        dataset = Dataset(hide_secrets(name), fingerprint[:_DIGEST_CHARACTERS], "tiles", hide_secrets(source), profile=profile)
-        with reporting_store_errors(self.store.uri):
-            self._client.log_inputs(self.id, [DatasetInput(dataset, [InputTag("mlflow.data.context", split)])])
+        self._write(Tiles(hide_secrets(name), fingerprint[:_DIGEST_CHARACTERS], hide_secrets(source), profile, split))
 
     def log_file(self, file: Path, folder: str | None = None) -> None:
         """Copy a file to the run's artifacts, under `folder`; it appears whole or not at all."""
-        self._keep_file(file, folder)
+        self._write(File(str(file), folder))
         if self.mirrored:
             self.mirrored.log_file(file, f"{folder}/{file.name}" if folder else file.name)
 
-    def _keep_file(self, file: Path, folder: str | None) -> None:
-        with reporting_store_errors(self.store.uri):
-            if not isinstance(self._repository, LocalArtifactRepository):
-                self._client.log_artifact(self.id, str(file), folder)
-                return
-            # MLflow copies in place: a process that is killed meanwhile would leave half a checkpoint.
-            target = Path(self._repository.artifact_dir) / (folder or "") / file.name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            draft = target.with_name(f".{target.name}.draft")
-            try:
-                shutil.copyfile(file, draft)
-                draft.replace(target)
-            finally:
-                draft.unlink(missing_ok=True)
-
     def has_file(self, artifact: str) -> bool:
         """Return whether there is an artifact of that path."""
-        folder = str(Path(artifact).parent)
         with reporting_store_errors(self.store.uri):
-            present = self._client.list_artifacts(self.id, None if folder == "." else folder)
-        return any(item.path == artifact for item in present)
+            return Target(self._client, self.id).has_file(artifact)
 
     def fetch_file(self, artifact: str, folder: Path) -> Path:
         """Copy the artifact of that path into `folder` and return where it is."""
@@ -127,13 +109,7 @@ class Run:
 
     def delete_file(self, artifact: str) -> None:
         """Delete the artifact of that path, if it is there."""
-        if self.has_file(artifact):
-            with reporting_store_errors(self.store.uri):
-                self._repository.delete_artifacts(artifact)  # type: ignore[no-untyped-call]
-
-    @cached_property
-    def _repository(self) -> ArtifactRepository:
-        return get_artifact_repository(self._client.get_run(self.id).info.artifact_uri)
+        self._write(Deletion(artifact))
 
     def noted_looks(self) -> int:
         """Return how often this run has scored its labelled set so far."""
@@ -151,26 +127,9 @@ class Run:
 
     def log_folder(self, local: Path, folder: str | None = None) -> None:
         """Copy the content of a folder to the run's artifacts, under `folder`."""
-        with reporting_store_errors(self.store.uri):
-            self._client.log_artifacts(self.id, str(local), folder)
-        if self.mirrored:
-            for file in sorted(each for each in local.rglob("*") if each.is_file()):
-                self.mirrored.log_file(file, str(Path(folder or "") / file.relative_to(local)))
-
-
-def _spell(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else hide_secrets(str(value))
-
-
-def _means(spelling: str, value: object) -> bool:
-    """Return whether a logged spelling stands for `value`: 1e-4 for 0.0001."""
-    if isinstance(value, float):
-        try:
-            return float(spelling) == value
-        except ValueError:
-            return False
-    # `mlflow run` logs a text as it quotes it for the shell.
-    return spelling.lower() == _spell(value).lower() or spelling == shlex.quote(str(value))
+        for file in sorted(each for each in local.rglob("*") if each.is_file()):
+            inside = (Path(folder or "") / file.relative_to(local)).parent.as_posix()
+            self.log_file(file, None if inside == "." else inside)
 
 
 def begun_run(store: Store) -> Run | None:
@@ -213,8 +172,7 @@ def open_run(
         with giving_signs_of(store.client, run.id):
             yield run
         with shielded():
-            with reporting_store_errors(store.uri):
-                store.client.set_terminated(run.id, "FINISHED")
+            run._write(End("FINISHED", _now_ms()))
             if run.mirrored:
                 run.mirrored.end("FINISHED")
     except BaseException as error:
@@ -223,7 +181,13 @@ def open_run(
             acknowledge()
         if run is not None:
             _end(run, "KILLED" if is_early_end else "FAILED", error)
+            if isinstance(error, (Interrupted, KeyboardInterrupt)):
+                run.journal.say_what_is_left((parent or run).id)
+            else:
+                with suppress(StoreError):
+                    _settle_at_the_end(run, parent)
         raise
+    _settle_at_the_end(run, parent)
 
 
 def _mirror(run: Run, mirror: Mirror) -> None:
@@ -272,13 +236,24 @@ def _end(run: Run, status: str, error: BaseException) -> None:
     with shielded():
         # The first error must reach the user, whatever the store says to these last calls.
         with suppress(Exception):
-            run.set_tags({"error": f"{type(error).__name__}: {error}"})
+            run.journal.write(Tags({"error": f"{type(error).__name__}: {error}"}), seconds=ANSWER_SECONDS)
         with suppress(Exception):
-            run.store.client.set_terminated(run.id, status)
+            run.journal.write(End(status, _now_ms()), seconds=ANSWER_SECONDS)
             if run.is_adopted and status == "KILLED":
                 insist_on_killed(run.store.uri, run.id)
         if run.mirrored:
             run.mirrored.end(status)
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+def _settle_at_the_end(run: Run, parent: Run | None) -> None:
+    try:
+        run.settle()
+    finally:
+        run.journal.say_what_is_left((parent or run).id)
 
 
 def _active_run_id() -> str | None:

@@ -1,0 +1,202 @@
+"""What the tracking server could not take: kept beside the run on this machine, in order, until it can.
+
+One entry is one file ``000001.json``, which appears whole or not at all; the file of an artifact lies beside it in ``000001``.
+"""
+
+import os
+import shutil
+import sys
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import platformdirs
+from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from tqdm import tqdm
+
+from histo_mlflow.errors import RequestError, SourceNotFoundError, StoreError
+from histo_mlflow.secrets import hide_secrets
+from histo_mlflow.tracking.reach import patience_seconds, reach_of, trying_once
+from histo_mlflow.tracking.store import Store, reporting_store_errors
+from histo_mlflow.tracking.writes import End, File, Metrics, Target, Write, from_json, to_json
+
+_POLL_SECONDS = 1.0
+
+
+def journals_folder() -> Path:
+    """Return the folder that holds the journals.
+
+    ``HISTO_JOURNAL_DIR``, or the user's folder for state; where that can't be written, as in containers, the working folder.
+    """
+    if chosen := os.environ.get("HISTO_JOURNAL_DIR"):
+        return Path(chosen).absolute()
+    usual = Path(platformdirs.user_state_dir("histo-mlflow", appauthor=False)) / "journal"
+    nearest = next(each for each in (usual, *usual.parents) if each.exists())
+    can_be_made = nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
+    return usual if can_be_made else Path("histo-journal").absolute()
+
+
+class Journal:
+    """The writes to one run: carried out at once while the server answers, else in order when it does again."""
+
+    def __init__(self, target: Target, uri: str) -> None:
+        self.folder = journals_folder() / target.run_id
+        self._target, self._reach = target, reach_of(uri)
+
+    def write(self, write: Write, *, seconds: int | None = None) -> None:
+        """Carry out a write, or keep it if the server can't be reached, within `seconds` if given."""
+        is_clear = self.deliver() if seconds is None else not self.entries() and self._answers()
+        if not is_clear:
+            self._keep(write)
+            return
+        try:
+            with trying_once(seconds):
+                write.carry_out(self._target)
+        except Exception as error:
+            self._note_lost(error)
+            self._keep(write)
+
+    def entries(self) -> list[Path]:
+        """Return the files of what is left, the oldest first."""
+        return sorted(self.folder.glob("*.json"))
+
+    def left(self) -> list[Write]:
+        """Return what is left, the oldest first."""
+        return [from_json(entry.read_text()) for entry in self.entries()]
+
+    def deliver(self, *, now: bool = False) -> bool:
+        """Send what is left and return whether the server has got all; it is not asked each time while it is away."""
+        was_lost = self._reach.is_lost
+        if not self._answers(now=now):
+            return False
+        entries = self.entries()
+        try:
+            for entry in entries:
+                write = from_json(entry.read_text())
+                with trying_once():
+                    write = write.missing_from(self._target) if isinstance(write, Metrics) else write
+                    write.carry_out(self._target)
+                entry.unlink()
+                shutil.rmtree(entry.with_suffix(""), ignore_errors=True)
+        except Exception as error:
+            self._note_lost(error)
+            return False
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
+        self._reach.is_lost = self._reach.is_given_up = False
+        if was_lost:
+            _tell(f"the tracking server is back and has got what was kept ({len(entries)} entries)")
+        return True
+
+    def wait(self) -> bool:
+        """Deliver as soon as the server is back, for as long as MLflow would wait for it, and return whether it is done.
+
+        It is waited for once: what comes after that is only tried.
+        """
+        if not self.entries() or self.deliver(now=True):
+            return True
+        if self._reach.is_given_up:
+            return False
+        patience = patience_seconds()
+        _tell(f"waiting for the tracking server, {patience:.0f} seconds at most")
+        end = time.monotonic() + patience
+        while time.monotonic() < end:
+            time.sleep(_POLL_SECONDS)
+            if self.deliver(now=True):
+                return True
+        self._reach.is_given_up = True
+        return False
+
+    def _answers(self, *, now: bool = False) -> bool:
+        was_lost = self._reach.is_lost
+        does_answer = self._reach.answers(lambda: self._target.client.get_run(self._target.run_id), now=now)
+        self._say_if_lost(was_lost=was_lost)
+        return does_answer
+
+    def _keep(self, write: Write) -> None:
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        entries = self.entries()
+        entry = self.folder / f"{int(entries[-1].stem) + 1 if entries else 1:06d}.json"
+        if isinstance(write, File):
+            copy = entry.with_suffix("") / Path(write.path).name
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copyfile(write.path, copy)
+            _sync(copy)
+            write = replace(write, path=str(copy))
+        draft = entry.with_suffix(".draft")
+        draft.write_text(to_json(write))
+        _sync(draft)
+        draft.replace(entry)
+        if isinstance(write, File):
+            self._forget_older(write.artifact, entries)
+
+    def _forget_older(self, artifact: str, entries: list[Path]) -> None:
+        # The state to resume from is 170 MB and new in every epoch.
+        for entry in entries:
+            older = from_json(entry.read_text())
+            if isinstance(older, File) and older.artifact == artifact:
+                entry.unlink()
+                shutil.rmtree(entry.with_suffix(""))
+
+    def _note_lost(self, error: Exception) -> None:
+        was_lost = self._reach.is_lost
+        self._reach.note_lost(error)
+        self._say_if_lost(was_lost=was_lost)
+
+    def _say_if_lost(self, *, was_lost: bool) -> None:
+        if self._reach.is_lost and not was_lost:
+            _tell(
+                f"the tracking server {self._reach.uri} does not answer; the work goes on, and what is to be written is kept "
+                f"in {self.folder} until it does"
+            )
+
+    def say_what_is_left(self, whole: str) -> None:
+        """Name the ways to deliver what is left, if anything is; `whole` is the run that the user began."""
+        if self.entries():
+            _tell(
+                f"the tracking server has not got all of run {self._target.run_id}; the rest lies in {self.folder}. When it is "
+                f"back, `histo deliver {whole}` sends it, and a training goes on with `--resume {whole}`"
+            )
+
+
+def deliver_left(store: Store, run_id: str) -> Counter[str]:
+    """Send what is left of a run, and of those nested in it, and return how many things of which kind.
+
+    Raises:
+        SourceNotFoundError: There is no such run.
+        RequestError: It is still going on, and will deliver for itself.
+        StoreError: The server can't be reached.
+    """
+    try:
+        run = store.client.get_run(run_id)
+    except MlflowException:
+        raise SourceNotFoundError(
+            hide_secrets(f"{run_id}: there is no run with this id in {store.uri}; MLFLOW_TRACKING_URI names another store")
+        ) from None
+    sent: Counter[str] = Counter()
+    with reporting_store_errors(store.uri):
+        query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{run_id}'"
+        nested = store.client.search_runs([run.info.experiment_id], query, max_results=1000)
+        for each in (*nested, run):
+            journal = Journal(Target(store.client, each.info.run_id), store.uri)
+            left = journal.left()
+            if left and each.info.status == "RUNNING" and not isinstance(left[-1], End):
+                raise RequestError(f"{each.info.run_id} is still going on, and delivers for itself when the server is back")
+            if not journal.wait():
+                raise StoreError(
+                    hide_secrets(f"the tracking server {store.uri} does not answer; what is left stays where it is")
+                )
+            sent.update(write.noun for write in left)
+    return sent
+
+
+def _sync(file: Path) -> None:
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())
+
+
+def _tell(text: str) -> None:
+    tqdm.write(hide_secrets(f"Warning: {text}"), file=sys.stderr)  # a progress bar stays whole

@@ -1,0 +1,201 @@
+"""What is written to a run, as values that can be carried out at once or later, and again without doubling anything."""
+
+import json
+import shlex
+import shutil
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+
+from histo_mlflow.secrets import hide_secrets
+
+_TAG_CHARACTERS = 5000
+
+
+@dataclass(frozen=True)
+class Target:
+    """The run that is written to."""
+
+    client: MlflowClient
+    run_id: str
+
+    @cached_property
+    def artifacts(self) -> ArtifactRepository:
+        """Where its files are kept."""
+        return get_artifact_repository(self.client.get_run(self.run_id).info.artifact_uri, self.client.tracking_uri)
+
+    def has_file(self, artifact: str) -> bool:
+        """Return whether there is an artifact of that path."""
+        folder = str(Path(artifact).parent)
+        present = self.client.list_artifacts(self.run_id, None if folder == "." else folder)
+        return any(item.path == artifact for item in present)
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Values of one step, with the time at which they were found."""
+
+    noun: ClassVar[str] = "row(s) of metrics"
+    values: dict[str, float]
+    step: int
+    time_ms: int
+
+    def carry_out(self, target: Target) -> None:
+        """Send all in one call."""
+        metrics = [Metric(name, value, self.time_ms, self.step) for name, value in self.values.items()]
+        if metrics:
+            target.client.log_batch(target.run_id, metrics=metrics)
+
+    def missing_from(self, target: Target) -> "Metrics":
+        """Return what the store has not got of this step: a server may have taken what it could not confirm."""
+        client, run_id = target.client, target.run_id
+        steps = {name: {each.step for each in client.get_metric_history(run_id, name)} for name in self.values}
+        return replace(self, values={name: value for name, value in self.values.items() if self.step not in steps[name]})
+
+
+@dataclass(frozen=True)
+class Params:
+    """Options; `mlflow run` has logged its own, in its own spelling."""
+
+    noun: ClassVar[str] = "set(s) of parameters"
+    values: dict[str, Any]
+
+    def carry_out(self, target: Target) -> None:
+        """Send what is not there; a value unlike the one that `mlflow run` has logged goes to ``config/<name>``."""
+        present = target.client.get_run(target.run_id).data.params
+        new = {name: value for name, value in self.values.items() if name not in present}
+        new |= {
+            f"config/{name}": value
+            for name, value in self.values.items()
+            if name in present and not _means(present[name], value)
+        }
+        target.client.log_batch(target.run_id, params=[Param(name, _spell(value)) for name, value in new.items()])
+
+
+@dataclass(frozen=True)
+class Tags:
+    """Tags, of which a later one replaces an earlier one."""
+
+    noun: ClassVar[str] = "set(s) of tags"
+    values: dict[str, str]
+
+    def carry_out(self, target: Target) -> None:
+        """Send all in one call."""
+        tags = [RunTag(name, hide_secrets(value)[:_TAG_CHARACTERS]) for name, value in self.values.items()]
+        target.client.log_batch(target.run_id, tags=tags)
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """A part of a tile set; MLflow keeps only the first of several with the same name and digest."""
+
+    noun: ClassVar[str] = "data set(s)"
+    name: str
+    digest: str
+    source: str
+    profile: str
+    split: str
+
+    def carry_out(self, target: Target) -> None:
+        """Record it as an input of the run."""
+        dataset = Dataset(self.name, self.digest, "tiles", self.source, profile=self.profile)
+        target.client.log_inputs(target.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", self.split)])])
+
+
+@dataclass(frozen=True)
+class File:
+    """A file at `path` that becomes an artifact in `folder`, under its own name."""
+
+    noun: ClassVar[str] = "file(s)"
+    path: str
+    folder: str | None
+
+    @property
+    def artifact(self) -> str:
+        """The path of the artifact."""
+        return str(Path(self.folder or "") / Path(self.path).name)
+
+    def carry_out(self, target: Target) -> None:
+        """Copy it; it appears whole or not at all."""
+        if not isinstance(target.artifacts, LocalArtifactRepository):
+            target.client.log_artifact(target.run_id, self.path, self.folder)
+            return
+        # MLflow copies in place: a process that is killed meanwhile would leave half a checkpoint.
+        kept = Path(target.artifacts.artifact_dir) / self.artifact
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        draft = kept.with_name(f".{kept.name}.draft")
+        try:
+            shutil.copyfile(self.path, draft)
+            draft.replace(kept)
+        finally:
+            draft.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Deletion:
+    """The end of an artifact."""
+
+    noun: ClassVar[str] = "deletion(s)"
+    artifact: str
+
+    def carry_out(self, target: Target) -> None:
+        """Delete it, if it is there."""
+        if target.has_file(self.artifact):
+            target.artifacts.delete_artifacts(self.artifact)  # type: ignore[no-untyped-call]
+
+
+@dataclass(frozen=True)
+class End:
+    """The state that a run has come to, and when."""
+
+    noun: ClassVar[str] = "end(s)"
+    status: str
+    time_ms: int
+
+    def carry_out(self, target: Target) -> None:
+        """Set the state, over one that others have concluded from the silence."""
+        if self.status == "FINISHED" and "error" in target.client.get_run(target.run_id).data.tags:
+            target.client.delete_tag(target.run_id, "error")
+        target.client.set_terminated(target.run_id, self.status, self.time_ms)
+
+
+Write = Metrics | Params | Tags | Tiles | File | Deletion | End
+
+_KINDS: dict[str, type[Write]] = {kind.__name__: kind for kind in (Metrics, Params, Tags, Tiles, File, Deletion, End)}
+
+
+def to_json(write: Write) -> str:
+    """Return a write as text, which holds no secret."""
+    content = asdict(write)
+    if isinstance(write, (Params, Tags)):
+        shown = {name: hide_secrets(value) if isinstance(value, str) else value for name, value in write.values.items()}
+        content["values"] = shown
+    return json.dumps({"kind": type(write).__name__, **content})
+
+
+def from_json(text: str) -> Write:
+    """Return the write that `to_json` has made a text of."""
+    content = json.loads(text)
+    return _KINDS[content.pop("kind")](**content)
+
+
+def _spell(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else hide_secrets(str(value))
+
+
+def _means(spelling: str, value: object) -> bool:
+    """Return whether a logged spelling stands for `value`: 1e-4 for 0.0001."""
+    if isinstance(value, float):
+        try:
+            return float(spelling) == value
+        except ValueError:
+            return False
+    # `mlflow run` logs a text as it quotes it for the shell.
+    return spelling.lower() == _spell(value).lower() or spelling == shlex.quote(str(value))
