@@ -147,6 +147,8 @@ def _experiment_id(client: MlflowClient) -> str:
 
 
 def _quiet_libraries() -> None:
+    # Importing mlflow.pytorch sets the root logger to ERROR, which would drop our own warnings.
+    logging.getLogger("histo_mlflow").setLevel(logging.WARNING)
     # MLflow draws a bar for every small file that it fetches.
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     # Table creation logs every migration; stages are deprecated yet part of what we promise (docs/decisions/0002).
