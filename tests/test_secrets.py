@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from histo_mlflow.command_line import run_command
+from histo_mlflow.run_contents import log_config
 from histo_mlflow.secrets import hide_secrets
 from histo_mlflow.tracking.runs import open_run
 from histo_mlflow.tracking.store import Store
@@ -67,6 +69,15 @@ def test_a_run_keeps_no_secret(store: Store, work: Path, monkeypatch: pytest.Mon
         raise OSError(f"gone: {SECRET}")
     assert SECRET not in str(store.client.get_run(run.id).to_dictionary())
     assert SECRET.encode() not in b"".join(file.read_bytes() for file in work.rglob("mlflow.db*"))
+
+
+def test_a_kept_configuration_with_a_hidden_value_is_still_yaml(
+    store: Store, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+    with open_run(store, "one") as run:
+        log_config(run, {"data": SECRET, "epochs": 3})
+    assert yaml.safe_load(run.fetch_file("config.yaml", work).read_text()) == {"data": "***", "epochs": 3}
 
 
 def test_a_server_that_is_away_is_named_without_its_password(histo_here: Histo, monkeypatch: pytest.MonkeyPatch) -> None:
