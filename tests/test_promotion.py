@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from histo_mlflow.errors import RequestError
 from histo_mlflow.tiles.demo import draw_demo
 from histo_mlflow.tracking.decisions import FORCED, Decision, carry_out, read_history
-from histo_mlflow.tracking.registry import production_version
+from histo_mlflow.tracking.production import production_version
 from histo_mlflow.tracking.store import open_store
 from tests.colour_reader import CLASSES, register
 from tests.conftest import Histo, put_into_production, save_npz

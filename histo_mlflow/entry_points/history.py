@@ -3,7 +3,7 @@
 from histo_mlflow.config import HistoryConfig
 from histo_mlflow.console import format_table, say, warn
 from histo_mlflow.tracking.decisions import complete, read_history
-from histo_mlflow.tracking.registry import read_pointers
+from histo_mlflow.tracking.production import read_pointers
 from histo_mlflow.tracking.store import read_store
 
 

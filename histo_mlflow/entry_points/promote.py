@@ -10,8 +10,9 @@ from histo_mlflow.run_contents import log_config
 from histo_mlflow.tiles.open import check_source, open_tiles
 from histo_mlflow.tracking.decisions import FIRST, FORCED, REFUSED, Decision, complete
 from histo_mlflow.tracking.mirror import make_mirror
+from histo_mlflow.tracking.production import read_pointers
 from histo_mlflow.tracking.provenance import describe_origin
-from histo_mlflow.tracking.registry import find_version, read_pointers
+from histo_mlflow.tracking.registry import find_version
 from histo_mlflow.tracking.runs import open_run
 from histo_mlflow.tracking.store import open_store
 

@@ -16,8 +16,9 @@ from mlflow.exceptions import MlflowException
 
 from histo_mlflow.errors import RequestError, SourceNotFoundError
 from histo_mlflow.interruption import shielded
+from histo_mlflow.tracking.production import promote, read_pointers
 from histo_mlflow.tracking.provenance import user_name
-from histo_mlflow.tracking.registry import CANDIDATE_ALIAS, create_version, promote, read_pointers
+from histo_mlflow.tracking.registry import CANDIDATE_ALIAS, create_version
 from histo_mlflow.tracking.store import Store, alone_in, reporting_store_errors
 
 FIRST, PROMOTED, REFUSED, FORCED, ROLLED_BACK = "first", "promoted", "refused", "forced", "rolled back"

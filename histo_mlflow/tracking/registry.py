@@ -1,8 +1,7 @@
 """Logged and registered models: what is put into the registry, what is in Production, what a name stands for."""
 
 import re
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,6 @@ from tempfile import TemporaryDirectory
 import mlflow.artifacts
 import torch
 from mlflow import MlflowClient
-from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
@@ -19,11 +17,10 @@ from histo_mlflow.errors import OptionError, RequestError, SourceNotFoundError
 from histo_mlflow.secrets import hide_secrets
 from histo_mlflow.tracking import model_flavor
 from histo_mlflow.tracking.model_flavor import ModelFacts
+from histo_mlflow.tracking.production import versions_of
 from histo_mlflow.tracking.runs import Run
 from histo_mlflow.tracking.store import Store, reporting_store_errors
 
-PRODUCTION_STAGE = "Production"
-PRODUCTION_ALIASES = ("champion", "Production")
 CANDIDATE_ALIAS = "candidate"
 MODEL_ARTIFACT = "model"
 MODEL_URI_TAG = "histo.model_uri"
@@ -52,37 +49,6 @@ class RegistryOptions:
             )
 
 
-@dataclass(frozen=True)
-class Pointers:
-    """What the names of a registered model's version in use point to: the stage, and each alias that is set."""
-
-    name: str
-    stage: str | None
-    aliases: Mapping[str, str]
-
-    @property
-    def agree(self) -> bool:
-        """Whether all names point to one version, or none does to any."""
-        return {self.stage, *(self.aliases.get(alias) for alias in PRODUCTION_ALIASES)} in ({self.stage}, {None})
-
-    @property
-    def version(self) -> str | None:
-        """What ``models:/NAME/Production`` resolves to: the stage goes first, as in MLflow."""
-        return self.stage or next((self.aliases[alias] for alias in PRODUCTION_ALIASES if alias in self.aliases), None)
-
-    def describe_disagreement(self) -> str:
-        """Return what points where, and the two ways out."""
-        said = [f"the stage {PRODUCTION_STAGE} is {_said(self.stage)}"]
-        said += [f"the alias {alias} {_said(self.aliases.get(alias))}" for alias in PRODUCTION_ALIASES]
-        others = sorted({version for version in (self.stage, *self.aliases.values()) if version}, key=int)
-        ways = " or ".join(f"histo promote --model-name {self.name} --version {each} --force --reason TEXT" for each in others)
-        return f"{self.name}: {', '.join(said)}: moved by hand? Nothing was changed; say which is meant: {ways}"
-
-
-def _said(version: str | None) -> str:
-    return f"version {version}" if version else "no version"
-
-
 def log_model(run: Run, network: torch.nn.Module, facts: ModelFacts, card: str, *, step: int) -> str:
     """Log the network and its card under `run`, with the metrics of epoch `step`, and return its URI ``models:/m-...``."""
     with reporting_store_errors(run.store.uri):
@@ -103,7 +69,7 @@ def log_model(run: Run, network: torch.nn.Module, facts: ModelFacts, card: str, 
 def create_version(store: Store, model_uri: str, name: str, *, run_id: str, description: str, tags: dict[str, str]) -> str:
     """Return the version of a logged model, a new one unless its run has one: a run that was killed and resumed has."""
     _ensure_registered_model(store.client, name)
-    if earlier := [each for each in _versions(store.client, name) if each.run_id == run_id]:
+    if earlier := [each for each in versions_of(store.client, name) if each.run_id == run_id]:
         return max((str(each.version) for each in earlier), key=int)
     created = store.client.create_model_version(
         name,
@@ -122,31 +88,6 @@ def _shortened(card: str) -> str:
     return card if len(card) <= _MAX_DESCRIPTION else card[: _MAX_DESCRIPTION - len(rest)] + rest
 
 
-def read_pointers(client: MlflowClient, name: str) -> Pointers:
-    """Return what the names of the version in use point to; nothing, if nothing is registered."""
-    staged = [str(each.version) for each in _versions(client, name) if each.current_stage == PRODUCTION_STAGE]
-    try:
-        aliases = client.get_registered_model(name).aliases
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        aliases = {}
-    ours = {alias: str(version) for alias, version in aliases.items() if alias in PRODUCTION_ALIASES}
-    return Pointers(name, max(staged, key=int, default=None), ours)
-
-
-def production_version(client: MlflowClient, name: str) -> str | None:
-    """Return the version in Production, or None.
-
-    Raises:
-        RequestError: Stage and aliases point to different versions.
-    """
-    found = read_pointers(client, name)
-    if not found.agree:
-        raise RequestError(found.describe_disagreement())
-    return found.version
-
-
 def find_version(store: Store, name: str, *, version: str, run_id: str) -> str:
     """Return the version that is named by its number or by the run that has registered it; ``none`` is not given.
 
@@ -158,33 +99,12 @@ def find_version(store: Store, name: str, *, version: str, run_id: str) -> str:
     if sum(is_given) != 1:
         raise OptionError("give either version=N or run=ID of what is to be promoted")
     with reporting_store_errors(store.uri):
-        found = _versions(store.client, name)
+        found = versions_of(store.client, name)
     for each in sorted(found, key=lambda one: int(one.version), reverse=True):
         if str(each.version) == version or (is_given[1] and run_id in {each.run_id, each.tags.get("source_run")}):
             return str(each.version)
     asked = f"version={version}" if is_given[0] else f"run={run_id}"
     raise SourceNotFoundError(f"{asked}: {name} has no such version; `mlflow ui` shows what is registered")
-
-
-def promote(client: MlflowClient, name: str, version: str) -> None:
-    """Point the aliases and the stage of Production at `version`; each step leaves every name resolvable, all may be repeated.
-
-    Other versions are archived one by one: MLflow's own way of archiving them fails on PostgreSQL with psycopg 3, where it
-    compares a number with a text.
-    """
-    for alias in PRODUCTION_ALIASES:
-        client.set_registered_model_alias(name, alias, version)
-    with warnings.catch_warnings():
-        # MLflow has deprecated stages, yet ``models:/<name>/Production`` is the address that others' code uses.
-        warnings.simplefilter("ignore", FutureWarning)
-        client.transition_model_version_stage(name, version, PRODUCTION_STAGE)
-        for each in _versions(client, name):
-            if each.current_stage == PRODUCTION_STAGE and str(each.version) != version:
-                client.transition_model_version_stage(name, str(each.version), "Archived")
-
-
-def _versions(client: MlflowClient, name: str) -> list[ModelVersion]:
-    return list(client.search_model_versions(f"name = '{name}'"))
 
 
 def _ensure_registered_model(client: MlflowClient, name: str) -> None:
@@ -279,7 +199,7 @@ def version_of(store: Store, address: str) -> str | None:
         if aliased:
             return str(store.client.get_model_version_by_alias(aliased[1], aliased[2]).version)
         if staged:
-            named = [v for v in _versions(store.client, staged[1]) if str(v.current_stage).lower() == staged[2].lower()]
+            named = [v for v in versions_of(store.client, staged[1]) if str(v.current_stage).lower() == staged[2].lower()]
             return max((str(v.version) for v in named), key=int, default=None)
     except MlflowException:  # loading says what is missing
         pass
