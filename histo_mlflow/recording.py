@@ -22,7 +22,7 @@ from histo_mlflow.learning.distributed import ALONE, Ranks
 from histo_mlflow.learning.fit import EpochReport
 from histo_mlflow.learning.weights import InitialWeights
 from histo_mlflow.reporting import Calibration, SplitReporter, calibrate, count_classes, describe_unit
-from histo_mlflow.run_contents import log_split_datasets
+from histo_mlflow.run_contents import log_split_datasets, not_at_the_cost_of_the_model
 from histo_mlflow.tiles.splits import Split
 from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.kept_checkpoints import FOLDER, LAST, KeepingOptions, keep_weights, load_last_state
@@ -101,14 +101,15 @@ def record_split(
                 "histo.selected": selected,
             }
         )
-        curves = draw_curves(
-            observer.history,
-            aug_cutoff=last_augmented_epoch(config.augmentation, epochs=config.fit.epochs),
-            best_epoch=best.best_epoch,
-            title=f"{title}: {tiles.source}",
-        )
-        (folder / "curves.png").write_bytes(png_of(curves))
-        run.log_file(folder / "curves.png")
+        with not_at_the_cost_of_the_model(run, "curves.png"):
+            curves = draw_curves(
+                observer.history,
+                aug_cutoff=last_augmented_epoch(config.augmentation, epochs=config.fit.epochs),
+                best_epoch=best.best_epoch,
+                title=f"{title}: {tiles.source}",
+            )
+            (folder / "curves.png").write_bytes(png_of(curves))
+            run.log_file(folder / "curves.png")
         reporter = SplitReporter(run, tiles, split, result, calibrate(result.val, is_applied=is_calibrated), costs, selected)
         val, baselines = reporter.report("val", tiles, split.val, result.val, looks=0)
         tested = None

@@ -24,6 +24,7 @@ from histo_mlflow.learning.fit import Scored
 from histo_mlflow.learning.grad_cam import grad_cam
 from histo_mlflow.learning.infer import probabilities_of
 from histo_mlflow.learning.network import TileClassifier
+from histo_mlflow.run_contents import not_at_the_cost_of_the_model
 from histo_mlflow.tiles.splits import Split
 from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.runs import Run
@@ -70,7 +71,9 @@ def predictions_of(scored: Scored, tiles: TileSet, rows: NDArray[np.int64], *, d
 
 def record_baselines(run: Run, tiles: TileSet, split: Split, *, seed: int) -> list[Baseline]:
     """Fit the baselines on the training tiles, keep them in `run` for later evaluations, and return them."""
-    baselines = fit_baselines(tiles.images, tiles.labels, split.train, n_classes=len(tiles.classes), seed=seed)
+    baselines: list[Baseline] = []
+    with not_at_the_cost_of_the_model(run, "the baselines"):
+        baselines = fit_baselines(tiles.images, tiles.labels, split.train, n_classes=len(tiles.classes), seed=seed)
     with tempfile.TemporaryDirectory(prefix="histo-") as draft:
         file = Path(draft) / BASELINES_FILE
         file.write_text(json.dumps({"classes": tiles.classes, "baselines": to_json(baselines)}))
@@ -145,7 +148,8 @@ def record_evaluation(
     """
     evaluation = evaluate_predictions(predictions, costs=details.costs)
     with tempfile.TemporaryDirectory(prefix="histo-") as draft:
-        write_evaluation(Path(draft), evaluation, rows, about, details)
+        with not_at_the_cost_of_the_model(run, f"the report of evaluation/{about.split}"):
+            write_evaluation(Path(draft), evaluation, rows, about, details)
         run.log_folder(Path(draft), f"evaluation/{about.split}")
     values = {
         f"{about.split}/{figure}/{of_class.name}": of_class.figures[figure].value
@@ -183,6 +187,9 @@ class SplitReporter:
         flow = count_classes(self._tiles, {"training": self._split.train, "validation": self._split.val})
         if name == "test":
             flow |= count_classes(scored_tiles, {"test": rows})
+        gallery: list[GalleryRow] = []
+        with not_at_the_cost_of_the_model(self._run, f"the gallery of evaluation/{name}"):
+            gallery = collect_errors(predictions, scored_tiles, rows, self._result.network, self._result.compute.device)
         details = Details(
             flow=flow,
             split_unit=describe_unit(self._tiles),
@@ -191,7 +198,7 @@ class SplitReporter:
             threshold=self.calibration.threshold,
             costs=self._costs,
             baselines=baselines,
-            gallery=collect_errors(predictions, scored_tiles, rows, self._result.network, self._result.compute.device),
+            gallery=gallery,
         )
         about = Provenance(
             name,

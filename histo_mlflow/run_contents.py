@@ -1,6 +1,8 @@
 """What every run says of itself: tags, options, data sets."""
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,8 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from histo_mlflow.console import warn
+from histo_mlflow.errors import WorkError
 from histo_mlflow.learning.compute import Compute
 from histo_mlflow.secrets import hide_secrets
 from histo_mlflow.tiles.tile_set import TileSet
@@ -56,6 +60,22 @@ def log_split_datasets(run: Run, tiles: TileSet, parts: dict[str, NDArray[np.int
             fingerprint=tiles.fingerprint,
             profile=yaml.safe_dump(profile, sort_keys=False),
         )
+
+
+@contextmanager
+def not_at_the_cost_of_the_model(run: Run, what: str) -> Iterator[None]:
+    """Turn whatever goes wrong with `what`, a picture or a page, into a warning and a tag: hours of training hang on no font.
+
+    Errors of the store and of the disk are raised: what comes next needs both.
+    """
+    try:
+        yield
+    except (WorkError, OSError):
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        warn(f"{what} could not be made ({reason}); the model is kept. Once mended: histo evaluate --model {run.id} --data SET")
+        run.set_tags({"histo.report": f"failed: {what}: {reason}"})
 
 
 def log_config(run: Run, values: dict[str, Any]) -> None:

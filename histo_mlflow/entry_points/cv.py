@@ -26,7 +26,7 @@ from histo_mlflow.many_processes import follow, launch_if_asked
 from histo_mlflow.recording import RecordedSplit, record_split
 from histo_mlflow.reporting import collect_errors, count_classes, describe_unit, record_evaluation
 from histo_mlflow.resumption import check_same_tiles, reopen
-from histo_mlflow.run_contents import log_config, log_split_datasets, training_tags
+from histo_mlflow.run_contents import log_config, log_split_datasets, not_at_the_cost_of_the_model, training_tags
 from histo_mlflow.tiles.splits import Split, cut_folds
 from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.found_runs import find_nested_run
@@ -160,8 +160,9 @@ def _record_summary(run: Run, tiles: TileSet, folds: _Folds, costs: Floats, *, a
     with tempfile.TemporaryDirectory(prefix="histo-") as draft:
         folder = Path(draft)
         folds.table.to_csv(folder / "folds.csv", index=False)
-        curves = draw_fold_curves(folds.histories, aug_cutoff=aug_cutoff, title=f"cross-validation: {tiles.source}")
-        (folder / "curves.png").write_bytes(png_of(curves))
+        with not_at_the_cost_of_the_model(run, "curves.png"):
+            curves = draw_fold_curves(folds.histories, aug_cutoff=aug_cutoff, title=f"cross-validation: {tiles.source}")
+            (folder / "curves.png").write_bytes(png_of(curves))
         run.log_folder(folder)
 
 
