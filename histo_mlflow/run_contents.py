@@ -11,7 +11,7 @@ import yaml
 from numpy.typing import NDArray
 
 from histo_mlflow.console import warn
-from histo_mlflow.errors import WorkError
+from histo_mlflow.errors import StoreError
 from histo_mlflow.learning.compute import Compute
 from histo_mlflow.secrets import hide_secrets
 from histo_mlflow.tiles.tile_set import TileSet
@@ -66,11 +66,11 @@ def log_split_datasets(run: Run, tiles: TileSet, parts: dict[str, NDArray[np.int
 def not_at_the_cost_of_the_model(run: Run, what: str) -> Iterator[None]:
     """Turn whatever goes wrong with `what`, a picture or a page, into a warning and a tag: hours of training hang on no font.
 
-    Errors of the store and of the disk are raised: what comes next needs both.
+    Errors of the store are raised, for what comes next needs it.
     """
     try:
         yield
-    except (WorkError, OSError):
+    except StoreError:
         raise
     except Exception as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -21,7 +21,7 @@ def test_a_picture_that_fails_leaves_a_warning_and_a_tag(store: Store, capsys: p
     assert f"histo evaluate --model {run.id}" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("error", [StoreError("gone"), OSError("no space"), Interrupted("SIGINT"), KeyboardInterrupt()])
+@pytest.mark.parametrize("error", [StoreError("gone"), Interrupted("SIGINT"), KeyboardInterrupt()])
 def test_what_is_no_matter_of_pictures_is_raised(store: Store, error: BaseException) -> None:
     with open_run(store, "one") as run, pytest.raises(type(error)), not_at_the_cost_of_the_model(run, "curves.png"):
         raise error
