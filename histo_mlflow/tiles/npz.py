@@ -28,6 +28,7 @@ from histo_mlflow.tiles.tile_set import COLORECTAL_CLASSES, TileSet, begin_hashi
 # What is read whole is bounded by what the tiles ask for: a member of some kilobytes can unpack to gigabytes.
 _MAX_CLASSES = 1000
 _MAX_NAME_BYTES = 1024
+_LAST_CODE_POINT = 0x10FFFF
 
 
 def read_npz(path: Path, split: str | None = None) -> TileSet:
@@ -180,6 +181,10 @@ def _check_item_size(header: Header, key: str, path: Path) -> None:
 
 
 def _as_text(names: NDArray[Any], key: str, path: Path) -> NDArray[np.str_]:
+    if names.dtype.kind == "U" and names.dtype.itemsize:  # numpy checks no text that it reads
+        code_points = names.view(np.dtype(np.uint32).newbyteorder(names.dtype.byteorder))
+        if np.any((code_points > _LAST_CODE_POINT) | ((code_points >= 0xD800) & (code_points < 0xE000))):
+            raise TileFormatError(f"{path}[{key}] holds what is no text; copy or save it again (.astype(str))")
     try:
         return np.char.decode(names, "utf-8") if names.dtype.kind == "S" else names.astype(np.str_)
     except UnicodeDecodeError as error:

@@ -223,3 +223,16 @@ def test_what_a_killed_process_left_does_not_block_the_cache(work: Path, tiny_ti
     entry.rename(entry.with_suffix(".draft"))
     assert len(read_npz(file)) == 54
     assert [path.name for path in (work / "cache").iterdir() if path.is_dir()] == [entry.name]
+
+
+@pytest.mark.parametrize("key", ["groups", "classes"])
+@pytest.mark.parametrize("code_point", [0x110000, 0xD800])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_text_of_impossible_characters_is_refused(
+    work: Path, tiny_tiles: TileSet, key: str, code_point: int, order: str
+) -> None:
+    names = np.array([f"n{k}" for k in range(54 if key == "groups" else 9)], dtype=f"{order}U4")
+    names.view(f"{order}u4")[5] = code_point
+    np.savez(work / "a.npz", data=tiny_tiles.images, labels=tiny_tiles.labels, **{key: names})
+    with pytest.raises(TileFormatError, match="is no text"):
+        read_npz(work / "a.npz")
