@@ -17,6 +17,11 @@ from histo_mlflow.learning.network import ARCHITECTURE, TileClassifier
 FACTS_KEY = "histo_mlflow"
 _HEAD = "backbone.classifier.1.weight"
 _MAX_TILE_SIZE_PX = 8192
+# What torch, safetensors and a parser of JSON raise for bytes that are not as they should be; RecursionError is a RuntimeError.
+_DAMAGE = (
+    SafetensorError, UnpicklingError, RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError,
+    MemoryError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ def load_weights(path: Path) -> tuple[TileClassifier, CheckpointFacts]:
         network.load_state_dict(tensors)
     except RequestError:
         raise
-    except (SafetensorError, OSError, TypeError, KeyError, ValueError, AttributeError, RuntimeError) as error:
+    except _DAMAGE as error:
         reason = str(error).partition("\n")[0]
         raise TileFormatError(f"{path} is not a checkpoint ({reason}); give a .safetensors file of a run") from None
     return network.eval(), facts
@@ -83,7 +88,7 @@ def load_state(path: Path) -> dict[str, Any]:
     """Return what `save_state` wrote, on the CPU; raises `TileFormatError` for another or a damaged file."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, EOFError, UnpicklingError, ValueError, KeyError) as error:
+    except _DAMAGE as error:
         reason = str(error).partition("\n")[0]
         raise TileFormatError(
             f"{path} is no whole training state ({reason}); start a new run from the last weights: "

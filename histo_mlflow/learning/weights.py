@@ -129,9 +129,16 @@ def _fit_head(initial: InitialWeights, fresh: dict[str, Tensor], classes: tuple[
 def _read_classes(path: Path) -> tuple[str, ...] | None:
     if path.suffix != ".safetensors":
         return None
-    with safe_open(path, framework="pt") as file:
-        header = (file.metadata() or {}).get(FACTS_KEY)
-    return None if header is None else tuple(json.loads(header)["classes"])
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = (file.metadata() or {}).get(FACTS_KEY)
+            names = None if header is None else tuple(map(str, json.loads(header)["classes"]))
+            n_rows = file.get_slice(_OUR_PREFIX + _HEAD[1]).get_shape()[0] if names is not None else 0
+    except (SafetensorError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise TileFormatError(f"weights={path} has a header that can't be read ({_first_line(error)})") from None
+    if names is not None and len(names) != n_rows:
+        raise TileFormatError(f"weights={path} names {len(names)} classes and has a head for {n_rows}; give a file of a run")
+    return names
 
 
 def _fetch_imagenet() -> dict[str, Tensor]:

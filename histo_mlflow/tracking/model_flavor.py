@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
+from zipfile import BadZipFile
 
 import mlflow.pyfunc
 import mlflow.pytorch
@@ -128,7 +129,7 @@ def load_saved(model_folder: Path) -> tuple[torch.nn.Module, ModelFacts]:
         facts = read_facts(model_folder)
         stored = json.loads((model_folder / _DATA_FOLDER / loader.FACTS_FILE).read_text())
         Model.load(str(model_folder))
-    except (OSError, KeyError, TypeError, ValueError, MlflowException):
+    except (OSError, LookupError, TypeError, ValueError, AttributeError, RecursionError, MlflowException):
         raise RequestError(f"{model_folder} is an MLflow model but not one of histo-mlflow: it has no class names") from None
     weights = model_folder / _DATA_FOLDER / loader.WEIGHTS_FILE
     present = {file.name for file in weights.parent.iterdir()}
@@ -141,11 +142,25 @@ def load_saved(model_folder: Path) -> tuple[torch.nn.Module, ModelFacts]:
     try:
         mlflow.pytorch._validate_pt2_archive_is_pickle_free(str(weights))
         return torch.export.load(weights).module(), facts
-    except (MlflowException, RuntimeError, ValueError, KeyError, OSError, AssertionError) as error:
+    except (
+        MlflowException,
+        RuntimeError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        OSError,
+        AssertionError,
+        BadZipFile,
+    ) as error:
         reason = str(error).partition(". ")[0]
         raise RequestError(f"{weights} can't be loaded ({reason}); {_REFUSED}") from None
 
 
+# What MLflow and torch raise for an archive that is not as it should be.
+_DAMAGE = (
+    MlflowException, RuntimeError, ValueError, LookupError, TypeError, AttributeError, OSError, AssertionError, BadZipFile,
+)  # fmt: skip
 _REFUSED = "nothing of it was loaded: fetch it again from where it was logged"
 
 
