@@ -320,7 +320,7 @@ def test_training_goes_on_without_its_server_and_is_completed_later(
     with tracking_server(work, port):
         rest, _ = process.communicate(timeout=200)
         assert process.returncode == 0, rest
-        store = Store(MlflowClient(address), address, "1")
+        store = Store(address, "1")
         (whole,) = store.client.search_runs(["1"])
         assert whole.info.status == "FINISHED"
         assert _steps(store, whole.info.run_id) == [1, 2, 3, 4, 5, 6]
