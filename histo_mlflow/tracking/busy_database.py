@@ -3,6 +3,7 @@
 import logging
 import sqlite3
 import time
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import event
@@ -15,15 +16,19 @@ _ATTEMPT_MS = 5000  # what a signal may have to wait for
 _MLFLOW_SETS_ITS_OWN = "PRAGMA busy_timeout"
 
 
-def wait_while_locked() -> None:
-    """Let each statement to a SQLite file wait while the file is locked, and say so once a statement."""
+_files: set[str] = set()
+
+
+def wait_while_locked(file: Path) -> None:
+    """Let each statement to this SQLite file wait while the file is locked, and say so once a statement."""
+    _files.add(str(file.absolute()))
     if not event.contains(Engine, "do_execute", _execute):
         event.listen(Engine, "do_execute", _execute)
         event.listen(Engine, "do_executemany", _execute_many)
 
 
 def _execute(cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
-    if context is None or context.dialect.name != "sqlite":
+    if not _is_ours(context):
         return False
     if statement.startswith(_MLFLOW_SETS_ITS_OWN):
         statement = f"{_MLFLOW_SETS_ITS_OWN} = {_ATTEMPT_MS}"
@@ -31,9 +36,17 @@ def _execute(cursor: Any, statement: str, parameters: Any, context: Any) -> bool
 
 
 def _execute_many(cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
-    if context is None or context.dialect.name != "sqlite":
+    if not _is_ours(context):
         return False
     return _insist(cursor.executemany, statement, parameters)
+
+
+def _is_ours(context: Any) -> bool:
+    """Return whether a statement goes to a file that is waited for; other libraries have a patience of their own."""
+    if context is None or context.dialect.name != "sqlite":
+        return False
+    database = context.root_connection.engine.url.database
+    return bool(database) and str(Path(database).absolute()) in _files
 
 
 def _insist(execute: Any, statement: str, parameters: Any) -> bool:

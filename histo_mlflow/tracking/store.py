@@ -65,8 +65,9 @@ class Store:
 def read_store() -> Store:
     """Return the store that MLflow's settings name for somebody who only reads: nothing is created, ended or changed."""
     _quiet_libraries()
-    wait_while_locked()
     uri = mlflow.get_tracking_uri()
+    if file := sqlite_file(uri):
+        wait_while_locked(file)
     if hide_secrets(uri) != uri:
         # MLflow prints the address of each run that ends, password and all.
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
