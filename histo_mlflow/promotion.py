@@ -20,7 +20,7 @@ def pass_gate(
 ) -> Decision:
     """Compare `version` with `incumbent` on `tiles`, promote it or refuse it, and return the decision.
 
-    The figures, the page of the comparison and ``decision.json`` are kept in `run`, the decision on the version too.
+    The figures, the page of the comparison and ``decision.json`` are kept in `run`, the decision on the registered model too.
     """
     old, new = (load_model(run.store, f"models:/{name}/{each}", compute.device) for each in (incumbent, version))
     check_comparable(old, new)

@@ -14,13 +14,12 @@ from tqdm import tqdm
 from histo_mlflow.errors import RequestError, TileFormatError
 from histo_mlflow.tiles.cache import Unpacked, cache_key, create_array, unpacked_once
 from histo_mlflow.tiles.images import (
-    IMAGE_SUFFIXES,
     OTHER_IMAGE_SUFFIXES,
     SLIDE_SUFFIXES,
     decode_image,
     image_size_px,
+    is_tile,
     list_files,
-    list_images,
     resize_image,
     sub_folders,
     walk_folders,
@@ -67,18 +66,19 @@ def read_folder(folder: Path, image_size: int = 0, *, is_nested: bool = False) -
 
 def _list_class(sub: Path, folder: Path, is_nested: bool) -> list[Path]:
     """Return the tiles of a class folder; raises `RequestError` if it holds images that would not be among them."""
-    below = [one for one in walk_folders(sub) if one != sub and any(map(_is_picture, list_files(one)))]
+    listed = {one: list_files(one) for one in walk_folders(sub)}
+    below = {one: n for one, files in listed.items() if one != sub and (n := sum(map(_is_picture, files)))}
     if below and not is_nested:
-        n_images = sum(sum(map(_is_picture, list_files(one))) for one in below)
         raise RequestError(
-            f"{below[0]} lies in a class folder and holds images itself ({n_images} images in {len(below)} such folder(s) of "
-            f"{sub.name}); move them up, or give {folder}#{NESTED} to read them too"
+            f"{next(iter(below))} lies in a class folder and holds images itself ({sum(below.values())} images in {len(below)} "
+            f"such folder(s) of {sub.name}); move them up, or give {folder}#{NESTED} to read them too"
         )
-    files = [file for one in (sub, *below) for file in list_files(one)]
-    tiles = [file for one in (sub, *below) for file in list_images(one)]
-    strangers = Counter(file.suffix.lower() for file in files if _is_picture(file) and file not in set(tiles))
+    files = [file for one in (sub, *below) for file in listed[one]]
+    tiles = [file for file in files if is_tile(file)]
+    strangers = [file for file in files if _is_picture(file) and not is_tile(file)]
     if strangers or (files and not tiles):
-        kinds = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in (strangers or _suffixes(files)).items())
+        counts = Counter(file.suffix.lower() for file in strangers or files)
+        kinds = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in counts.items())
         raise RequestError(
             f"{sub} holds files that can't be read as tiles ({kinds}); convert them to png, jpg or tif, or move them away"
         )
@@ -86,12 +86,7 @@ def _list_class(sub: Path, folder: Path, is_nested: bool) -> list[Path]:
 
 
 def _is_picture(file: Path) -> bool:
-    suffix = file.suffix.lower()
-    return suffix in OTHER_IMAGE_SUFFIXES | SLIDE_SUFFIXES or suffix in IMAGE_SUFFIXES
-
-
-def _suffixes(files: Sequence[Path]) -> Counter[str]:
-    return Counter(file.suffix.lower() for file in files)
+    return is_tile(file) or file.suffix.lower() in OTHER_IMAGE_SUFFIXES | SLIDE_SUFFIXES
 
 
 def _describe_passed_over(folder: Path, empty: Sequence[str]) -> tuple[str, ...]:

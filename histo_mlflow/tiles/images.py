@@ -22,9 +22,14 @@ _FOREIGN_FOLDERS = frozenset(
 )
 
 
+def is_tile(file: Path) -> bool:
+    """Return whether a file has the name of an image that is read as a tile."""
+    return file.suffix.lower() in IMAGE_SUFFIXES
+
+
 def list_images(folder: Path) -> list[Path]:
     """Return the image files directly in `folder`, sorted by name; hidden files are passed over."""
-    return [path for path in list_files(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
+    return [path for path in list_files(folder) if is_tile(path)]
 
 
 def list_files(folder: Path) -> list[Path]:

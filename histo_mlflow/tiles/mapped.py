@@ -44,7 +44,8 @@ class _Watched:
     def check(self, images: NDArray[np.uint8]) -> None:
         self.check_size()
         # A file that has taken its place is not what is mapped.
-        is_touched = self._read_stamp()[0] == self._stamp[0] and self._read_stamp() != self._stamp
+        stamp = self._read_stamp()
+        is_touched = stamp[0] == self._stamp[0] and stamp != self._stamp
         if is_touched or _sample(images) != self._sample:
             raise TilesChangedError(f"{self._path} was changed while it was in use; {_MEND}")
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histo_mlflow.errors import RequestError, TileFormatError
-from histo_mlflow.tiles.images import IMAGE_SUFFIXES, decode_image, image_size_px, list_images, walk_folders
+from histo_mlflow.tiles.images import decode_image, image_size_px, is_tile, list_images, walk_folders
 from histo_mlflow.tiles.npz import read_npz_images
 from histo_mlflow.tiles.open import DEMO, open_tiles, split_source
 
@@ -90,7 +90,7 @@ def open_images(source: str) -> ImageSource:
     if source.partition("#")[0] == DEMO:
         return _from_array(open_tiles(source).images)
     path, split = split_source(source)
-    if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
+    if is_tile(path) and path.is_file():
         return ImageSource("path", [_name_of(path)], files=(path,))
     if path.is_file():
         return _from_array(read_npz_images(path, split))

@@ -10,10 +10,11 @@ import json
 import shutil
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import mlflow.pyfunc
@@ -110,7 +111,14 @@ def save_model(path: str, mlflow_model: Model, *, network: torch.nn.Module, fact
 
 def read_facts(model_folder: Path) -> ModelFacts:
     """Return the facts of a model that `save_model` wrote."""
-    stored = json.loads((model_folder / _DATA_FOLDER / loader.FACTS_FILE).read_text())
+    return _facts_in(_read_stored(model_folder))
+
+
+def _read_stored(model_folder: Path) -> dict[str, Any]:
+    return dict(json.loads((model_folder / _DATA_FOLDER / loader.FACTS_FILE).read_text()))
+
+
+def _facts_in(stored: Mapping[str, Any]) -> ModelFacts:
     known = {each.name: stored[each.name] for each in fields(ModelFacts) if each.name in stored}
     return ModelFacts(**{**known, "classes": tuple(stored["classes"])})
 
@@ -126,8 +134,8 @@ def load_saved(model_folder: Path) -> tuple[torch.nn.Module, ModelFacts]:
         RequestError: It is another model, or was changed since.
     """
     try:
-        facts = read_facts(model_folder)
-        stored = json.loads((model_folder / _DATA_FOLDER / loader.FACTS_FILE).read_text())
+        stored = _read_stored(model_folder)
+        facts = _facts_in(stored)
         Model.load(str(model_folder))
     except (OSError, LookupError, TypeError, ValueError, AttributeError, RecursionError, MlflowException):
         raise RequestError(f"{model_folder} is an MLflow model but not one of histo-mlflow: it has no class names") from None
@@ -142,17 +150,7 @@ def load_saved(model_folder: Path) -> tuple[torch.nn.Module, ModelFacts]:
     try:
         mlflow.pytorch._validate_pt2_archive_is_pickle_free(str(weights))
         return torch.export.load(weights).module(), facts
-    except (
-        MlflowException,
-        RuntimeError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        OSError,
-        AssertionError,
-        BadZipFile,
-    ) as error:
+    except _DAMAGE as error:
         reason = str(error).partition(". ")[0]
         raise RequestError(f"{weights} can't be loaded ({reason}); {_REFUSED}") from None
 
