@@ -136,7 +136,7 @@ def test_bad_requests(work: Path, histo_here: Histo, tiny_npz: Path) -> None:
     (work / "costs.yaml").write_text("{TUM: {NRM: 1}}")
     for arguments, words in (
         (["train", "--data", tiny_npz, "--weights", "none", "--costs", "costs.yaml"], "no class 'NRM'"),
-        (["evaluate", "--robustness", "-1"], "robustness=-1"),
+        (["evaluate", "--data", tiny_npz, "--robustness", "-1"], "robustness=-1"),
         (["train", "--calibration", "platt"], "'none', 'temperature'"),
         (["compare", "models:/none/1", "models:/none/2"], "models:/none/1"),
     ):
