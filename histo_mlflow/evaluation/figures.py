@@ -35,7 +35,7 @@ def draw_confusion(confusion: NDArray[np.int64], classes: Sequence[str], *, titl
     """Return the confusion matrix twice: as counts and as shares of each true class."""
     labels = label_classes(classes)
     side = max(4.2, 0.58 * len(classes) + 1.2)
-    picture = begin_picture((2 * side + 0.6, side + 0.7))
+    picture = begin_picture((2 * side + 0.6, side + 1.0))
     left, right = picture.subplots(1, 2)
     n_tiles = confusion.sum(axis=1, keepdims=True)
     shares = np.divide(confusion, n_tiles, out=np.zeros(confusion.shape), where=n_tiles > 0)
