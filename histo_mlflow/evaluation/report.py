@@ -15,8 +15,9 @@ from histo_mlflow.evaluation import figures as pictures
 from histo_mlflow.evaluation.calibration import scale
 from histo_mlflow.evaluation.costs import default_costs
 from histo_mlflow.evaluation.details import Details, Provenance
-from histo_mlflow.evaluation.gallery import as_sheet, most_confused
+from histo_mlflow.evaluation.gallery import most_confused
 from histo_mlflow.evaluation.intervals import CONFIDENCE, Floats
+from histo_mlflow.evaluation.lettering import write_key
 from histo_mlflow.evaluation.metrics import (
     TARGET_ACCURACY,
     Evaluation,
@@ -77,6 +78,7 @@ class _Report:
             "details": details,
             "n_tiles": len(predictions.labels),
             "classes": self._classes,
+            "key": write_key(self._folder, self._classes),
             "headline": in_words(evaluation.overall["balanced_accuracy"]),
             "verdict": describe_verdict(evaluation, details.robustness, baselines),
             "overall": [(OVERALL_NAMES[name], in_words(figure)) for name, figure in evaluation.overall.items()],
@@ -231,15 +233,15 @@ class _Report:
         self._table(pd.DataFrame(errors), "errors.csv")
         if not rows:
             return []
-        (self._folder / "gallery.png").write_bytes(png_of(pictures.draw_sheet(as_sheet(rows))))
+        (self._folder / "gallery.png").write_bytes(png_of(pictures.draw_sheet(rows, self._classes)))
         return [
             {
-                "heading": row.heading,
+                "heading": row.heading(self._classes),
                 "shown": [
                     {
                         "tile": picture_data(shown.tile),
                         "overlay": None if shown.overlay is None else picture_data(shown.overlay),
-                        "caption": shown.caption,
+                        "caption": shown.caption(self._classes),
                     }
                     for shown in row.shown
                 ],
