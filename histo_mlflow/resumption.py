@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import yaml
 
@@ -14,7 +15,7 @@ from histo_mlflow.tracking.found_runs import find_ended_run
 from histo_mlflow.tracking.journal import deliver_left
 from histo_mlflow.tracking.kept_checkpoints import KeepingOptions
 from histo_mlflow.tracking.runs import Run
-from histo_mlflow.tracking.store import open_store, reporting_store_errors
+from histo_mlflow.tracking.store import open_store
 
 # What does not change what is learnt. Tiles may have moved; their fingerprint decides whether they are the same.
 _FREE = (
@@ -38,8 +39,7 @@ def reopen(config: ConfigT, keeping: KeepingOptions, *, entry_point: str) -> tup
         run = find_ended_run(store, keeping.resume, entry_point=entry_point, take_over=keeping.take_over)
         if deliver_left(store, run.id):
             say("what was left beside the run is delivered")
-    with reporting_store_errors(store.uri), TemporaryDirectory(prefix="histo-") as draft:
-        recorded = yaml.safe_load(Path(store.client.download_artifacts(run.id, "config.yaml", draft)).read_text())
+    recorded = _options_of(run)
     values = flatten(config)
     for name, option in option_fields(type(config)).items():
         is_given = name in keeping.given
@@ -53,6 +53,13 @@ def reopen(config: ConfigT, keeping: KeepingOptions, *, entry_point: str) -> tup
     say(f"going on with run {run.id}, with its own options")
     own = {"resume": keeping.resume, "take_over": keeping.take_over, GIVEN: keeping.given}
     return run, build(type(config), {**values, **own})
+
+
+def _options_of(run: Run) -> dict[str, Any]:
+    if not run.has_file("config.yaml"):
+        raise RequestError(f"resume={run.id} was ended before it began and has not noted its options; start a new run")
+    with TemporaryDirectory(prefix="histo-") as draft:
+        return dict(yaml.safe_load(run.fetch_file("config.yaml", Path(draft)).read_text()))
 
 
 def check_same_tiles(run: Run | None, tiles: TileSet, test: TileSet | None) -> None:

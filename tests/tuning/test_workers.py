@@ -1,6 +1,5 @@
 """Workers that share a study: on SQLite and on PostgreSQL, killed and interrupted."""
 
-import os
 import signal
 import subprocess
 import sys
