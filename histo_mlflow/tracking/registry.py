@@ -1,36 +1,28 @@
-"""Logged and registered models: what is put into the registry, what is in Production, what a name stands for."""
+"""Registered models: what is put into the registry, what is in Production, what a name stands for."""
 
-import hashlib
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import mlflow.artifacts
-import torch
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModelStatus
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from histo_mlflow.errors import OptionError, RequestError, SourceNotFoundError
 from histo_mlflow.secrets import hide_secrets
-from histo_mlflow.tracking import model_flavor
-from histo_mlflow.tracking.model_flavor import ModelFacts
+from histo_mlflow.tracking.logged_models import MODEL_KIND
 from histo_mlflow.tracking.production import versions_of
-from histo_mlflow.tracking.runs import Run
 from histo_mlflow.tracking.store import Store, reporting_store_errors
 from histo_mlflow.tracking.store_errors import naming_what_is_refused
 
 CANDIDATE_ALIAS = "candidate"
-MODEL_ARTIFACT = "model"
 MODEL_URI_TAG = "histo.model_uri"
 
-_KIND, _KIND_TAG = "tile classifier", "histo.kind"
-_FACTS_TAG = "histo.facts_sha256"
+_KIND_TAG = "histo.kind"
 
 # Columns of MLflow's database; SQLite lets more pass, PostgreSQL does not.
 _MAX_DESCRIPTION = 5000
@@ -56,39 +48,6 @@ class RegistryOptions:
             )
 
 
-def log_model(run: Run, network: torch.nn.Module, facts: ModelFacts, card: str, *, step: int) -> str:
-    """Log the network and its card under `run`, with the metrics of epoch `step`, and return its URI ``models:/m-...``.
-
-    A run that was killed after this, and goes on, has its model already.
-    """
-    client = run.store.client
-    with reporting_store_errors(run.store.uri):
-        kept = client.get_run(run.id)
-        tags = {_FACTS_TAG: _digest_of(facts)}
-        earlier = client.search_logged_models([kept.info.experiment_id], filter_string=f"source_run_id = '{run.id}'")
-        if same := [each for each in earlier if each.status == LoggedModelStatus.READY and tags.items() <= each.tags.items()]:
-            return str(same[0].model_uri)
-        # Begun here, for left alone `Model.log` begins it in the experiment of MLflow's global state, which need not exist.
-        begun = client.create_logged_model(
-            kept.info.experiment_id, MODEL_ARTIFACT, run.id, tags, kept.data.params, model_type=_KIND
-        )
-        Model.log(
-            None,
-            flavor=model_flavor,
-            model_id=begun.model_id,
-            run_id=run.id,
-            step=step,
-            network=network,
-            facts=facts,
-            card=card,
-        )
-    return str(begun.model_uri)
-
-
-def _digest_of(facts: ModelFacts) -> str:
-    return hashlib.sha256(json.dumps(asdict(facts), sort_keys=True).encode()).hexdigest()
-
-
 def ask_to_register(store: Store, name: str) -> None:
     """Make sure, before anything is learnt for it, that there is a registered model `name` and that it may be changed.
 
@@ -99,7 +58,7 @@ def ask_to_register(store: Store, name: str) -> None:
     """
     with changing_model(store, name):
         _ensure_registered_model(store.client, name)
-        store.client.set_registered_model_tag(name, _KIND_TAG, _KIND)
+        store.client.set_registered_model_tag(name, _KIND_TAG, MODEL_KIND)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from histo_mlflow.errors import SourceNotFoundError, StoreError
 from histo_mlflow.secrets import hide_secrets
 from histo_mlflow.tracking.busy_database import wait_while_locked
 from histo_mlflow.tracking.mirror import Mirror
-from histo_mlflow.tracking.signs_of_life import end_abandoned_models, end_orphans
+from histo_mlflow.tracking.signs_of_life import end_orphans
 from histo_mlflow.tracking.sqlite_file import check_schema, sqlite_file, use_write_ahead_log
 from histo_mlflow.tracking.store_errors import naming_what_is_refused, reporting_store_errors, suppressing_refusals
 
@@ -98,7 +98,6 @@ def open_store(*, mirror: Mirror | None = None) -> Store:
                 _refuse_experiment_of_a_server(store)
             _show_as_training(store)
         end_orphans(client, store.experiment_id)
-        end_abandoned_models(client, store.experiment_id)
     return store
 
 

@@ -25,10 +25,11 @@ from histo_mlflow.tracking.decisions import (
     register_model,
     version_before,
 )
+from histo_mlflow.tracking.logged_models import log_model
 from histo_mlflow.tracking.looks import count_looks, note_looks
 from histo_mlflow.tracking.model_flavor import ModelFacts, load_saved
 from histo_mlflow.tracking.production import production_version
-from histo_mlflow.tracking.registry import RegistryOptions, located_model, log_model
+from histo_mlflow.tracking.registry import RegistryOptions, located_model
 from histo_mlflow.tracking.runs import open_run
 from histo_mlflow.tracking.store import Store, open_store
 
