@@ -140,6 +140,10 @@ def test_what_cannot_be_resumed_is_refused_by_name(histo: Histo, tiny_npz: Path,
         assert store.client.get_run(run_id).info.status == "KILLED"
     with pytest.raises(SourceNotFoundError, match="no run with this id"):
         _train(resume="0" * 32)
+    bare = store.client.create_run("0", tags={"histo.entry_point": "train"}).info.run_id  # killed before it noted anything else
+    store.client.set_terminated(bare, "FAILED")
+    with pytest.raises(RequestError, match="has not noted its options; start a new run"):
+        _train(resume=bare)
     with pytest.raises(RequestError, match="was not begun by cv"):
         cv(build(CvConfig, {"resume": run_id}))
     store.client.update_run(run_id, status="RUNNING")  # this process is its own, and lives
