@@ -9,7 +9,8 @@ from histo_mlflow.promotion import describe_decision, pass_gate
 from histo_mlflow.recording import RecordedSplit, facts_of
 from histo_mlflow.tiles.open import DataOptions
 from histo_mlflow.tracking.decisions import REFUSED, Registration, register_model
-from histo_mlflow.tracking.registry import MODEL_URI_TAG, RegistryOptions, log_model
+from histo_mlflow.tracking.logged_models import log_model
+from histo_mlflow.tracking.registry import MODEL_URI_TAG, RegistryOptions
 from histo_mlflow.tracking.runs import Run
 
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -16,7 +17,7 @@ from histo_mlflow.tracking.journal import deliver_left
 from histo_mlflow.tracking.kept_checkpoints import KeepingOptions
 from histo_mlflow.tracking.provenance import describe_origin
 from histo_mlflow.tracking.runs import Run
-from histo_mlflow.tracking.store import open_store, reporting_store_errors
+from histo_mlflow.tracking.store import open_store
 
 # What does not change what is learnt. Tiles may have moved; their fingerprint decides whether they are the same.
 _FREE = (
@@ -43,8 +44,7 @@ def reopen(config: ConfigT, keeping: KeepingOptions, *, entry_point: str) -> tup
         run = find_ended_run(store, keeping.resume, entry_point=entry_point, take_over=keeping.take_over)
         if deliver_left(store, run.id):
             say("what was left beside the run is delivered")
-    with reporting_store_errors(store.uri), scratch_folder() as draft:
-        recorded = yaml.safe_load(Path(store.client.download_artifacts(run.id, "config.yaml", str(draft))).read_text())
+    recorded = _options_of(run)
     values = flatten(config)
     for name, option in option_fields(type(config)).items():
         is_given = name in keeping.given
@@ -72,6 +72,13 @@ def _keep_origin(run: Run) -> None:
     run.set_tags({f"{_EARLIER}{n}": json.dumps(earlier)})
     if changed := [f"{name} was {earlier[name]}, now {present[f'histo.{name}']}" for name in _VERSIONS if name in earlier]:
         warn(f"run {run.id} goes on with other versions: {'; '.join(changed)}; its figures may differ from those of one go")
+
+
+def _options_of(run: Run) -> dict[str, Any]:
+    if not run.has_file("config.yaml"):
+        raise RequestError(f"resume={run.id} was ended before it began and has not noted its options; start a new run")
+    with scratch_folder() as draft:
+        return dict(yaml.safe_load(run.fetch_file("config.yaml", draft).read_text()))
 
 
 def check_same_tiles(run: Run | None, tiles: TileSet, test: TileSet | None) -> None:

@@ -3,8 +3,8 @@
 import torch
 
 from histo_mlflow.tracking.decisions import register_model
+from histo_mlflow.tracking.logged_models import log_model
 from histo_mlflow.tracking.model_flavor import ModelFacts
-from histo_mlflow.tracking.registry import log_model
 from histo_mlflow.tracking.runs import open_run
 from histo_mlflow.tracking.store import open_store
 

@@ -1,6 +1,7 @@
 """Servers that tests start for real, on the loopback, and end with all their children."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -8,9 +9,11 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 MLFLOW = str(Path(sys.executable).with_name("mlflow"))
 
@@ -21,6 +24,8 @@ def serving(*command: str, port: int, cwd: Path, health: str) -> Iterator[str]:
     address = f"http://127.0.0.1:{port}"
     # MLflow looks for uvicorn on the PATH.
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    # Eight more processes of 1.4 GB, which nobody here needs.
+    environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
     with (cwd / f"server-{port}.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=cwd, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
@@ -49,11 +54,13 @@ def free_port() -> int:
 
 
 @contextmanager
-def tracking_server(cwd: Path, port: int | None = None) -> Iterator[str]:
-    """An MLflow server on SQLite in `cwd`, as one is started for a group of people."""
+def tracking_server(
+    cwd: Path, port: int | None = None, *, database: str | None = None, options: Sequence[str] = ()
+) -> Iterator[str]:
+    """An MLflow server on SQLite in `cwd` or on another database, as one is started for a group of people."""
     port = port or free_port()
-    store = ["--backend-store-uri", f"sqlite:///{cwd / 'mlflow.db'}", "--artifacts-destination", str(cwd / "kept")]
-    command = [MLFLOW, "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1", *store]
+    store = ["--backend-store-uri", database or f"sqlite:///{cwd / 'mlflow.db'}", "--artifacts-destination", str(cwd / "kept")]
+    command = [MLFLOW, "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1", *store, *options]
     with serving(*command, port=port, cwd=cwd, health="/health") as address:
         yield address
 
@@ -65,3 +72,33 @@ def model_server(model_uri: str, cwd: Path) -> Iterator[str]:
     command = [MLFLOW, "models", "serve", "-m", model_uri, "--env-manager", "local", "--host", "127.0.0.1", "-p", str(port)]
     with serving(*command, port=port, cwd=cwd, health="/ping") as address:
         yield address
+
+
+@contextmanager
+def postgresql(folder: Path) -> Iterator[str]:
+    """A PostgreSQL of our own on the loopback."""
+    candidates = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    found = shutil.which("initdb") or (str(candidates[-1]) if candidates else None)
+    if found is None:
+        pytest.skip("PostgreSQL is not installed (Debian: postgresql)")
+    initdb = Path(os.path.realpath(found))
+    data, port = folder / "pg", free_port()
+    # PostgreSQL refuses to run as root.
+    user = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"] if os.geteuid() == 0 else []
+    data.mkdir()
+    if user:
+        for each in [data, *data.parents]:
+            if each.stat().st_uid == 0 and each != Path("/") and each != Path("/tmp"):
+                each.chmod(each.stat().st_mode | 0o011)
+        shutil.chown(data, "nobody", "nogroup")
+
+    def server(*command: str | Path) -> None:
+        subprocess.run([*user, *map(str, command)], check=True, cwd="/", capture_output=True, timeout=60)
+
+    server(initdb, "-D", data, "-U", "histo", "-A", "trust", "-E", "UTF8", "--no-sync")
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
+    server(initdb.with_name("pg_ctl"), "-D", data, "-w", "-l", data / "log", "-o", options, "start")
+    try:
+        yield f"postgresql+psycopg://histo@127.0.0.1:{port}/postgres"
+    finally:
+        server(initdb.with_name("pg_ctl"), "-D", data, "-m", "immediate", "stop")

@@ -18,8 +18,8 @@ from histo_mlflow.learning.network import TileClassifier, with_temperature
 from histo_mlflow.tiles.demo import draw_demo
 from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.decisions import register_model
+from histo_mlflow.tracking.logged_models import log_model
 from histo_mlflow.tracking.model_flavor import ModelFacts
-from histo_mlflow.tracking.registry import log_model
 from histo_mlflow.tracking.runs import open_run
 from histo_mlflow.tracking.store import open_store
 from tests.conftest import Histo

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import torch
 from mlflow.entities import Run
-from safetensors.torch import load_file
 
 from histo_mlflow.config import GIVEN, CvConfig, TrainConfig, build
 from histo_mlflow.entry_points.cv import cv
@@ -25,6 +24,7 @@ from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.kept_checkpoints import KeepingOptions
 from histo_mlflow.tracking.store import Store
 from tests.conftest import Histo
+from tests.learnings import assert_same_metrics, assert_same_weights, weights
 
 OPTIONS: dict[str, Any] = {"weights": "none", "batch_size": 9, "aug_cutoff": 2, "ema_decay": 0.5, "register": False}
 
@@ -44,20 +44,9 @@ def _runs(store: Store, entry_point: str = "train") -> list[Run]:
     return list(store.client.search_runs([store.experiment_id], f"tags.`histo.entry_point` = '{entry_point}'"))
 
 
-def _weights(store: Store, run_id: str, name: str) -> dict[str, torch.Tensor]:
-    return load_file(store.client.download_artifacts(run_id, f"checkpoints/{name}"))
-
-
 def _assert_same_learning(store: Store, resumed: str, whole: str) -> None:
-    names = {Path(item.path).name for item in store.client.list_artifacts(whole, "checkpoints")}
-    assert {Path(item.path).name for item in store.client.list_artifacts(resumed, "checkpoints")} == names
-    for name in sorted(names - {"last.pt"}):
-        one, other = _weights(store, resumed, name), _weights(store, whole, name)
-        assert one.keys() == other.keys()
-        assert all(torch.equal(one[key], other[key]) for key in one), name
-    for metric in ("train/loss", "val/loss", "val/macro_f1", "learning_rate"):
-        histories = [store.client.get_metric_history(run_id, metric) for run_id in (resumed, whole)]
-        assert [(m.step, m.value) for m in histories[0]] == [(m.step, m.value) for m in histories[1]], metric
+    assert_same_weights(store, resumed, whole)
+    assert_same_metrics(store, resumed, whole)
 
 
 def _start(work: Path, **options: Any) -> "subprocess.Popen[bytes]":
@@ -160,6 +149,10 @@ def test_what_cannot_be_resumed_is_refused_by_name(histo: Histo, tiny_npz: Path,
         assert store.client.get_run(run_id).info.status == "KILLED"
     with pytest.raises(SourceNotFoundError, match="no run with this id"):
         _train(resume="0" * 32)
+    bare = store.client.create_run("0", tags={"histo.entry_point": "train"}).info.run_id  # killed before it noted anything else
+    store.client.set_terminated(bare, "FAILED")
+    with pytest.raises(RequestError, match="has not noted its options; start a new run"):
+        _train(resume=bare)
     with pytest.raises(RequestError, match="was not begun by cv"):
         cv(build(CvConfig, {"resume": run_id}))
     store.client.update_run(run_id, status="RUNNING")  # this process is its own, and lives
@@ -220,14 +213,14 @@ def test_learning_starts_from_any_model(work: Path, tiny_npz: Path, tiny_tiles: 
     rows = np.flatnonzero(tiny_tiles.labels < 3)
     names = np.array(["BACK", "ADI", "NEW"])  # two of the nine in another order, and one more
     np.savez(few, data=tiny_tiles.images[rows], labels=tiny_tiles.labels[rows], classes=names)
-    best = _weights(store, first, "best.safetensors")["backbone.classifier.1.weight"]
-    for weights in ("models:/histo-b3@candidate", first, f"runs:/{first}/checkpoints/epoch_001.safetensors"):
+    best = weights(store, first, "best.safetensors")["backbone.classifier.1.weight"]
+    for begun_from in ("models:/histo-b3@candidate", first, f"runs:/{first}/checkpoints/epoch_001.safetensors"):
         # With next to no learning rate the head stays what it was to begin with.
-        _train(data=few, epochs=1, weights=weights, learning_rate=1e-9, register=False)
+        _train(data=few, epochs=1, weights=begun_from, learning_rate=1e-9, register=False)
         newest = _runs(store)[0]
-        assert newest.data.tags["histo.weights"].startswith(f"{weights}; its head for ADI BACK")
+        assert newest.data.tags["histo.weights"].startswith(f"{begun_from}; its head for ADI BACK")
         assert "of which BACK ADI taken over and NEW new" in newest.data.tags["histo.weights"]
-        head = _weights(store, newest.info.run_id, "best.safetensors")["backbone.classifier.1.weight"]
+        head = weights(store, newest.info.run_id, "best.safetensors")["backbone.classifier.1.weight"]
         torch.testing.assert_close(head[:2], best[[1, 0]], atol=1e-5, rtol=0)
     with pytest.raises(SourceNotFoundError, match="weights=models:/histo-b3/7 is not in the store"):
         _train(weights="models:/histo-b3/7")

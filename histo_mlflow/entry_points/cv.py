@@ -32,6 +32,7 @@ from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.acceptance import check_options_accepted
 from histo_mlflow.tracking.found_runs import find_nested_run
 from histo_mlflow.tracking.mirror import make_mirror
+from histo_mlflow.tracking.registry import ask_to_register
 from histo_mlflow.tracking.runs import Run, open_run
 from histo_mlflow.tracking.store import open_store
 
@@ -66,6 +67,8 @@ def cv(config: CvConfig) -> None:
         follow(inputs, splits, learning)
         return
     store = open_store(mirror=make_mirror(config.mirror, say=say, warn=warn))
+    if config.registry.register:
+        ask_to_register(store, config.registry.model_name)
     tags = training_tags("cv", tiles, inputs.test, seed=seed)
     with (
         open_run(store, "cv", tags=tags, resumed=resumed) as run,

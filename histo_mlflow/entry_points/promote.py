@@ -13,7 +13,7 @@ from histo_mlflow.tracking.decisions import FIRST, FORCED, REFUSED, Decision, co
 from histo_mlflow.tracking.mirror import make_mirror
 from histo_mlflow.tracking.production import read_pointers
 from histo_mlflow.tracking.provenance import describe_origin
-from histo_mlflow.tracking.registry import find_version
+from histo_mlflow.tracking.registry import ask_to_register, find_version
 from histo_mlflow.tracking.runs import open_run
 from histo_mlflow.tracking.store import open_store
 
@@ -47,6 +47,7 @@ def promote(config: PromoteConfig) -> None:
     if has_tiles and incumbent is not None and not choice.force:
         check_source(choice.test_data)
         tiles = announce(open_tiles(choice.test_data))
+        ask_to_register(store, name)
     tags = {**describe_origin(), "histo.entry_point": "promote"}
     with open_run(store, "promote", tags=tags) as run:
         log_config(run, flatten(config))

@@ -14,6 +14,7 @@ from histo_mlflow.run_contents import log_config, training_tags
 from histo_mlflow.tiles.splits import hold_out
 from histo_mlflow.tracking.acceptance import check_options_accepted
 from histo_mlflow.tracking.mirror import make_mirror
+from histo_mlflow.tracking.registry import ask_to_register
 from histo_mlflow.tracking.runs import open_run
 from histo_mlflow.tracking.store import open_store
 
@@ -33,6 +34,8 @@ def train(config: TrainConfig) -> None:
         follow(inputs, [split], learning)
         return
     store = open_store(mirror=make_mirror(config.mirror, say=say, warn=warn))
+    if config.registry.register:
+        ask_to_register(store, config.registry.model_name)
     tags = training_tags("train", inputs.tiles, inputs.test, seed=seed)
     with (
         open_run(store, "train", tags=tags, resumed=resumed) as run,

@@ -18,8 +18,9 @@ from histo_mlflow.errors import RequestError, SourceNotFoundError
 from histo_mlflow.interruption import shielded
 from histo_mlflow.tracking.production import promote, read_pointers
 from histo_mlflow.tracking.provenance import user_name
-from histo_mlflow.tracking.registry import CANDIDATE_ALIAS, create_version
+from histo_mlflow.tracking.registry import CANDIDATE_ALIAS, changing_model, create_version
 from histo_mlflow.tracking.store import Store, alone_in, reporting_store_errors
+from histo_mlflow.tracking.store_errors import suppressing_refusals
 
 FIRST, PROMOTED, REFUSED, FORCED, ROLLED_BACK = "first", "promoted", "refused", "forced", "rolled back"
 _TAG = "histo.decision."
@@ -144,7 +145,7 @@ def complete(store: Store, name: str) -> Decision | None:
 @contextmanager
 def _deciding(store: Store, name: str) -> Iterator[Decision | None]:
     """Keep interruptions and other processes of this machine out; gives what was completed on the way in, or None."""
-    with shielded(), reporting_store_errors(store.uri), alone_in(store.uri):
+    with shielded(), changing_model(store, name), alone_in(store.uri):
         kept = _kept(store.client, name)
         number, last = max(kept.items(), default=(0, None))
         if last is None or last.is_done:
@@ -165,7 +166,9 @@ def _do(client: MlflowClient, name: str, number: int, decision: Decision) -> Non
     if decision.moves_production:
         promote(client, name, decision.version)
         if str(client.get_registered_model(name).aliases.get(CANDIDATE_ALIAS)) == decision.version:
-            client.delete_registered_model_alias(name, CANDIDATE_ALIAS)
+            # MLflow lets only who manages the model delete an alias; where it stays it does no harm.
+            with suppressing_refusals():
+                client.delete_registered_model_alias(name, CANDIDATE_ALIAS)
     _write(client, name, number, replace(decision, is_done=True))
 
 

@@ -76,7 +76,6 @@ class Journal:
             for entry in entries:
                 write = from_json(entry.read_text())
                 with trying_once():
-                    write = write.missing_from(self._target) if isinstance(write, Metrics) else write
                     write.carry_out(self._target)
                 entry.unlink()
                 shutil.rmtree(entry.with_suffix(""), ignore_errors=True)
@@ -126,6 +125,8 @@ class Journal:
             shutil.copyfile(write.path, copy)
             _sync(copy)
             write = replace(write, path=str(copy))
+        if isinstance(write, Metrics):
+            write = replace(write, may_be_there=True)
         draft = entry.with_suffix(".draft")
         draft.write_text(to_json(write))
         _sync(draft)

@@ -1,4 +1,4 @@
-"""Logged and registered models: what is put into the registry, what is in Production, what a name stands for."""
+"""Registered models: what is put into the registry, what is in Production, what a name stands for."""
 
 import re
 from collections.abc import Iterator
@@ -8,22 +8,21 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import mlflow.artifacts
-import torch
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from histo_mlflow.errors import OptionError, RequestError, SourceNotFoundError
 from histo_mlflow.secrets import hide_secrets
-from histo_mlflow.tracking import model_flavor
-from histo_mlflow.tracking.model_flavor import ModelFacts
+from histo_mlflow.tracking.logged_models import MODEL_KIND
 from histo_mlflow.tracking.production import versions_of
-from histo_mlflow.tracking.runs import Run
 from histo_mlflow.tracking.store import Store, reporting_store_errors
+from histo_mlflow.tracking.store_errors import naming_what_is_refused
 
 CANDIDATE_ALIAS = "candidate"
-MODEL_ARTIFACT = "model"
 MODEL_URI_TAG = "histo.model_uri"
+
+_KIND_TAG = "histo.kind"
 
 # Columns of MLflow's database; SQLite lets more pass, PostgreSQL does not.
 _MAX_DESCRIPTION = 5000
@@ -49,21 +48,25 @@ class RegistryOptions:
             )
 
 
-def log_model(run: Run, network: torch.nn.Module, facts: ModelFacts, card: str, *, step: int) -> str:
-    """Log the network and its card under `run`, with the metrics of epoch `step`, and return its URI ``models:/m-...``."""
-    with reporting_store_errors(run.store.uri):
-        info = Model.log(
-            None,
-            flavor=model_flavor,
-            name=MODEL_ARTIFACT,
-            run_id=run.id,
-            step=step,
-            model_type="tile classifier",
-            network=network,
-            facts=facts,
-            card=card,
-        )
-    return f"models:/{info.model_id}"
+def ask_to_register(store: Store, name: str) -> None:
+    """Make sure, before anything is learnt for it, that there is a registered model `name` and that it may be changed.
+
+    What is in Production stays as it is; only a tag is set, for which MLflow asks the same right as for versions and aliases.
+
+    Raises:
+        RequestError: The user has no right to that.
+    """
+    with changing_model(store, name):
+        _ensure_registered_model(store.client, name)
+        store.client.set_registered_model_tag(name, _KIND_TAG, MODEL_KIND)
+
+
+@contextmanager
+def changing_model(store: Store, name: str) -> Iterator[None]:
+    """Name the registered model, and what may not be done with it, where the user lacks the right to change it."""
+    right = "create versions and set its stage, aliases and tags"
+    with reporting_store_errors(store.uri), naming_what_is_refused(f"registered model {name!r}", right):
+        yield
 
 
 def create_version(store: Store, model_uri: str, name: str, *, run_id: str, description: str, tags: dict[str, str]) -> str:

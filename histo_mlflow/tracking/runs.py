@@ -23,7 +23,7 @@ from histo_mlflow.tracking.last_word import insist_on_killed
 from histo_mlflow.tracking.mirror import Mirror, MirroredRun, facts_of
 from histo_mlflow.tracking.reach import ANSWER_SECONDS
 from histo_mlflow.tracking.signs_of_life import giving_signs_of, tags_of_this_process
-from histo_mlflow.tracking.store import Store, reporting_store_errors
+from histo_mlflow.tracking.store import Store, changing_experiment, reporting_store_errors
 from histo_mlflow.tracking.writes import Deletion, End, File, Metrics, Params, Tags, Target, Tiles, Write
 
 _log = logging.getLogger(__name__)
@@ -40,6 +40,7 @@ class Run:
         self.store = store
         self.id = run_id
         self.is_adopted = False  # begun by `mlflow run`
+        self.is_reopened = False
         self.mirrored: MirroredRun | None = None
 
     @property
@@ -63,8 +64,9 @@ class Run:
             raise StoreError(hide_secrets(f"the tracking server {self.store.uri} does not answer"))
 
     def log_metrics(self, metrics: Mapping[str, float], *, step: int = 0) -> None:
-        """Send all `metrics` in one call."""
-        self._write(Metrics({name: float(value) for name, value in metrics.items()}, step, _now_ms()))
+        """Send all `metrics` in one call; of a run that goes on, those that it has not sent with the same value before."""
+        values = {name: float(value) for name, value in metrics.items()}
+        self._write(Metrics(values, step, _now_ms(), may_be_there=self.is_reopened))
         if self.mirrored:
             self.mirrored.log_metrics(metrics, step=step)
 
@@ -81,7 +83,7 @@ class Run:
 
     def set_tags(self, tags: Mapping[str, object]) -> None:
         """Send all `tags` in one call."""
-        self._write(Tags({name: str(value) for name, value in tags.items()}))
+        self._write(Tags.of(tags))
 
     def describe(self, markdown: str) -> None:
         """Set the description that MLflow shows on the run's page."""
@@ -165,8 +167,8 @@ def open_run(
     run: Run | None = None
     try:
         with shielded():
-            run = _reopen(resumed) if resumed else _begin(store, name, parent)
-            run.set_tags({**tags_of_this_process(), **(tags or {})})
+            noted = {**tags_of_this_process(), **(tags or {})}
+            run = _reopen(resumed, noted) if resumed else _begin(store, name, parent, noted)
             if store.mirror:
                 _mirror(run, store.mirror)
         with giving_signs_of(store.client, run.id):
@@ -198,8 +200,8 @@ def _mirror(run: Run, mirror: Mirror) -> None:
         run.set_tags({"histo.wandb": run.mirrored.address})
 
 
-def _begin(store: Store, name: str, parent: Run | None) -> Run:
-    with reporting_store_errors(store.uri):
+def _begin(store: Store, name: str, parent: Run | None, noted: Mapping[str, object]) -> Run:
+    with changing_experiment(store.uri, "create runs in it"):
         # Popped, so that a nested run or a later one in this process does not adopt the same run again.
         adopted = os.environ.pop("MLFLOW_RUN_ID", None) if parent is None else None
         if adopted and not _is_free(store, adopted):
@@ -211,15 +213,20 @@ def _begin(store: Store, name: str, parent: Run | None) -> Run:
             store.client.update_run(adopted, status=RunStatus.to_string(RunStatus.RUNNING), name=kept)
             run = Run(store, adopted)
             run.is_adopted = True
+            run.set_tags(noted)
             return run
         outer = parent.id if parent else _active_run_id()
-        seen = {tag: hide_secrets(str(value)) for tag, value in resolve_tags().items()}
-        tags = {**seen, MLFLOW_RUN_NAME: name, **({MLFLOW_PARENT_RUN_ID: outer} if outer else {})}
+        # In one call: who dies between two would leave a run that nobody knows to be dead, or to be a fold.
+        tags = {**Tags.of({**resolve_tags(), **noted}).shown(), MLFLOW_RUN_NAME: name}
+        if outer:
+            tags[MLFLOW_PARENT_RUN_ID] = outer
         return Run(store, store.client.create_run(store.experiment_id, tags=tags, run_name=name).info.run_id)
 
 
-def _reopen(run: Run) -> Run:
+def _reopen(run: Run, noted: Mapping[str, object]) -> Run:
     client = run.store.client
+    run.is_reopened = True
+    run.set_tags(noted)  # first: a run that is RUNNING names its process
     with reporting_store_errors(run.store.uri):
         wrapper = os.environ.pop("MLFLOW_RUN_ID", None)
         if wrapper and _is_free(run.store, wrapper):

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from mlflow import MlflowClient
+from mlflow.entities import LoggedModelStatus, Run
 
 from histo_mlflow.liveness import SIGN_SECONDS, Process, giving_signs
 from histo_mlflow.tracking.store_errors import suppressing_refusals
@@ -70,8 +71,16 @@ def end_orphans(client: MlflowClient, experiment_id: str) -> None:
         is_lost = not process.is_local and process.host == socket.gethostname() and is_silent(tags)
         if process.is_gone or is_lost:
             with suppressing_refusals():
+                end_models_of(client, run)
                 client.set_tag(run.info.run_id, "error", "the process ended without notice")
                 client.set_terminated(run.info.run_id, "FAILED")
+
+
+def end_models_of(client: MlflowClient, run: Run) -> None:
+    """Say of a model that was being logged when its run was cut short that this failed; nobody else would."""
+    for model in client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run.info.run_id}'"):
+        if model.status == LoggedModelStatus.PENDING:
+            client.finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)
 
 
 def _now() -> datetime:

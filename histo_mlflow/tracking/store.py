@@ -21,9 +21,9 @@ from histo_mlflow.tracking.busy_database import wait_while_locked
 from histo_mlflow.tracking.mirror import Mirror
 from histo_mlflow.tracking.signs_of_life import end_orphans
 from histo_mlflow.tracking.sqlite_file import check_schema, sqlite_file, use_write_ahead_log
-from histo_mlflow.tracking.store_errors import reporting_store_errors, suppressing_refusals
+from histo_mlflow.tracking.store_errors import naming_what_is_refused, reporting_store_errors, suppressing_refusals
 
-__all__ = ["Store", "alone_in", "open_store", "read_store", "reporting_store_errors"]
+__all__ = ["Store", "alone_in", "changing_experiment", "open_store", "read_store", "reporting_store_errors"]
 
 _KIND_TAG = "mlflow.experimentKind"
 _LOCK_SECONDS = 300
@@ -86,7 +86,7 @@ def open_store(*, mirror: Mirror | None = None) -> Store:
         StoreError: The store can't be reached, created or written, or was written by another MLflow.
     """
     uri = read_store().uri
-    with reporting_store_errors(uri):
+    with changing_experiment(uri, "read it, or to create it"):
         with alone_in(uri):
             file = sqlite_file(uri)
             if file and file.exists():
@@ -99,6 +99,14 @@ def open_store(*, mirror: Mirror | None = None) -> Store:
             _show_as_training(store)
         end_orphans(client, store.experiment_id)
     return store
+
+
+@contextmanager
+def changing_experiment(uri: str, right: str) -> Iterator[None]:
+    """Name the experiment where the user lacks the `right` to do something in it."""
+    chosen = os.environ.get("MLFLOW_EXPERIMENT_ID") or repr(_experiment_name())
+    with reporting_store_errors(uri), naming_what_is_refused(f"experiment {chosen}", right):
+        yield
 
 
 def _refuse_experiment_of_a_server(store: Store) -> None:
@@ -135,7 +143,7 @@ def _show_as_training(store: Store) -> None:
 def _experiment_id(client: MlflowClient) -> str:
     if chosen := os.environ.get("MLFLOW_EXPERIMENT_ID"):
         return chosen
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "Default")
+    name = _experiment_name()
     experiment = client.get_experiment_by_name(name)
     if experiment is not None and experiment.lifecycle_stage == "active":
         return str(experiment.experiment_id)
@@ -145,6 +153,10 @@ def _experiment_id(client: MlflowClient) -> str:
             f"{experiment.experiment_id}, or set MLFLOW_EXPERIMENT_NAME to another"
         )
     return str(client.create_experiment(name))
+
+
+def _experiment_name() -> str:
+    return os.environ.get("MLFLOW_EXPERIMENT_NAME", "Default")
 
 
 def _quiet_libraries() -> None:

@@ -1,5 +1,6 @@
 """What MLflow, its databases and the network raise, as one line that says what to do about this very fault."""
 
+import os
 import re
 import sqlite3
 import tempfile
@@ -18,6 +19,9 @@ from histo_mlflow.secrets import hide_secrets
 _REASON_CHARACTERS = 300
 _OTHER = "or name another with MLFLOW_TRACKING_URI"
 _PLACE = f"check that the folder can be written and the disk has room, {_OTHER}"
+_ASK_FOR_RIGHT = (
+    "ask who keeps the server for the right, or log in as another: MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD"
+)
 
 # What a text or the name of an error code tells, and what to do about it; the first that fits. None: the reason says it all.
 _ADVICE: tuple[tuple[str, str | None], ...] = (
@@ -38,14 +42,9 @@ _ADVICE: tuple[tuple[str, str | None], ...] = (
     (r"Invalid Host header", "start the server with --allowed-hosts and the name by which it is called"),
     (
         r"(?s)endpoint /\S*?/mlflow/(?P<right>[\w/-]+).*(403|PERMISSION_DENIED)",
-        "your login may not do this ({right}); ask who keeps the server for the right, or log in as another: "
-        "MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD",
+        f"your login may not do this ({{right}}); {_ASK_FOR_RIGHT}",
     ),
-    (
-        r"PERMISSION_DENIED|error code 403",
-        "your login may not do this; ask who keeps the server for the right, or log in as another: MLFLOW_TRACKING_USERNAME, "
-        "MLFLOW_TRACKING_PASSWORD",
-    ),
+    (r"PERMISSION_DENIED|error code 403", f"your login may not do this; {_ASK_FOR_RIGHT}"),
     (
         r"UNAUTHENTICATED|CUSTOMER_UNAUTHORIZED|error code 401",
         "log in with MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
@@ -86,8 +85,27 @@ def suppressing_refusals() -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        if error.error_code != ErrorCode.Name(PERMISSION_DENIED):
+        if not _is_refusal(error):
             raise
+
+
+@contextmanager
+def naming_what_is_refused(what: str, right: str) -> Iterator[None]:
+    """Turn a server's refusal, which names neither, into a `RequestError` that names the thing and the right that lacks."""
+    try:
+        yield
+    except MlflowException as error:
+        if not _is_refusal(error):
+            raise
+        user = os.environ.get("MLFLOW_TRACKING_USERNAME")
+        raise RequestError(
+            f"{what}: your login{f' ({user})' if user else ''} has no right to {right}; {_ASK_FOR_RIGHT}"
+        ) from error
+
+
+def _is_refusal(error: MlflowException) -> bool:
+    """Return whether it is about a right; that a server refuses its own name is not."""
+    return bool(error.error_code == ErrorCode.Name(PERMISSION_DENIED)) and "Invalid Host header" not in str(error)
 
 
 def _advice_on(error: Exception, uri: str) -> str | None:

@@ -3,7 +3,9 @@
 import json
 import shlex
 import shutil
-from dataclasses import asdict, dataclass, replace
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -41,24 +43,31 @@ class Target:
 
 @dataclass(frozen=True)
 class Metrics:
-    """Values of one step, with the time at which they were found."""
+    """Values of one step, with the time at which they were found.
+
+    What `may_be_there` is looked up first: a run that goes on has sent some before, a server may have taken what it could not
+    confirm.
+    """
 
     noun: ClassVar[str] = "row(s) of metrics"
     values: dict[str, float]
     step: int
     time_ms: int
+    may_be_there: bool = True
 
     def carry_out(self, target: Target) -> None:
-        """Send all in one call."""
-        metrics = [Metric(name, value, self.time_ms, self.step) for name, value in self.values.items()]
+        """Send in one call what is not there."""
+        metrics = [
+            Metric(name, value, self.time_ms, self.step)
+            for name, value in self.values.items()
+            if not (self.may_be_there and self._is_there(target, name))
+        ]
         if metrics:
             target.client.log_batch(target.run_id, metrics=metrics)
 
-    def missing_from(self, target: Target) -> "Metrics":
-        """Return what the store has not got of this step: a server may have taken what it could not confirm."""
-        client, run_id = target.client, target.run_id
-        steps = {name: {each.step for each in client.get_metric_history(run_id, name)} for name in self.values}
-        return replace(self, values={name: value for name, value in self.values.items() if self.step not in steps[name]})
+    def _is_there(self, target: Target, name: str) -> bool:
+        kept = target.client.get_metric_history(target.run_id, name)
+        return (self.step, _stored(self.values[name])) in {(each.step, _stored(each.value)) for each in kept}
 
 
 @dataclass(frozen=True)
@@ -87,10 +96,18 @@ class Tags:
     noun: ClassVar[str] = "set(s) of tags"
     values: dict[str, str]
 
+    @classmethod
+    def of(cls, values: Mapping[str, object]) -> "Tags":
+        """Return them as text, which a tag is."""
+        return cls({name: str(value) for name, value in values.items()})
+
+    def shown(self) -> dict[str, str]:
+        """Return them as they may be kept: without secrets, no longer than MLflow takes."""
+        return {name: visible_lines(hide_secrets(value))[:_TAG_CHARACTERS] for name, value in self.values.items()}
+
     def carry_out(self, target: Target) -> None:
         """Send all in one call."""
-        tags = [RunTag(name, visible_lines(hide_secrets(value))[:_TAG_CHARACTERS]) for name, value in self.values.items()]
-        target.client.log_batch(target.run_id, tags=tags)
+        target.client.log_batch(target.run_id, tags=[RunTag(name, value) for name, value in self.shown().items()])
 
 
 @dataclass(frozen=True)
@@ -185,6 +202,11 @@ def from_json(text: str) -> Write:
     """Return the write that `to_json` has made a text of."""
     content = json.loads(text)
     return _KINDS[content.pop("kind")](**content)
+
+
+def _stored(value: float) -> str:
+    """Return a value as it can be compared: NaN like any other, infinities as the largest numbers that MLflow keeps instead."""
+    return str(min(max(value, -sys.float_info.max), sys.float_info.max))  # in this order NaN stays
 
 
 def _spell(value: object) -> str:

@@ -290,7 +290,6 @@ def test_ctrl_c_ends_within_five_seconds(server: _Server, served: Store, work: P
 def test_training_goes_on_without_its_server_and_is_completed_later(
     work: Path, tiny_npz: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     port = free_port()
     environment = {
         **os.environ,

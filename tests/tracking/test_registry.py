@@ -2,6 +2,7 @@ import concurrent.futures
 import contextlib
 import os
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -9,8 +10,11 @@ import numpy as np
 import pytest
 import torch
 from mlflow import MlflowClient
+from mlflow.entities import LoggedModelStatus
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 
-from histo_mlflow.errors import OptionError, RequestError, SourceNotFoundError
+from histo_mlflow.errors import Interrupted, OptionError, RequestError, SourceNotFoundError
 from histo_mlflow.tracking.decisions import (
     FIRST,
     FORCED,
@@ -25,14 +29,20 @@ from histo_mlflow.tracking.decisions import (
     register_model,
     version_before,
 )
+from histo_mlflow.tracking.logged_models import log_model
 from histo_mlflow.tracking.looks import count_looks, note_looks
 from histo_mlflow.tracking.model_flavor import ModelFacts, load_saved
 from histo_mlflow.tracking.production import production_version
-from histo_mlflow.tracking.registry import RegistryOptions, located_model, log_model
+from histo_mlflow.tracking.registry import RegistryOptions, ask_to_register, located_model
 from histo_mlflow.tracking.runs import open_run
+from histo_mlflow.tracking.signs_of_life import STARTED_TAG
 from histo_mlflow.tracking.store import Store, open_store
 
 FACTS = ModelFacts(("a", "b", "c"), 32, 0.5, "EfficientNet-B3", "none", "random", "demo", "f" * 64, True, "epoch 1")
+
+
+class _Killed(BaseException):
+    pass
 
 
 class Small(torch.nn.Module):
@@ -74,6 +84,48 @@ def test_first_version_is_promoted_and_the_second_is_a_candidate(store: Store) -
     for answer in answers[1:3]:
         np.testing.assert_array_equal(answer.to_numpy(), answers[0].to_numpy())
     assert production_version(client, "other") is None
+
+
+def test_a_model_is_logged_into_the_experiment_of_its_run_and_once(work: Path, store: Store) -> None:
+    """In a workspace of MLflow's there is no experiment 0, which its own functions would take."""
+    other = Store(store.uri, store.client.create_experiment("other"))
+    with open_run(other, "train") as run:
+        first = log_model(run, Small(0.0), FACTS, "a card", step=1)
+        assert log_model(run, Small(0.0), FACTS, "a card", step=1) == first, "a run that goes on after it has its model"
+        assert log_model(run, Small(0.0), replace(FACTS, temperature=2.0), "a card", step=1) != first
+    models = store.client.search_logged_models(["0", other.experiment_id])
+    assert {(model.experiment_id, model.status) for model in models} == {(other.experiment_id, LoggedModelStatus.READY)}
+
+
+@pytest.mark.parametrize("error", [_Killed, Interrupted])
+def test_a_model_whose_logging_was_cut_short_has_failed(store: Store, error: type[BaseException]) -> None:
+    def cut_short(*_: object) -> None:
+        raise error
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(error), open_run(store, "train") as run:
+        patch.setattr(MlflowClient, "log_model_artifacts", cut_short)
+        if error is _Killed:
+            patch.setattr(MlflowClient, "set_terminated", cut_short)
+        log_model(run, Small(0.0), FACTS, "a card", step=1)
+    if error is _Killed:
+        store.client.set_tag(run.id, STARTED_TAG, "1")  # of another process, which has gone
+        open_store()
+    (model,) = store.client.search_logged_models(["0"])
+    assert model.status == LoggedModelStatus.FAILED
+    assert store.client.get_run(run.id).info.status == ("FAILED" if error is _Killed else "KILLED")
+
+
+def test_a_right_that_is_missing_is_asked_for_beforehand(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise MlflowException("Permission denied", error_code=PERMISSION_DENIED)
+
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "bob")
+    ask_to_register(store, "histo-b3")
+    assert not store.client.search_model_versions("name = 'histo-b3'")
+    for name in ("get_registered_model", "create_registered_model", "set_registered_model_tag"):
+        monkeypatch.setattr(MlflowClient, name, refuse)
+        with pytest.raises(RequestError, match=r"registered model 'histo-b3': your login \(bob\) has no right to create"):
+            ask_to_register(store, "histo-b3")
 
 
 def test_metrics_of_the_chosen_epoch_stand_beside_the_model(store: Store) -> None:
@@ -152,10 +204,6 @@ def test_looks_add_up_per_set(store: Store) -> None:
 def test_model_names_that_no_address_can_hold(name: str) -> None:
     with pytest.raises(OptionError, match="model_name"):
         RegistryOptions(model_name=name)
-
-
-class _Killed(BaseException):
-    pass
 
 
 _STEPS = (

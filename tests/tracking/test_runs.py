@@ -1,14 +1,17 @@
+import contextlib
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import mlflow
 import pytest
+from mlflow import MlflowClient
 
 from histo_mlflow.errors import Interrupted
 from histo_mlflow.interruption import interruptible, shielded
-from histo_mlflow.tracking.runs import begun_run, open_run
+from histo_mlflow.tracking.runs import Run, begun_run, open_run
 from histo_mlflow.tracking.store import Store
 
 
@@ -29,6 +32,56 @@ def test_a_finished_run_holds_what_was_sent(store: Store, work: Path) -> None:
     assert store.client.get_metric_history(run.id, "val/loss")[0].step == 3
     assert found.data.tags["colour"] == "pink"
     assert [item.path for item in store.client.list_artifacts(run.id, "notes")] == ["notes/note.txt"]
+
+
+def test_a_run_that_goes_on_logs_nothing_twice(store: Store) -> None:
+    values = {"best/val_loss": 0.5, "val/ppv/TUM": float("nan"), "val/odds": float("inf")}
+    with pytest.raises(Interrupted), open_run(store, "one") as run:
+        run.log_metrics(values)
+        raise Interrupted
+    with open_run(store, "one", resumed=run):
+        run.log_metrics({**values, "val/accuracy": 0.9})
+        run.log_metrics({"best/val_loss": 0.25})
+    histories = {
+        name: [each.value for each in store.client.get_metric_history(run.id, name)] for name in (*values, "val/accuracy")
+    }
+    assert {name: len(values) for name, values in histories.items()} == {
+        "best/val_loss": 2, "val/ppv/TUM": 1, "val/odds": 1, "val/accuracy": 1,
+    }  # fmt: skip
+
+
+class _Killed(BaseException):
+    """The process has ended here."""
+
+
+@pytest.mark.parametrize("step", range(5))
+def test_a_run_that_a_kill_cuts_short_as_it_begins_names_its_process(store: Store, step: int) -> None:
+    """Whichever write the kill comes before: what is RUNNING can be found to be dead."""
+    with open_run(store, "ended", tags={"histo.fold": 1}) as ended:
+        pass
+    left = [step]
+
+    def begin(resumed: Run | None) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("create_run", "log_batch", "update_run", "delete_tag", "set_terminated"):
+                write = getattr(MlflowClient, name)
+
+                def guarded(*args: object, write: Callable[..., object] = write, **kwargs: object) -> object:
+                    left[0] -= 1
+                    if left[0] < 0:
+                        raise _Killed
+                    return write(*args, **kwargs)
+
+                patch.setattr(MlflowClient, name, guarded)
+            with contextlib.suppress(_Killed), open_run(store, "one", tags={"histo.fold": 1}, resumed=resumed):
+                raise _Killed
+
+    store.client.set_tag(ended.id, "histo.pid", "0")
+    for resumed in (None, Run(store, ended.id)):
+        left[0] = step
+        begin(resumed)
+        for run in store.client.search_runs(["0"], "attributes.status = 'RUNNING'"):
+            assert (run.data.tags["histo.pid"], run.data.tags["histo.fold"]) == (str(os.getpid()), "1")
 
 
 def test_parameters_of_mlflow_run_keep_their_spelling(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

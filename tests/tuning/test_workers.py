@@ -1,13 +1,9 @@
 """Workers that share a study: on SQLite and on PostgreSQL, killed and interrupted."""
 
-import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
@@ -20,7 +16,7 @@ from histo_mlflow.config import TrainConfig, build
 from histo_mlflow.entry_points.train import train
 from histo_mlflow.tracking.store import open_store
 from tests.conftest import PROJECT
-from tests.servers import free_port
+from tests.servers import postgresql
 from tuning.options import SearchOptions
 from tuning.study import FINISHED, open_study
 
@@ -52,36 +48,6 @@ def _check_total(storage: str, n_trials: int) -> None:
         assert run.info.status == ("FINISHED" if trial.state == TrialState.COMPLETE else "KILLED")
 
 
-@contextmanager
-def _postgresql(folder: Path) -> Iterator[str]:
-    """A PostgreSQL of our own on the loopback."""
-    candidates = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    found = shutil.which("initdb") or (str(candidates[-1]) if candidates else None)
-    if found is None:
-        pytest.skip("PostgreSQL is not installed (Debian: postgresql)")
-    initdb = Path(os.path.realpath(found))
-    data, port = folder / "pg", free_port()
-    # PostgreSQL refuses to run as root.
-    user = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"] if os.geteuid() == 0 else []
-    data.mkdir()
-    if user:
-        for each in [data, *data.parents]:
-            if each.stat().st_uid == 0 and each != Path("/") and each != Path("/tmp"):
-                each.chmod(each.stat().st_mode | 0o011)
-        shutil.chown(data, "nobody", "nogroup")
-
-    def server(*command: str | Path) -> None:
-        subprocess.run([*user, *map(str, command)], check=True, cwd="/", capture_output=True, timeout=60)
-
-    server(initdb, "-D", data, "-U", "histo", "-A", "trust", "-E", "UTF8", "--no-sync")
-    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
-    server(initdb.with_name("pg_ctl"), "-D", data, "-w", "-l", data / "log", "-o", options, "start")
-    try:
-        yield f"postgresql+psycopg://histo@127.0.0.1:{port}/postgres"
-    finally:
-        server(initdb.with_name("pg_ctl"), "-D", data, "-m", "immediate", "stop")
-
-
 def test_two_workers_here_share_a_study_exactly(work: Path, tiny_npz: Path) -> None:
     storage = "sqlite:///optuna.db"
     done = subprocess.run(
@@ -99,7 +65,7 @@ def test_two_workers_here_share_a_study_exactly(work: Path, tiny_npz: Path) -> N
 @pytest.mark.slow
 def test_two_calls_share_a_study_on_postgresql(work: Path, tiny_npz: Path) -> None:
     pytest.importorskip("psycopg")
-    with _postgresql(work) as storage:
+    with postgresql(work) as storage:
         first = _command(tiny_npz, "--trials", "1", "--storage", storage)
         assert subprocess.run(first, capture_output=True, timeout=120, check=False).returncode == 0
         command = _command(tiny_npz, "--trials", "5", "--storage", storage)

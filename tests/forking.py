@@ -1,0 +1,101 @@
+"""Starts our commands as forks of a process that has imported everything: ``python -m tests.forking``, one request a line.
+
+A command that is to be killed at a random moment is then killed in its work, and not in the seconds of its imports.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from histo_mlflow.process import prepare
+
+
+class Forks:
+    """Commands of ours, one at a time."""
+
+    def __init__(self, root: Path) -> None:
+        self._server = subprocess.Popen(
+            [sys.executable, "-m", "tests.forking"], cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert self._answer() == "ready"
+
+    def start(self, *arguments: str, cwd: Path, log: Path, environment: Mapping[str, str]) -> int:
+        """Start ``histo ARGUMENTS``, or the search for ``tune ARGUMENTS``, and return its process id."""
+        asked = {"arguments": arguments, "cwd": str(cwd), "log": str(log), "environment": dict(environment)}
+        assert self._server.stdin is not None
+        self._server.stdin.write(json.dumps(asked) + "\n")
+        self._server.stdin.flush()
+        return int(self._answer())
+
+    def wait(self) -> int:
+        """Wait for the command that was started last and return its exit code, negative for a signal."""
+        return int(self._answer())
+
+    def close(self) -> None:
+        """End the process that forks."""
+        assert self._server.stdin is not None
+        self._server.stdin.close()
+        self._server.wait(60)
+
+    def _answer(self) -> str:
+        assert self._server.stdout is not None
+        return self._server.stdout.readline().strip()
+
+
+def _serve() -> None:
+    entry_points = _imported()
+    print("ready", flush=True)
+    for line in sys.stdin:
+        asked = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            _become(asked, entry_points)
+        print(pid, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+
+
+def _imported() -> dict[str, Callable[[Sequence[str]], Any]]:
+    prepare()
+    import torch
+
+    torch.set_num_threads(1)
+    import matplotlib.pyplot  # noqa: F401
+    import mlflow.pytorch  # noqa: F401
+    import torchvision  # noqa: F401
+
+    from histo_mlflow.cli import main
+    from histo_mlflow.command_line import run_command
+    from tuning.search import make_command
+
+    torch.export.export(torch.nn.Linear(2, 2), (torch.zeros(2, 2),))  # imports what exporting needs
+    return {
+        "histo": main,
+        "tune": lambda arguments: run_command(make_command(), prog_name="tune", arguments=arguments),
+    }
+
+
+def _become(asked: dict[str, Any], entry_points: dict[str, Callable[[Sequence[str]], Any]]) -> None:
+    code = 1
+    try:
+        os.chdir(asked["cwd"])
+        os.environ.update(asked["environment"])
+        log = os.open(asked["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        for number in (1, 2):
+            os.dup2(log, number)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        name, *rest = asked["arguments"]
+        sys.argv = [name, *rest]
+        entry_points["tune" if name == "tune" else "histo"](rest if name == "tune" else [name, *rest])
+    except SystemExit as end:
+        code = int(end.code or 0)
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    _serve()
