@@ -14,7 +14,7 @@ from histo_mlflow.evaluation.baselines import Baseline, colour_features, fit_bas
 from histo_mlflow.evaluation.calibration import fit_temperature
 from histo_mlflow.evaluation.details import Details, Provenance
 from histo_mlflow.evaluation.findings import Findings, baseline_figures
-from histo_mlflow.evaluation.intervals import Floats
+from histo_mlflow.evaluation.intervals import Figure, Floats
 from histo_mlflow.evaluation.kept_numbers import write_numbers
 from histo_mlflow.evaluation.metrics import TARGET_ACCURACY, Predictions, evaluate_predictions
 from histo_mlflow.evaluation.selective import choose_threshold
@@ -123,9 +123,10 @@ def record_findings(
         details: What else is shown.
     """
     findings = Findings(evaluate_predictions(predictions, costs=details.costs), rows, about, details)
-    again = f"Once mended: histo evaluate --model {run.id} --data SET"
     with tempfile.TemporaryDirectory(prefix="histo-") as draft:
-        with not_at_the_cost_of_the_model(run, f"the tables of evaluation/{about.split}", then=again):
+        with not_at_the_cost_of_the_model(
+            run, f"the tables of evaluation/{about.split}", then="Once mended, score the model with histo evaluate."
+        ):
             write_numbers(Path(draft), findings)
         run.log_folder(Path(draft), f"evaluation/{about.split}")
     values = {
@@ -160,8 +161,10 @@ class SplitReporter:
         """Record the numbers of one scored set; return them and what the baselines say of it."""
         predictions = predictions_of(scored, scored_tiles, rows, divisor=self._calibration.divisor)
         said: dict[str, Predictions] = {}
+        of_colour: dict[str, dict[str, Figure]] = {}
         with not_at_the_cost_of_the_model(self._run, "what colour alone tells", then="The report goes without it."):
             said = apply_baselines(self._baselines, scored_tiles, rows)
+            of_colour = baseline_figures(said, self._costs)
         flow = count_classes(self._tiles, {"training": self._split.train, "validation": self._split.val})
         if name == "test":
             flow |= count_classes(scored_tiles, {"test": rows})
@@ -172,7 +175,7 @@ class SplitReporter:
             is_calibrated=self._calibration.is_applied,
             threshold=self._calibration.threshold,
             costs=self._costs,
-            baselines=baseline_figures(said, self._costs),
+            baselines=of_colour,
         )
         about = describe_provenance(name, scored_tiles, f"run {self._run.id}", self._selected, looks=looks)
         return record_findings(self._run, predictions, rows, about, details), said

@@ -11,7 +11,7 @@ from histo_mlflow.drawing import Drawable, draw
 from histo_mlflow.evaluation.costs import read_costs
 from histo_mlflow.evaluation.details import Details
 from histo_mlflow.evaluation.findings import baseline_figures
-from histo_mlflow.evaluation.metrics import Predictions
+from histo_mlflow.evaluation.intervals import Figure
 from histo_mlflow.evaluation.perturbed import Perturbed
 from histo_mlflow.evaluation.wording import in_words
 from histo_mlflow.experiment import score_network
@@ -88,10 +88,10 @@ def _collect(
             robustness = probe(
                 tiles, tried, lambda images: infer(model.folded, images, compute=compute, is_quiet=True).argmax(axis=1)
             )
-    said: dict[str, Predictions] = {}
+    of_colour: dict[str, dict[str, Figure]] = {}
     with not_at_the_cost_of_the_model(run, "what colour alone tells", then="The report goes without it."):
         baselines = [] if model.run_id is None else find_baselines(Run(run.store, model.run_id), tiles.classes)
-        said = apply_baselines(baselines, tiles, rows)
+        of_colour = baseline_figures(apply_baselines(baselines, tiles, rows), costs)
     return Details(
         flow=flow | count_classes(tiles, {"test": rows}),
         split_unit="not known" if facts is None else facts.split_unit,
@@ -100,5 +100,5 @@ def _collect(
         threshold=None if facts is None else facts.abstain_below,
         costs=costs,
         robustness=robustness,
-        baselines=baseline_figures(said, costs),
+        baselines=of_colour,
     )

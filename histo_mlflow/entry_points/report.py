@@ -27,9 +27,7 @@ def report(config: ReportConfig) -> None:
     open_once = cache(_open)
     drawn = {each.id: _draw(each, open_once) for each in (*nested_runs(run, FOLD_TAG), run)}
     if not any(drawn.values()):
-        raise RequestError(
-            f"run {run_id} keeps nothing that could be drawn; score a model with histo evaluate --model {run_id}"
-        )
+        raise RequestError(f"run {run_id} keeps nothing that could be drawn; score its model with histo evaluate")
     for each, names in drawn.items():
         say(f"run {each}: {', '.join(names)}")
 
