@@ -50,7 +50,7 @@ bench: setup ## Measure (an hour, machine otherwise idle); results are printed a
 	python benchmarks/demo_baselines.py
 
 ui: setup ## Open MLflow's pages on http://127.0.0.1:5000
-	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui $(OPTIONS)
 
 requirements: setup ## Compile requirements.txt, the one pinned list, anew from pyproject.toml
 	uv pip compile pyproject.toml --universal --python-version 3.11 --no-header --quiet --generate-hashes --output-file requirements.txt

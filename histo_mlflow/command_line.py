@@ -1,6 +1,7 @@
 """What every command line of ours has in common: options read from dataclasses, one-line errors, exit codes."""
 
 import difflib
+import io
 import logging
 import os
 import sys
@@ -14,6 +15,7 @@ from click.core import ParameterSource
 
 from histo_mlflow.console import warn
 from histo_mlflow.errors import Interrupted, RequestError, WorkError
+from histo_mlflow.escaping import visible, visible_lines
 from histo_mlflow.interruption import interruptible, stop_with_parent
 from histo_mlflow.secrets import hide_secrets
 
@@ -75,6 +77,8 @@ def run_command(command: click.Command, *, prog_name: str, arguments: Sequence[s
 
 def _run(command: click.Command, prog_name: str, arguments: list[str], *, is_debug: bool) -> int:
     logging.getLogger("histo_mlflow").handlers = [_ToTerminal()]
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal's encoding lacks is spelt, as on standard error
+        sys.stdout.reconfigure(errors="backslashreplace")
     if "MLFLOW_RUN_ID" in os.environ:
         stop_with_parent(os.getppid())
     try:
@@ -137,7 +141,7 @@ def _help_hint(error: Exception) -> str:
 
 def _report(message: str, exit_code: int, is_debug: bool) -> int:
     if is_debug:
-        click.echo(hide_secrets(traceback.format_exc()), err=True)
-    click.echo(f"Error: {hide_secrets(' '.join(message.split()))}", err=True)
+        click.echo(visible_lines(hide_secrets(traceback.format_exc())), err=True)
+    click.echo(f"Error: {visible(hide_secrets(' '.join(message.split())))}", err=True)
     sys.stdout.flush()
     return exit_code

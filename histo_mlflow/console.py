@@ -5,15 +5,16 @@ from collections.abc import Mapping, Sequence
 
 from tqdm import tqdm
 
+from histo_mlflow.escaping import visible, visible_lines
 from histo_mlflow.learning.distributed import is_first_process
 from histo_mlflow.secrets import hide_secrets
 
 
 def say(text: str) -> None:
-    """Print a line to standard output without tearing a progress bar."""
+    """Print lines to standard output without tearing a progress bar."""
     if not is_first_process():
         return
-    tqdm.write(hide_secrets(text))
+    tqdm.write(visible_lines(hide_secrets(text)))
     sys.stdout.flush()  # a log should not lag behind
 
 
@@ -21,7 +22,7 @@ def warn(text: str) -> None:
     """Print a line that the user should not miss, to standard error."""
     if not is_first_process():
         return
-    line = hide_secrets(f"Warning: {text}")
+    line = visible(hide_secrets(f"Warning: {text}"))
     tqdm.write(f"\033[33m{line}\033[0m" if sys.stderr.isatty() else line, file=sys.stderr)
 
 
@@ -39,9 +40,10 @@ def describe_epoch(epoch: int, epochs: int, metrics: Mapping[str, float], *, is_
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return rows as aligned columns, the first to the left and the others to the right."""
-    widths = [max(len(row[k]) for row in [header, *rows]) for k in range(len(header))]
+    table = [[visible(cell) for cell in row] for row in [header, *rows]]
+    widths = [max(len(row[k]) for row in table) for k in range(len(header))]
     lines = []
-    for row in [header, *rows]:
+    for row in table:
         cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
         lines.append("  ".join(cells).rstrip())
     lines.insert(1, "  ".join("-" * width for width in widths))

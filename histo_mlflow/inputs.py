@@ -14,6 +14,7 @@ from histo_mlflow.learning.network import TileClassifier, fold_batch_norms, with
 from histo_mlflow.learning.weights import InitialWeights, adopt_weights, make_network, read_initial_weights
 from histo_mlflow.tiles.open import DataOptions, open_tiles
 from histo_mlflow.tiles.tile_set import TileSet, with_class_order
+from histo_mlflow.tracking.acceptance import check_classes_accepted
 from histo_mlflow.tracking.model_flavor import ModelFacts, load_saved
 from histo_mlflow.tracking.registry import located_model, names_a_model, version_of
 from histo_mlflow.tracking.store import Store, read_store
@@ -38,6 +39,7 @@ class LearningInputs:
 def open_learning_inputs(data: DataOptions, config: LearningConfig) -> LearningInputs:
     """Return the opened inputs, and say what they are; raises `RequestError` for whatever is wrong with them."""
     tiles = announce(open_tiles(data.data, image_size=config.network.image_size))
+    check_classes_accepted(tiles.classes, where=tiles.source)
     test = None
     if data.test_data not in _NO_TILES:
         test = with_class_order(open_tiles(data.test_data, image_size=config.network.image_size), tiles.classes)

@@ -7,6 +7,7 @@ import platform
 from importlib.metadata import version
 
 import histo_mlflow
+from histo_mlflow.escaping import markdown, visible
 from histo_mlflow.evaluation.metrics import Evaluation
 from histo_mlflow.evaluation.wording import OVERALL_NAMES, in_words
 from histo_mlflow.tracking.model_flavor import ModelFacts
@@ -35,16 +36,16 @@ One label and one probability per class for each tile of haematoxylin-eosin stai
 below were. Every tile gets one of these classes, also one that shows none of them. Not validated for clinical use; not for
 diagnosis, staging or the choice of a treatment.
 
-- **Classes, in this order:** {" ".join(facts.classes)}
+- **Classes, in this order:** {" ".join(markdown(name) for name in facts.classes)}
 - **Input:** uint8 RGB `(n, height, width, 3)`, or PNG, JPEG or TIFF files; {facts.microns_per_pixel:g} microns per pixel at
   {facts.tile_size_px} px; other sizes are resized to that, whatever their scale
-- **Architecture:** {facts.architecture}, started from {facts.weights_origin}
+- **Architecture:** {facts.architecture}, started from {markdown(facts.weights_origin)}
 
 ## Data and selection
 
-- **Learnt from:** {facts.data_source} (SHA-256 `{facts.data_fingerprint}`)
+- **Learnt from:** {markdown(facts.data_source)} (SHA-256 `{facts.data_fingerprint}`)
 - **Kept together when it was split:** {facts.split_unit}
-- **Selected:** {facts.selected}
+- **Selected:** {markdown(facts.selected)}
 
 ## Figures
 
@@ -70,7 +71,7 @@ intervals know of chance among these tiles, not of other laboratories, scanners 
 ```python
 import mlflow
 model = mlflow.pyfunc.load_model("models:/{model_name}/Production")
-table = model.predict(tiles)   # label, prob_{facts.classes[0]} ... prob_{facts.classes[-1]}
+table = model.predict(tiles)   # label, prob_{visible(facts.classes[0])} ... prob_{visible(facts.classes[-1])}
 ```
 
 Made with histo-mlflow {histo_mlflow.__version__}, Python {platform.python_version()}, {packages}.
@@ -106,7 +107,7 @@ def _class_table(facts: ModelFacts, val: Evaluation, test: tuple[str, Evaluation
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [header, ["---"] * len(header), *rows])
+    return "\n".join(f"| {' | '.join(map(markdown, cells))} |" for cells in [header, ["---"] * len(header), *rows])
 
 
 def _describe_calibration(facts: ModelFacts) -> str:

@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass, field
 
+from histo_mlflow.errors import OptionError
 from histo_mlflow.secrets import hide_secrets
 from histo_mlflow.tiles.open import check_given
+
+_MAX_REASON = 1000  # a decision with its figures has 5000 characters in MLflow's database; SQLite lets more pass
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,10 @@ class ReasonOptions:
     """Why something is done."""
 
     reason: str = field(default="none", metadata={"help": "Why, for those who read the history."})
+
+    def __post_init__(self) -> None:
+        if len(self.reason) > _MAX_REASON:
+            raise OptionError(f"reason has {len(self.reason)} characters; give at most {_MAX_REASON}, and a link for the rest")
 
     @property
     def stated_reason(self) -> str:

@@ -23,6 +23,7 @@ from histo_mlflow.learning.infer import probabilities_of
 from histo_mlflow.run_contents import not_at_the_cost_of_the_model
 from histo_mlflow.tiles.splits import Split
 from histo_mlflow.tiles.tile_set import TileSet
+from histo_mlflow.tracking.acceptance import CLASS_FIGURES, class_metric
 from histo_mlflow.tracking.runs import Run
 
 BASELINES_FILE = "baselines.json"
@@ -130,9 +131,9 @@ def record_findings(
             write_numbers(Path(draft), findings)
         run.log_folder(Path(draft), f"evaluation/{about.split}")
     values = {
-        f"{about.split}/{figure}/{of_class.name}": of_class.figures[figure].value
+        class_metric(about.split, figure, of_class.name): of_class.figures[figure].value
         for of_class in findings.evaluation.per_class
-        for figure in ("sensitivity", "specificity")
+        for figure in CLASS_FIGURES
     }
     run.log_metrics({key: value for key, value in values.items() if math.isfinite(value)})
     return findings

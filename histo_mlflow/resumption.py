@@ -1,18 +1,20 @@
 """Going on with an interrupted run: with its own options and tiles, or not at all."""
 
+import json
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import yaml
 
 from histo_mlflow.config import GIVEN, ConfigT, build, flatten, option_fields
-from histo_mlflow.console import say
+from histo_mlflow.console import say, warn
 from histo_mlflow.errors import RequestError
 from histo_mlflow.learning.distributed import is_first_process
+from histo_mlflow.scratch import scratch_folder
 from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.found_runs import find_ended_run
 from histo_mlflow.tracking.journal import deliver_left
 from histo_mlflow.tracking.kept_checkpoints import KeepingOptions
+from histo_mlflow.tracking.provenance import describe_origin
 from histo_mlflow.tracking.runs import Run
 from histo_mlflow.tracking.store import open_store, reporting_store_errors
 
@@ -21,6 +23,9 @@ _FREE = (
     "data", "test_data", "device", "calibration", "costs", "keep_checkpoints", "resume", "take_over", "model_name", "register",
     "margin", "loss_margin", "class_margin", "wandb",
 )  # fmt: skip
+
+_EARLIER = "histo.earlier_origin."
+_VERSIONS = ("version", "git_commit", "torch", "torchvision", "mlflow", "numpy", "scikit-learn", "python")
 
 
 def reopen(config: ConfigT, keeping: KeepingOptions, *, entry_point: str) -> tuple[Run | None, ConfigT]:
@@ -38,8 +43,8 @@ def reopen(config: ConfigT, keeping: KeepingOptions, *, entry_point: str) -> tup
         run = find_ended_run(store, keeping.resume, entry_point=entry_point, take_over=keeping.take_over)
         if deliver_left(store, run.id):
             say("what was left beside the run is delivered")
-    with reporting_store_errors(store.uri), TemporaryDirectory(prefix="histo-") as draft:
-        recorded = yaml.safe_load(Path(store.client.download_artifacts(run.id, "config.yaml", draft)).read_text())
+    with reporting_store_errors(store.uri), scratch_folder() as draft:
+        recorded = yaml.safe_load(Path(store.client.download_artifacts(run.id, "config.yaml", str(draft))).read_text())
     values = flatten(config)
     for name, option in option_fields(type(config)).items():
         is_given = name in keeping.given
@@ -50,9 +55,23 @@ def reopen(config: ConfigT, keeping: KeepingOptions, *, entry_point: str) -> tup
             )
         if not is_given:
             values[name] = recorded.get(name, option.default)
+    if is_first_process():
+        _keep_origin(run)
     say(f"going on with run {run.id}, with its own options")
     own = {"resume": keeping.resume, "take_over": keeping.take_over, GIVEN: keeping.given}
     return run, build(type(config), {**values, **own})
+
+
+def _keep_origin(run: Run) -> None:
+    """Keep how `run` came about so far in a numbered tag, and warn where versions have changed, for figures may follow."""
+    tags, present = run.tags(), describe_origin()
+    earlier = {name.removeprefix("histo."): tags[name] for name, value in present.items() if tags.get(name, value) != value}
+    if not earlier:
+        return
+    n = 1 + sum(name.startswith(_EARLIER) for name in tags)
+    run.set_tags({f"{_EARLIER}{n}": json.dumps(earlier)})
+    if changed := [f"{name} was {earlier[name]}, now {present[f'histo.{name}']}" for name in _VERSIONS if name in earlier]:
+        warn(f"run {run.id} goes on with other versions: {'; '.join(changed)}; its figures may differ from those of one go")
 
 
 def check_same_tiles(run: Run | None, tiles: TileSet, test: TileSet | None) -> None:

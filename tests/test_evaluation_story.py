@@ -138,7 +138,7 @@ def test_bad_requests(work: Path, histo_here: Histo, tiny_npz: Path) -> None:
         (["train", "--data", tiny_npz, "--weights", "none", "--costs", "costs.yaml"], "no class 'NRM'"),
         (["evaluate", "--data", tiny_npz, "--robustness", "-1"], "robustness=-1"),
         (["train", "--calibration", "platt"], "'none', 'temperature'"),
-        (["compare", "models:/none/1", "models:/none/2"], "models:/none/1"),
+        (["compare", "models:/none/1", "models:/none/2", "--data", tiny_npz], "models:/none/1"),
     ):
         done = histo_here(*map(str, arguments))
         assert done.returncode == 2, done.stderr

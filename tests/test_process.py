@@ -5,12 +5,14 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import PROJECT
+from tests.servers import MLFLOW, free_port, serving
 
 _TESTING = ("PYTEST_", "CI", "GITHUB_", "MLFLOW_", "DO_NOT_TRACK")
 
@@ -64,3 +66,23 @@ def test_a_notebooks_backend_does_not_matter() -> None:
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert drawn.stdout.strip() == "agg"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("command", "has_workers"), [(["make", "-o", "setup", "ui"], False), ([MLFLOW, "ui"], True)])
+def test_make_ui_starts_no_job_workers(work: Path, command: list[str], has_workers: bool) -> None:
+    port = free_port()
+    options = f"--port {port} --workers 1 --backend-store-uri sqlite:///{work}/mlflow.db"
+    given = ["-C", str(PROJECT), f"OPTIONS={options}"] if command[0] == "make" else options.split()
+    with serving(*command, *given, port=port, cwd=work, health="/health"):
+        deadline = time.monotonic() + (60 if has_workers else 8)
+        while not (seen := "_job_runner" in _commands_beside(f"--port {port}")) and time.monotonic() < deadline:
+            time.sleep(0.2)
+    assert seen is has_workers
+
+
+def _commands_beside(known: str) -> str:
+    """All command lines of the session in which one holds `known`."""
+    lines = [line.split(None, 1) for line in subprocess.check_output(["ps", "-ww", "-eo", "sid,args"], text=True).splitlines()]
+    sessions = {session for session, arguments in lines if known in arguments}
+    return "\n".join(arguments for session, arguments in lines if session in sessions)

@@ -1,5 +1,6 @@
 """Interrupted runs go on, and end as if nothing had happened."""
 
+import json
 import os
 import random
 import signal
@@ -83,7 +84,9 @@ def _is_writing(work: Path, pattern: str) -> bool:
     return any(path.name.startswith(".") for path in work.glob(f"mlruns/*/*/artifacts/checkpoints/{pattern}"))
 
 
-def test_killed_while_writing_a_checkpoint_and_resumed(work: Path, tiny_npz: Path, store: Store) -> None:
+def test_killed_while_writing_a_checkpoint_and_resumed(
+    work: Path, tiny_npz: Path, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
     options = {"data": tiny_npz, "epochs": 3, **OPTIONS}
     _train(**options)
     (whole,) = _runs(store)
@@ -99,7 +102,13 @@ def test_killed_while_writing_a_checkpoint_and_resumed(work: Path, tiny_npz: Pat
     with pytest.raises(RequestError, match="epochs was 3, now 4"):
         _train(resume=killed, epochs=4)
 
+    store.client.set_tag(killed, "histo.torch", "2.0.0")
+    command = store.client.get_run(killed).data.tags["histo.command"]
+    capsys.readouterr()
     _train(resume=killed)
+    assert "goes on with other versions: torch was 2.0.0, now 2" in capsys.readouterr().err
+    earlier = json.loads(store.client.get_run(killed).data.tags["histo.earlier_origin.1"])
+    assert (earlier["command"], earlier["torch"]) == (command, "2.0.0")
     assert [run.info.status for run in _runs(store)] == ["FINISHED", "FINISHED"]
     assert "error" not in store.client.get_run(killed).data.tags
     _assert_same_learning(store, killed, whole.info.run_id)

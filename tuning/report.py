@@ -1,6 +1,5 @@
 """What a study came to: a table, figures, the best options, and how much of the gain is noise."""
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from scipy import stats
 
 from histo_mlflow.config import TrainConfig, option_fields
 from histo_mlflow.console import format_table
+from histo_mlflow.scratch import scratch_folder
 from histo_mlflow.tracking.runs import Run
 from tuning.figures import draw_study
 from tuning.objective import Objective
@@ -67,8 +67,7 @@ def record(run: Run, study: optuna.Study, base: dict[str, Any], noise: Noise | N
     best = {f"best/{name}": value for name, value in study.best_params.items()}  # tags, for a study that goes on changes them
     run.set_tags({**best, "histo.best_run": study.best_trial.user_attrs[RUN_ID_ATTRIBUTE]})
     run.describe(f"{summarise(study, noise)}\n\n```\n{describe(study)}\n```")
-    with tempfile.TemporaryDirectory(prefix="histo-") as draft:
-        folder = Path(draft)
+    with scratch_folder() as folder:
         study.trials_dataframe(multi_index=False).to_csv(folder / "trials.csv", index=False)
         for name, figure in draw_study(study).items():
             figure.savefig(folder / f"{name}.png", dpi=120)

@@ -23,13 +23,14 @@ from mlflow.exceptions import MlflowException
 from optuna.trial import TrialState
 
 from histo_mlflow.command_line import COMMAND_SETTINGS, make_options, run_command
-from histo_mlflow.config import TrainConfig, build, option_fields
+from histo_mlflow.config import TrainConfig, build, flatten, option_fields
 from histo_mlflow.console import say, warn
 from histo_mlflow.entry_points.train import train
 from histo_mlflow.errors import Interrupted, WorkError
 from histo_mlflow.inputs import open_learning_inputs
 from histo_mlflow.interruption import stop_with_parent
 from histo_mlflow.tiles.splits import FoldOptions, cut_folds, hold_out
+from histo_mlflow.tracking.acceptance import check_options_accepted
 from histo_mlflow.tracking.mirror import make_mirror
 from histo_mlflow.tracking.provenance import describe_origin
 from histo_mlflow.tracking.runs import Run, open_run
@@ -54,6 +55,7 @@ def search(options: SearchOptions, base: dict[str, Any]) -> None:
         base: Values of the options of `train` that are not searched, by public name.
     """
     config = build(TrainConfig, base)
+    check_options_accepted({**flatten(config), "study": options.study, "storage": options.storage})
     seed = config.learning.seed.seed
     inputs = open_learning_inputs(config.data, config.learning)
     if options.folds:

@@ -12,6 +12,7 @@ from histo_mlflow.learning.compute import resolve_compute_for_report
 from histo_mlflow.run_contents import evaluation_tags, log_config, not_at_the_cost_of_the_model
 from histo_mlflow.tiles.open import check_source, open_tiles
 from histo_mlflow.tiles.tile_set import with_class_order
+from histo_mlflow.tracking.acceptance import check_options_accepted
 from histo_mlflow.tracking.mirror import make_mirror
 from histo_mlflow.tracking.runs import open_run
 from histo_mlflow.tracking.store import open_store
@@ -19,6 +20,7 @@ from histo_mlflow.tracking.store import open_store
 
 def compare(config: CompareConfig) -> str:
     """Run `compare` and return the id of its run; each model's scoring is a look at the set."""
+    check_options_accepted(flatten(config))
     compute = resolve_compute_for_report(config.compute)
     check_source(config.pair.data)
     store = open_store(mirror=make_mirror(config.mirror, say=say, warn=warn))

@@ -30,6 +30,7 @@ from histo_mlflow.resumption import check_same_tiles, reopen
 from histo_mlflow.run_contents import log_config, log_split_datasets, not_at_the_cost_of_the_model, training_tags
 from histo_mlflow.tiles.splits import Split, cut_folds
 from histo_mlflow.tiles.tile_set import TileSet
+from histo_mlflow.tracking.acceptance import check_options_accepted
 from histo_mlflow.tracking.found_runs import find_nested_run
 from histo_mlflow.tracking.mirror import make_mirror
 from histo_mlflow.tracking.runs import Run, open_run
@@ -53,6 +54,7 @@ class _Folds:
 
 def cv(config: CvConfig) -> None:
     """Run `cv`; everything that can be wrong with the request is found before it begins."""
+    check_options_accepted(flatten(config))
     resumed, config = reopen(config, config.keeping, entry_point="cv")
     learning = config.learning
     seed = learning.seed.seed

@@ -30,6 +30,7 @@ from histo_mlflow.robustness import choose_tiles, probe
 from histo_mlflow.run_contents import evaluation_tags, log_config, log_split_datasets, not_at_the_cost_of_the_model
 from histo_mlflow.tiles.open import check_source, open_tiles
 from histo_mlflow.tiles.tile_set import TileSet, with_class_order
+from histo_mlflow.tracking.acceptance import check_classes_accepted, check_options_accepted
 from histo_mlflow.tracking.looks import count_looks, note_looks
 from histo_mlflow.tracking.mirror import make_mirror
 from histo_mlflow.tracking.runs import Run, open_run
@@ -40,10 +41,12 @@ _SHOWN = ("balanced_accuracy", "accuracy", "macro_f1", "log_loss")
 
 def evaluate(config: EvaluateConfig) -> str:
     """Run `evaluate` and return the id of its run."""
+    check_options_accepted(flatten(config))
     compute = resolve_compute_for_report(config.compute)
     check_source(config.scoring.data)
     store = open_store(mirror=make_mirror(config.mirror, say=say, warn=warn))
     model = load_model(store, config.scoring.model, compute.device)
+    check_classes_accepted(model.classes, where=model.address)
     costs = read_costs(config.costs.costs, model.classes)
     tiles = with_class_order(announce(open_tiles(config.scoring.data, image_size=model.tile_size_px)), model.classes)
     if tiles.fingerprint == model.data_fingerprint:

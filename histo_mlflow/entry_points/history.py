@@ -2,6 +2,7 @@
 
 from histo_mlflow.config import HistoryConfig
 from histo_mlflow.console import format_table, say, warn
+from histo_mlflow.escaping import visible
 from histo_mlflow.tracking.decisions import complete, read_history
 from histo_mlflow.tracking.production import read_pointers
 from histo_mlflow.tracking.store import read_store
@@ -19,7 +20,7 @@ def history(config: HistoryConfig) -> None:
     lines = format_table(widths, [row[:5] for row in rows]).splitlines()
     told = [*lines[:2]]
     for line, row in zip(lines[2:], rows, strict=True):
-        told += [line, *(f"    {reason}" for reason in row[5].split("; "))]
+        told += [line, *(f"    {visible(reason)}" for reason in row[5].split("; "))]
     say("\n".join(told))
     pointers = read_pointers(store.client, name)
     say(f"\nin Production: version {pointers.version or 'none'} of {name}")

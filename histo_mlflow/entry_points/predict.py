@@ -1,7 +1,6 @@
 """Write a label and the probabilities of every image of a source to a CSV file."""
 
 import csv
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from histo_mlflow.inputs import LoadedModel, load_model
 from histo_mlflow.learning import exports
 from histo_mlflow.learning.compute import Compute, resolve_compute_for_report
 from histo_mlflow.learning.infer import infer, probabilities_of
+from histo_mlflow.scratch import scratch_folder
 from histo_mlflow.tiles.unlabelled import ImageSource, open_images
 from histo_mlflow.tracking.runs import begun_run
 from histo_mlflow.tracking.store import read_store
@@ -61,9 +61,9 @@ def predict(config: PredictConfig) -> Path:
 def _in_runtime(model: LoadedModel, runtime: str, precision: str) -> LoadedModel:
     """Return the model with its network run by another runtime, written for it to a folder that is gone afterwards."""
     say(f"preparing the model for {runtime} ...")
-    with tempfile.TemporaryDirectory(prefix="histo-") as draft:
-        exports.write(model.calibrated(), runtime, Path(draft), classes=model.classes, microns_per_pixel=0.5)
-        run = exports.open_written(runtime, Path(draft), precision=precision)
+    with scratch_folder() as draft:
+        exports.write(model.calibrated(), runtime, draft, classes=model.classes, microns_per_pixel=0.5)
+        run = exports.open_written(runtime, draft, precision=precision)
     return replace(model, network=exports.RuntimeNetwork(run, model.tile_size_px))
 
 

@@ -8,6 +8,7 @@ from histo_mlflow.learning.compute import resolve_compute_for_report
 from histo_mlflow.promotion import describe_decision, keep_decision, pass_gate
 from histo_mlflow.run_contents import log_config
 from histo_mlflow.tiles.open import check_source, open_tiles
+from histo_mlflow.tracking.acceptance import check_options_accepted
 from histo_mlflow.tracking.decisions import FIRST, FORCED, REFUSED, Decision, complete
 from histo_mlflow.tracking.mirror import make_mirror
 from histo_mlflow.tracking.production import read_pointers
@@ -19,6 +20,7 @@ from histo_mlflow.tracking.store import open_store
 
 def promote(config: PromoteConfig) -> None:
     """Run `promote`; a refusal is a `WorkError`, so that scripts can tell."""
+    check_options_accepted(flatten(config))
     compute = resolve_compute_for_report(config.compute)
     choice, name, stated = config.choice, config.name.model_name, config.why.stated_reason
     has_tiles = choice.test_data not in {"", "none"}

@@ -15,6 +15,7 @@ from histo_mlflow.recording import RecordedSplit, drawable_of, record_split
 from histo_mlflow.resumption import check_same_tiles, reopen
 from histo_mlflow.run_contents import log_config, not_at_the_cost_of_the_model, training_tags
 from histo_mlflow.tiles.splits import hold_out
+from histo_mlflow.tracking.acceptance import check_options_accepted
 from histo_mlflow.tracking.mirror import make_mirror
 from histo_mlflow.tracking.runs import open_run
 from histo_mlflow.tracking.store import open_store
@@ -22,6 +23,7 @@ from histo_mlflow.tracking.store import open_store
 
 def train(config: TrainConfig) -> None:
     """Run `train`; everything that can be wrong with the request is found before it begins."""
+    check_options_accepted(flatten(config))
     resumed, config = reopen(config, config.keeping, entry_point="train")
     learning = config.learning
     seed = learning.seed.seed

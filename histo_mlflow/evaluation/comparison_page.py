@@ -14,6 +14,7 @@ from histo_mlflow.evaluation.comparison import COMPARED, Comparison
 from histo_mlflow.evaluation.figures import draw_differences
 from histo_mlflow.evaluation.intervals import CONFIDENCE, Figure
 from histo_mlflow.evaluation.kept_numbers import reading_kept
+from histo_mlflow.evaluation.lettering import write_key
 from histo_mlflow.evaluation.metrics import Predictions
 from histo_mlflow.evaluation.page import picture_data, png_of, render
 from histo_mlflow.evaluation.wording import OVERALL_NAMES, as_json, from_json
@@ -76,9 +77,7 @@ def draw_comparison(folder: Path, comparison: Comparison, images: NDArray[np.uin
     """
     classes = comparison.a.classes
     picture = draw_differences(
-        [f"sensitivity {name}" for name in classes],
-        [(figure.value, figure.low, figure.high) for figure in comparison.sensitivity],
-        label="B minus A",
+        classes, [(each.value, each.low, each.high) for each in comparison.sensitivity], figure="sensitivity"
     )
     png = png_of(picture)
     (folder / "differences.png").write_bytes(png)
@@ -91,6 +90,7 @@ def draw_comparison(folder: Path, comparison: Comparison, images: NDArray[np.uin
             for name in COMPARED
         ],
         "by_class": [(name, _signed(figure)) for name, figure in zip(classes, comparison.sensitivity, strict=True)],
+        "key": write_key(folder, classes),
         "png": base64.b64encode(png).decode(),
         "n_disagreements": len(comparison.disagree),
         "shown": [] if images is None else _shown(comparison, images),

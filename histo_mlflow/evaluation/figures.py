@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histo_mlflow.evaluation.calibration import Bin, reliability
+from histo_mlflow.evaluation.gallery import GalleryRow, as_sheet
+from histo_mlflow.evaluation.lettering import label_classes
 from histo_mlflow.evaluation.metrics import Predictions
 from histo_mlflow.evaluation.perturbed import Perturbed
 from histo_mlflow.evaluation.selective import risk_coverage_curve
@@ -31,17 +33,18 @@ _MAX_POINTS = 500
 
 def draw_confusion(confusion: NDArray[np.int64], classes: Sequence[str], *, title: str) -> Picture:
     """Return the confusion matrix twice: as counts and as shares of each true class."""
+    labels = label_classes(classes)
     side = max(4.2, 0.58 * len(classes) + 1.2)
-    picture = begin_picture((2 * side + 0.6, side + 0.7))
+    picture = begin_picture((2 * side + 0.6, side + 1.0))
     left, right = picture.subplots(1, 2)
     n_tiles = confusion.sum(axis=1, keepdims=True)
     shares = np.divide(confusion, n_tiles, out=np.zeros(confusion.shape), where=n_tiles > 0)
-    _draw_matrix(left, shares, [[f"{count}" if count else "·" for count in row] for row in confusion], classes)
-    _draw_matrix(right, shares, [[f"{100 * share:.0f}" if share else "·" for share in row] for row in shares], classes)
+    _draw_matrix(left, shares, [[f"{count}" if count else "·" for count in row] for row in confusion], labels.shown)
+    _draw_matrix(right, shares, [[f"{100 * share:.0f}" if share else "·" for share in row] for row in shares], labels.shown)
     left.set_title("tiles")
     right.set_title("% of the true class")
     picture.suptitle(title, fontsize="medium")
-    return picture
+    return labels.explain(picture)
 
 
 def draw_roc_and_precision(predictions: Predictions) -> Picture:
@@ -50,7 +53,8 @@ def draw_roc_and_precision(predictions: Predictions) -> Picture:
 
     picture = begin_picture((10.5, 5.0))
     left, right = picture.subplots(1, 2)
-    for k, name in enumerate(predictions.classes):
+    labels = label_classes(predictions.classes)
+    for k, name in enumerate(labels.shown):
         is_class, scores = predictions.labels == k, predictions.probabilities[:, k]
         if is_class.all() or not is_class.any():
             continue
@@ -68,7 +72,7 @@ def draw_roc_and_precision(predictions: Predictions) -> Picture:
     _dress_unit(left, "1 - specificity", "sensitivity", "ROC")
     _dress_unit(right, "sensitivity (recall)", "PPV (precision)", "precision and recall")
     right.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return picture
+    return labels.explain(picture)
 
 
 def draw_calibration(as_is: Predictions, other: Predictions | None, *, other_label: str) -> Picture:
@@ -84,7 +88,8 @@ def draw_calibration(as_is: Predictions, other: Predictions | None, *, other_lab
     counts = [b.n for b in reliability(as_is.confidence, ~as_is.is_wrong)]
     for b, n in zip(reliability(as_is.confidence, ~as_is.is_wrong), counts, strict=True):
         left.bar(b.mean_score, 0.16 * n / max(counts), width=0.04, color="#d5dee9", zorder=0)
-    for k, name in enumerate(as_is.classes):
+    labels = label_classes(as_is.classes)
+    for k, name in enumerate(labels.shown):
         bins = [b for b in reliability(as_is.probabilities[:, k], as_is.labels == k) if b.n >= 5]
         right.plot(
             [b.mean_score for b in bins], [b.share for b in bins], color=_OKABE_ITO[k % len(_OKABE_ITO)],
@@ -94,7 +99,7 @@ def draw_calibration(as_is: Predictions, other: Predictions | None, *, other_lab
     _dress_unit(right, "probability of the class", "share that is of the class", "each class (bins of at least 5 tiles)")
     left.legend(frameon=False, fontsize="small", loc="upper left")
     right.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return picture
+    return labels.explain(picture)
 
 
 def draw_risk_coverage(predictions: Predictions, threshold: float | None) -> Picture:
@@ -138,35 +143,38 @@ def draw_robustness(found: Sequence[Perturbed]) -> Picture:
     return picture
 
 
-def draw_sheet(rows: Sequence[tuple[str, Sequence[NDArray[np.uint8]], Sequence[str]]]) -> Picture:
-    """Return a contact sheet: for each row its heading, its pictures ``(height, width, 3)`` and what is written below them."""
-    columns = max(len(pictures) for _, pictures, _ in rows)
-    picture = begin_picture((1.45 * columns + 0.4, 1.95 * len(rows) + 0.3))
-    grid = picture.subplots(len(rows), columns, squeeze=False)
-    for line, (heading, pictures, captions) in zip(grid, rows, strict=True):
+def draw_sheet(rows: Sequence[GalleryRow], classes: Sequence[str]) -> Picture:
+    """Return a contact sheet: the heading of each row, its tiles and what is written below them."""
+    labels = label_classes(classes)
+    sheet = as_sheet(rows, labels.shown)
+    columns = max(len(pictures) for _, pictures, _ in sheet)
+    picture = begin_picture((1.45 * columns + 0.4, 1.95 * len(sheet) + 0.3))
+    grid = picture.subplots(len(sheet), columns, squeeze=False)
+    for line, (heading, pictures, captions) in zip(grid, sheet, strict=True):
         for axes in line:
             axes.set_axis_off()
         line[0].set_title(heading, fontsize="small", loc="left")
         for axes, tile, caption in zip(line, pictures, captions, strict=False):
             axes.imshow(tile)
             axes.text(0.5, -0.05, caption, transform=axes.transAxes, ha="center", va="top", fontsize=6)
-    return picture
+    return labels.explain(picture)
 
 
-def draw_differences(names: Sequence[str], values: Sequence[tuple[float, float, float]], *, label: str) -> Picture:
-    """Return differences (value, low, high) as points with intervals around a line at 0."""
-    picture = begin_picture((7.0, 0.34 * len(names) + 1.0))
+def draw_differences(classes: Sequence[str], values: Sequence[tuple[float, float, float]], *, figure: str) -> Picture:
+    """Return the difference of a figure in each class (value, low, high) as points with intervals around a line at 0."""
+    labels = label_classes(classes)
+    picture = begin_picture((7.0, 0.34 * len(classes) + 1.0))
     axes = picture.subplots()
-    places = np.arange(len(names))[::-1]
+    places = np.arange(len(classes))[::-1]
     for place, (value, low, high) in zip(places, values, strict=True):
         if np.isfinite([value, low, high]).all():
             axes.plot([low, high], [place, place], color=VAL, linewidth=1.6)
             axes.plot([value], [place], marker="o", color=VAL)
     axes.axvline(0, color="#888888", linewidth=0.9)
-    axes.set_yticks(places, names)
-    axes.set_xlabel(label)
+    axes.set_yticks(places, [f"{figure} {name}" for name in labels.shown])
+    axes.set_xlabel("B minus A")
     axes.spines[["top", "right"]].set_visible(False)
-    return picture
+    return labels.explain(picture)
 
 
 def begin_picture(size_inches: tuple[float, float]) -> Picture:

@@ -1,7 +1,8 @@
 """Which errors are worth looking at, and how they are shown."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,9 @@ from histo_mlflow.evaluation.metrics import Predictions
 
 _PAIRS, _PER_ROW = 4, 6
 
+Words = Callable[[Sequence[str]], str]
+"""What is written, from how the classes are called: by name on a page, in pictures sometimes by number."""
+
 
 @dataclass(frozen=True, eq=False)
 class Shown:
@@ -17,14 +21,14 @@ class Shown:
 
     tile: NDArray[np.uint8]
     overlay: NDArray[np.uint8] | None
-    caption: str
+    caption: Words
 
 
 @dataclass(frozen=True, eq=False)
 class GalleryRow:
     """Tiles under one heading."""
 
-    heading: str
+    heading: Words
     shown: tuple[Shown, ...]
 
 
@@ -36,18 +40,22 @@ def most_confused(predictions: Predictions, at_most: int = 5) -> list[tuple[int,
     return [(true, called, int(errors[true, called])) for true, called in pairs if errors[true, called] > 0]
 
 
-def choose_errors(predictions: Predictions) -> list[tuple[str, NDArray[np.int64]]]:
+def choose_errors(predictions: Predictions) -> list[tuple[Words, NDArray[np.int64]]]:
     """Return headings and tiles ``(n,)``: the errors of greatest loss, then the most confident ones of the commonest pairs."""
     wrong = np.flatnonzero(predictions.is_wrong)
     if len(wrong) == 0:
         return []
     worst = wrong[np.argsort(-predictions.losses[wrong], kind="stable")][:_PER_ROW]
-    rows = [(f"The {len(worst)} errors of greatest loss", worst)]
+    rows: list[tuple[Words, NDArray[np.int64]]] = [(lambda _: f"The {len(worst)} errors of greatest loss", worst)]
     for true, called, n in most_confused(predictions, _PAIRS):
         own = wrong[(predictions.labels[wrong] == true) & (predictions.predicted[wrong] == called)]
         own = own[np.argsort(-predictions.confidence[own], kind="stable")][:_PER_ROW]
-        rows.append((f"{predictions.classes[true]} called {predictions.classes[called]}: {n} tiles", own))
+        rows.append((partial(_describe_pair, true, called, n), own))
     return rows
+
+
+def _describe_pair(true: int, called: int, n: int, names: Sequence[str]) -> str:
+    return f"{names[true]} called {names[called]}: {n} tiles"
 
 
 def lay_over(tile: NDArray[np.uint8], evidence: NDArray[np.floating]) -> NDArray[np.uint8]:
@@ -59,21 +67,18 @@ def lay_over(tile: NDArray[np.uint8], evidence: NDArray[np.floating]) -> NDArray
     return mixed
 
 
-def caption(predictions: Predictions, row: int, position: int) -> str:
+def caption(predictions: Predictions, row: int, position: int) -> Words:
     """Return what is to be known of tile `row`: position in its set, label, call and its probability."""
-    classes = predictions.classes
-    return (
-        f"tile {position}: {classes[predictions.labels[row]]}, called {classes[predictions.predicted[row]]} "
-        f"({predictions.confidence[row]:.2f})"
-    )
+    true, called, confidence = predictions.labels[row], predictions.predicted[row], predictions.confidence[row]
+    return lambda names: f"tile {position}: {names[true]}, called {names[called]} ({confidence:.2f})"
 
 
-def as_sheet(rows: Sequence[GalleryRow]) -> list[tuple[str, list[NDArray[np.uint8]], list[str]]]:
-    """Return the rows for `figures.draw_sheet`: tiles, and below each heading's tiles their overlays."""
+def as_sheet(rows: Sequence[GalleryRow], names: Sequence[str]) -> list[tuple[str, list[NDArray[np.uint8]], list[str]]]:
+    """Return the rows of a contact sheet as heading, pictures and captions: tiles, and below them their overlays."""
     sheet = []
     for row in rows:
-        captions = [shown.caption.replace(", called", ",\ncalled") for shown in row.shown]
-        sheet.append((row.heading, [shown.tile for shown in row.shown], captions))
+        captions = [shown.caption(names).replace(", called", ",\ncalled") for shown in row.shown]
+        sheet.append((row.heading(names), [shown.tile for shown in row.shown], captions))
         if row.shown and row.shown[0].overlay is not None:
             sheet.append(("evidence for the called class", [s.overlay for s in row.shown if s.overlay is not None], []))
     return sheet

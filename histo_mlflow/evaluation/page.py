@@ -11,6 +11,9 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from numpy.typing import NDArray
 
+from histo_mlflow.escaping import visible
+from histo_mlflow.evaluation.lettering import letter
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture
 
@@ -18,11 +21,12 @@ _DPI = 110
 
 
 def render(template: str, page: Mapping[str, Any]) -> str:
-    """Return a page of ours; names from the data are escaped."""
+    """Return a page of ours; names from the data are escaped, what can't be seen of them too."""
     environment = Environment(
         loader=PackageLoader("histo_mlflow.evaluation", "."),
         autoescape=select_autoescape(["html", "j2"]),
         undefined=StrictUndefined,
+        finalize=lambda value: visible(value) if isinstance(value, str) else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -30,7 +34,8 @@ def render(template: str, page: Mapping[str, Any]) -> str:
 
 
 def png_of(picture: Picture) -> bytes:
-    """Return the picture as PNG."""
+    """Return the picture as PNG; its texts get the fonts that they need."""
+    letter(picture)
     buffer = io.BytesIO()
     picture.savefig(buffer, format="png", dpi=_DPI)
     return buffer.getvalue()

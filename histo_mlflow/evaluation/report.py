@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from histo_mlflow.evaluation import figures as pictures
 from histo_mlflow.evaluation.findings import CALIBRATION_FIGURES, Findings
-from histo_mlflow.evaluation.gallery import GalleryRow, as_sheet, most_confused
+from histo_mlflow.evaluation.gallery import GalleryRow, most_confused
 from histo_mlflow.evaluation.intervals import CONFIDENCE
+from histo_mlflow.evaluation.lettering import write_key
 from histo_mlflow.evaluation.page import picture_data, png_of, render
 from histo_mlflow.evaluation.perturbed import SYMMETRY, changed_by_any
 from histo_mlflow.evaluation.wording import OVERALL_NAMES, describe_verdict, in_percent, in_two_parts, in_words, short
@@ -40,12 +41,8 @@ class _Report:
     def draw(self) -> None:
         """Draw all files, the page last."""
         page = self._figures_of_merit() | self._tried() | self._pictures()
-        page |= {
-            "about": self._about,
-            "details": self._details,
-            "classes": self._classes,
-            "confidence": round(100 * CONFIDENCE),
-        }
+        page |= {"about": self._about, "details": self._details, "confidence": round(100 * CONFIDENCE)}
+        page |= {"classes": self._classes, "key": write_key(self._folder, self._classes)}
         (self._folder / "report.html").write_text(render("report.html.j2", page), encoding="utf-8")
 
     def _figures_of_merit(self) -> dict[str, Any]:
@@ -143,15 +140,15 @@ class _Report:
     def _shown_errors(self) -> list[dict[str, Any]]:
         if not self._gallery:
             return []
-        (self._folder / "gallery.png").write_bytes(png_of(pictures.draw_sheet(as_sheet(self._gallery))))
+        (self._folder / "gallery.png").write_bytes(png_of(pictures.draw_sheet(self._gallery, self._classes)))
         return [
             {
-                "heading": row.heading,
+                "heading": row.heading(self._classes),
                 "shown": [
                     {
                         "tile": picture_data(shown.tile),
                         "overlay": None if shown.overlay is None else picture_data(shown.overlay),
-                        "caption": shown.caption,
+                        "caption": shown.caption(self._classes),
                     }
                     for shown in row.shown
                 ],

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from histo_mlflow.errors import RequestError, TileFormatError
+from histo_mlflow.escaping import visible
 from histo_mlflow.tiles.cache import Unpacked, cache_key, create_array, unpacked_once
 from histo_mlflow.tiles.images import (
     OTHER_IMAGE_SUFFIXES,
@@ -164,7 +165,7 @@ def _all_in_one(failures: Sequence[TileFormatError], n_tiles: int) -> TileFormat
         return failures[0]
     listed = Path(_LIST_OF_UNREADABLE).absolute()
     try:
-        listed.write_text("".join(f"{failure}\n" for failure in failures), errors="surrogateescape")
+        listed.write_text("".join(f"{visible(str(failure))}\n" for failure in failures))
         rest = f"all are listed in {listed}"
     except OSError as error:
         rest = f"their list could not be written to {listed} ({error.strerror})"

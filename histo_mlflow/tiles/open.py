@@ -1,10 +1,11 @@
 """One door for every form of tiles: what the options `data` and `test_data` may name."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from histo_mlflow.errors import OptionError, RequestError, SourceNotFoundError
+from histo_mlflow.escaping import visible
 from histo_mlflow.tiles.demo import draw_demo
 from histo_mlflow.tiles.folder import NESTED, read_folder
 from histo_mlflow.tiles.images import SLIDE_SUFFIXES
@@ -56,7 +57,8 @@ def open_tiles(source: str, *, image_size: int = 0) -> TileSet:
     if name == DEMO:
         return _draw_numbered_demo(part)
     path, split = split_source(source)
-    return read_folder(path, image_size, is_nested=split == NESTED) if path.is_dir() else read_npz(path, split)
+    tiles = read_folder(path, image_size, is_nested=split == NESTED) if path.is_dir() else read_npz(path, split)
+    return replace(tiles, source=visible(tiles.source))
 
 
 def check_given(data: str) -> None:

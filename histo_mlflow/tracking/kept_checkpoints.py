@@ -1,12 +1,12 @@
 """The checkpoints of a run in the tracking store: which are kept, and from which one it goes on."""
 
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from histo_mlflow.errors import OptionError
+from histo_mlflow.scratch import scratch_folder
 from histo_mlflow.tracking.runs import Run
 
 FOLDER = "checkpoints"
@@ -64,5 +64,5 @@ def load_last_state(run: Run, load: Callable[[Path], dict[str, Any]]) -> Mapping
     """Return the state that `run` goes on from, or None if it has not finished an epoch."""
     if not run.has_file(f"{FOLDER}/{LAST}"):
         return None
-    with tempfile.TemporaryDirectory(prefix="histo-") as draft:
-        return load(run.fetch_file(f"{FOLDER}/{LAST}", Path(draft)))
+    with scratch_folder() as draft:
+        return load(run.fetch_file(f"{FOLDER}/{LAST}", draft))

@@ -1,12 +1,12 @@
 """Sends to a mirror what MLflow has kept of an ended run and of those nested in it."""
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from mlflow.entities import Run as KeptRun
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
+from histo_mlflow.scratch import scratch_folder
 from histo_mlflow.secrets import hide_secrets
 from histo_mlflow.tracking.mirror import MIRRORED_KINDS, Mirror, facts_of
 from histo_mlflow.tracking.store import Store, reporting_store_errors
@@ -23,10 +23,10 @@ def replay(store: Store, kept: KeptRun, mirror: Mirror) -> int:
                 rows.setdefault(each.step, {})[name] = each.value
         for step in sorted(rows):
             mirrored.log_metrics(rows[step], step=step)
-        with tempfile.TemporaryDirectory(prefix="histo-") as draft:
+        with scratch_folder() as draft:
             for artifact in _files(store, kept.info.run_id):
                 if Path(artifact).suffix in MIRRORED_KINDS:
-                    file = store.client.download_artifacts(kept.info.run_id, artifact, draft)
+                    file = store.client.download_artifacts(kept.info.run_id, artifact, str(draft))
                     mirrored.log_file(Path(file), artifact)
         nested = store.client.search_runs(
             [kept.info.experiment_id],

@@ -14,6 +14,7 @@ from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
+from histo_mlflow.escaping import visible, visible_lines
 from histo_mlflow.secrets import hide_secrets
 
 _TAG_CHARACTERS = 5000
@@ -88,7 +89,7 @@ class Tags:
 
     def carry_out(self, target: Target) -> None:
         """Send all in one call."""
-        tags = [RunTag(name, hide_secrets(value)[:_TAG_CHARACTERS]) for name, value in self.values.items()]
+        tags = [RunTag(name, visible_lines(hide_secrets(value))[:_TAG_CHARACTERS]) for name, value in self.values.items()]
         target.client.log_batch(target.run_id, tags=tags)
 
 
@@ -187,7 +188,7 @@ def from_json(text: str) -> Write:
 
 
 def _spell(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else hide_secrets(str(value))
+    return str(value).lower() if isinstance(value, bool) else visible(hide_secrets(str(value)))
 
 
 def _means(spelling: str, value: object) -> bool:
