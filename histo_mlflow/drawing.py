@@ -24,6 +24,7 @@ from histo_mlflow.evaluation.report import draw_report
 from histo_mlflow.learning.checkpoints import load_weights
 from histo_mlflow.learning.grad_cam import grad_cam
 from histo_mlflow.learning.network import TileClassifier
+from histo_mlflow.scratch import scratch_folder
 from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.kept_checkpoints import BEST, FOLDER
 from histo_mlflow.tracking.runs import Run
@@ -137,5 +138,5 @@ def load_best_network(run: Run) -> TileClassifier | None:
     """Return the network of the best epoch of a run, or None if it keeps none."""
     if not run.has_file(f"{FOLDER}/{BEST}"):
         return None
-    with tempfile.TemporaryDirectory(prefix="histo-") as draft:
-        return load_weights(run.fetch_file(f"{FOLDER}/{BEST}", Path(draft)))[0]
+    with scratch_folder() as draft:
+        return load_weights(run.fetch_file(f"{FOLDER}/{BEST}", draft))[0]

@@ -1,9 +1,7 @@
 """What an ended run keeps for its pictures, read back from the store; the tiles are opened where they still are the same."""
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +16,7 @@ from histo_mlflow.evaluation.curves import draw_curves, draw_fold_curves
 from histo_mlflow.evaluation.findings import Findings
 from histo_mlflow.evaluation.kept_numbers import read_numbers
 from histo_mlflow.learning.augmentation import last_augmented_epoch
+from histo_mlflow.scratch import scratch_folder
 from histo_mlflow.tiles.open import open_tiles
 from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.found_runs import nested_runs
@@ -54,16 +53,16 @@ def read_compared(run: Run) -> tuple[Comparison, OfModels] | None:
     """Return the comparison of two models that a run keeps, or None."""
     if not run.has_file("comparison/comparison.json"):
         return None
-    with tempfile.TemporaryDirectory(prefix="histo-") as draft:
-        return read_comparison(run.fetch_file("comparison", Path(draft)))
+    with scratch_folder() as draft:
+        return read_comparison(run.fetch_file("comparison", draft))
 
 
 def read_config(run: Run) -> Mapping[str, Any]:
     """Return the options of a run by public name."""
     if not run.has_file("config.yaml"):
         return {}
-    with tempfile.TemporaryDirectory(prefix="histo-") as draft:
-        content = yaml.safe_load(run.fetch_file("config.yaml", Path(draft)).read_text())
+    with scratch_folder() as draft:
+        content = yaml.safe_load(run.fetch_file("config.yaml", draft).read_text())
     return content if isinstance(content, dict) else {}
 
 
@@ -84,8 +83,8 @@ def _read_findings(run: Run) -> list[Findings]:
     found = []
     for split in _SPLITS:
         if run.has_file(f"evaluation/{split}/summary.json"):
-            with tempfile.TemporaryDirectory(prefix="histo-") as draft:
-                found.append(read_numbers(run.fetch_file(f"evaluation/{split}", Path(draft))))
+            with scratch_folder() as draft:
+                found.append(read_numbers(run.fetch_file(f"evaluation/{split}", draft)))
     return found
 
 
