@@ -17,12 +17,15 @@ from common import RESULTS, describe_machine, draw_noise, write_results
 from sklearn import metrics as reference
 
 from histo_mlflow.console import format_table, say
+from histo_mlflow.drawing import collect_errors
 from histo_mlflow.evaluation.baselines import fit_baselines
 from histo_mlflow.evaluation.details import Details, Provenance
+from histo_mlflow.evaluation.findings import Findings, baseline_figures
+from histo_mlflow.evaluation.kept_numbers import write_numbers
 from histo_mlflow.evaluation.metrics import Predictions, evaluate_predictions
-from histo_mlflow.evaluation.report import write_evaluation
+from histo_mlflow.evaluation.report import draw_report
 from histo_mlflow.learning.network import TileClassifier
-from histo_mlflow.reporting import apply_baselines, collect_errors
+from histo_mlflow.reporting import apply_baselines
 from histo_mlflow.tiles.tile_set import COLORECTAL_CLASSES, TileSet
 
 _LOOP_RESAMPLES, _RESAMPLES = 10, 2000
@@ -83,19 +86,21 @@ def loop(predictions: Predictions) -> None:
 
 
 def report(tiles: TileSet, predictions: Predictions) -> None:
-    """Fit and apply baselines, collect errors with Grad-CAM, evaluate, and write all files."""
+    """Fit and apply baselines, evaluate, collect errors with Grad-CAM, and write and draw all files."""
     rows = np.arange(len(tiles))
     baselines = fit_baselines(tiles.images, tiles.labels, rows, n_classes=9, seed=0)
     network = TileClassifier(n_classes=9, tile_size_px=224).eval()
     details = Details(
         temperature=1.5,
         threshold=0.9,
-        baselines=apply_baselines(baselines, tiles, rows),
-        gallery=collect_errors(predictions, tiles, rows, network, torch.device("cpu")),
+        baselines=baseline_figures(apply_baselines(baselines, tiles, rows)),
     )
     about = Provenance("test", "noise", "0" * 64, "a model", "by nothing", 1, is_synthetic=True)
     with tempfile.TemporaryDirectory() as folder:
-        write_evaluation(Path(folder), evaluate_predictions(predictions), rows, about, details)
+        findings = Findings(evaluate_predictions(predictions), rows, about, details)
+        write_numbers(Path(folder), findings)
+        gallery = collect_errors(predictions, tiles, rows, lambda: network, torch.device("cpu"))
+        draw_report(Path(folder), findings, gallery)
 
 
 def timed(work: Callable[[], object]) -> float:

@@ -20,6 +20,7 @@ from histo_mlflow.config import (
     MirrorConfig,
     PredictConfig,
     PromoteConfig,
+    ReportConfig,
     RollbackConfig,
     TrainConfig,
     build,
@@ -108,6 +109,11 @@ _add_command(
     "deliver",
     DeliverConfig,
     "Send what a tracking server could not take of a run while it was away. RUN is its id in MLflow; nothing is sent twice.",
+)
+_add_command(
+    "report",
+    ReportConfig,
+    "Make the curves, figures and pages of a run again from what it keeps. RUN is its id in MLflow; no number changes.",
 )
 _add_command("history", HistoryConfig, "Print who put which version into Production, when and why.")
 _add_command("rollback", RollbackConfig, "Put the version back into Production that the present one has replaced.")

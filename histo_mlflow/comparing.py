@@ -33,8 +33,8 @@ def check_comparable(a: LoadedModel, b: LoadedModel) -> None:
 
 def compare_models(
     run: Run, a: LoadedModel, b: LoadedModel, tiles: TileSet, compute: Compute, costs: Floats | None = None
-) -> tuple[Comparison, int]:
-    """Score both models on `tiles`, keep page, tables and metrics in `run`; return the comparison and the looks at the set.
+) -> tuple[Comparison, OfModels]:
+    """Score both models on `tiles`, keep tables and metrics in `run`, and return what its page is drawn from.
 
     Each model's scoring is a look. `tiles` have the classes of `a`, in its order.
     """
@@ -46,14 +46,14 @@ def compare_models(
     note_looks(run, tiles.fingerprint, run.noted_looks() + len(said))
     looks = count_looks(run.store, tiles.fingerprint)
     comparison = compare_predictions(*said, costs=costs)
-    about = OfModels(a.describe(), b.describe(), tiles.source, tiles.fingerprint, looks, tiles.is_synthetic)
+    about = OfModels(a.describe(), b.describe(), tiles.source, tiles.fingerprint, looks, tiles.is_synthetic, tiles.tile_size_px)
     with tempfile.TemporaryDirectory(prefix="histo-") as draft:
-        write_comparison(Path(draft), comparison, tiles.images, about)
+        write_comparison(Path(draft), comparison, about)
         run.log_folder(Path(draft), "comparison")
     run.log_metrics(
         {f"difference/{name}": figure.value for name, figure in comparison.differences.items() if figure.is_defined}
     )
-    return comparison, looks
+    return comparison, about
 
 
 def _predict(model: LoadedModel, tiles: TileSet, classes: tuple[str, ...], compute: Compute) -> Predictions:

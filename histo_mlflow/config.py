@@ -23,6 +23,7 @@ from histo_mlflow.learning.optimization import FitOptions
 from histo_mlflow.learning.weights import NetworkOptions
 from histo_mlflow.model_options import (
     DeliveryOptions,
+    DrawingOptions,
     NameOptions,
     OutputOptions,
     PairOptions,
@@ -157,6 +158,13 @@ class DeliverConfig:
     """What `deliver` is asked to do."""
 
     delivery: DeliveryOptions
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """What `report` is asked to do."""
+
+    drawing: DrawingOptions
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,11 @@ class LearningInputs:
     test: TileSet | None
     initial: InitialWeights
 
+    @property
+    def by_split(self) -> dict[str, TileSet]:
+        """The set that each scored split is a part of, by its name."""
+        return {"val": self.tiles, "oof": self.tiles} | ({} if self.test is None else {"test": self.test})
+
 
 def open_learning_inputs(data: DataOptions, config: LearningConfig) -> LearningInputs:
     """Return the opened inputs, and say what they are; raises `RequestError` for whatever is wrong with them."""

@@ -103,3 +103,16 @@ class DeliveryOptions:
         default="none",
         metadata={"help": "Id of a run that a server has not got all of, as the warning said.", "is_positional": True},
     )
+
+
+@dataclass(frozen=True)
+class DrawingOptions:
+    """Of which run the report is made."""
+
+    run: str = field(
+        default="none",
+        metadata={
+            "help": "Id of a run that has ended; with a cross-validation its folds are drawn too.",
+            "is_positional": True,
+        },
+    )

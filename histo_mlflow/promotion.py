@@ -3,13 +3,16 @@
 import json
 import tempfile
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from histo_mlflow.comparing import check_comparable, compare_models
+from histo_mlflow.drawing import draw_models
 from histo_mlflow.evaluation.gate import GateOptions, judge
 from histo_mlflow.evaluation.wording import as_json
 from histo_mlflow.inputs import load_model
 from histo_mlflow.learning.compute import Compute
+from histo_mlflow.run_contents import not_at_the_cost_of_the_model
 from histo_mlflow.tiles.tile_set import TileSet, with_class_order
 from histo_mlflow.tracking.decisions import PROMOTED, REFUSED, Decision, carry_out
 from histo_mlflow.tracking.runs import Run
@@ -24,13 +27,13 @@ def pass_gate(
     """
     old, new = (load_model(run.store, f"models:/{name}/{each}", compute.device) for each in (incumbent, version))
     check_comparable(old, new)
-    comparison, looks = compare_models(run, old, new, with_class_order(tiles, old.classes), compute)
+    comparison, about = compare_models(run, old, new, with_class_order(tiles, old.classes), compute)
     verdict = judge(comparison, options)
     evidence = {
         "test_data": tiles.source,
         "test_data_fingerprint": tiles.fingerprint,
         "n_tiles": len(tiles),
-        "looks": looks,
+        "looks": about.looks,
         "differences": {figure: as_json(value) for figure, value in comparison.differences.items()},
         "options": asdict(options),
         "incumbent_learnt_from_these_tiles": tiles.fingerprint == old.data_fingerprint,
@@ -38,6 +41,7 @@ def pass_gate(
     what = PROMOTED if verdict.is_passed else REFUSED
     decision = Decision(what, version, incumbent, verdict.describe(), run=run.id, evidence=evidence)
     keep_decision(run, name, decision)
+    draw_models(run, comparison, about, tiles, partial(not_at_the_cost_of_the_model, run))
     return decision
 
 

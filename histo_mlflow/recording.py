@@ -1,20 +1,24 @@
-"""A split that is fitted and kept: metrics, checkpoints, figures and tables go to its run while and after it learns."""
+"""A split that is fitted and kept: metrics, checkpoints and numbers go to its run while and after it learns; draws nothing."""
+
+from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from histo_mlflow.config import LearningConfig, flatten
 from histo_mlflow.console import describe_epoch, say
+from histo_mlflow.drawing import Drawable, load_best_network, shows_evidence
 from histo_mlflow.errors import WorkError
 from histo_mlflow.evaluation.curves import draw_curves
+from histo_mlflow.evaluation.findings import Findings
 from histo_mlflow.evaluation.intervals import Floats
 from histo_mlflow.evaluation.metrics import Evaluation, Predictions
-from histo_mlflow.evaluation.page import png_of
 from histo_mlflow.experiment import SplitResult, epoch_metrics, run_split
 from histo_mlflow.learning.augmentation import last_augmented_epoch
 from histo_mlflow.learning.checkpoints import CheckpointFacts, epoch_file_name, load_state, save_state, save_weights
@@ -22,13 +26,16 @@ from histo_mlflow.learning.distributed import ALONE, Ranks
 from histo_mlflow.learning.fit import EpochReport
 from histo_mlflow.learning.weights import InitialWeights
 from histo_mlflow.reporting import Calibration, SplitReporter, calibrate, count_classes, describe_unit
-from histo_mlflow.run_contents import log_split_datasets, not_at_the_cost_of_the_model
+from histo_mlflow.run_contents import log_split_datasets
 from histo_mlflow.tiles.splits import Split
 from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.kept_checkpoints import FOLDER, LAST, KeepingOptions, keep_weights, load_last_state
 from histo_mlflow.tracking.looks import count_looks, note_looks
 from histo_mlflow.tracking.model_flavor import ModelFacts
 from histo_mlflow.tracking.runs import Run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Picture
 
 _PREPROCESSING = (
     "uint8 RGB (n, height, width, 3) -> bilinear resize with antialiasing to tile_size_px -> / 255 -> "
@@ -45,21 +52,32 @@ class RecordedSplit:
         split: Its tiles.
         result: The network, and what it said.
         calibration: What its validation tiles say of its probabilities.
-        val, test: Its evaluations.
+        findings: What was found out on each scored set, by name.
         baselines: What classifiers that see only colour say of its validation tiles, by name.
         selected: How its epoch was selected, in words.
         history: The public metrics of each epoch.
+        curves: Draws these.
     """
 
     run_id: str
     split: Split
     result: SplitResult
     calibration: Calibration
-    val: Evaluation
-    test: Evaluation | None
+    findings: Mapping[str, Findings]
     baselines: Mapping[str, Predictions]
     selected: str
     history: Mapping[str, Sequence[float]]
+    curves: Callable[[], Picture]
+
+    @property
+    def val(self) -> Evaluation:
+        """Its evaluation on the tiles that selected it."""
+        return self.findings["val"].evaluation
+
+    @property
+    def test(self) -> Evaluation | None:
+        """Its evaluation on the test set that was watched, if there was one."""
+        return self.findings["test"].evaluation if "test" in self.findings else None
 
 
 def record_split(
@@ -101,24 +119,30 @@ def record_split(
                 "histo.selected": selected,
             }
         )
-        with not_at_the_cost_of_the_model(run, "curves.png"):
-            curves = draw_curves(
-                observer.history,
-                aug_cutoff=last_augmented_epoch(config.augmentation, epochs=config.fit.epochs),
-                best_epoch=best.best_epoch,
-                title=f"{title}: {tiles.source}",
-            )
-            (folder / "curves.png").write_bytes(png_of(curves))
-            run.log_file(folder / "curves.png")
-        reporter = SplitReporter(run, tiles, split, result, calibrate(result.val, is_applied=is_calibrated), costs, selected)
-        val, baselines = reporter.report("val", tiles, split.val, result.val, looks=0)
-        tested = None
+        calibration = calibrate(result.val, is_applied=is_calibrated)
+        reporter = SplitReporter(run, tiles, split, calibration, costs, selected)
+        findings = {}
+        findings["val"], baselines = reporter.report("val", tiles, split.val, result.val, looks=0)
         if test is not None and result.test is not None:
             note_looks(run, test.fingerprint, len(observer.history["val/loss"]) + 1)
             run.settle()
             looks = count_looks(run.store, test.fingerprint)
-            tested, _ = reporter.report("test", test, np.arange(len(test)), result.test, looks=looks)
-    return RecordedSplit(run.id, split, result, reporter.calibration, val, tested, baselines, selected, observer.history)
+            findings["test"], _ = reporter.report("test", test, np.arange(len(test)), result.test, looks=looks)
+    curves = partial(
+        draw_curves,
+        observer.history,
+        aug_cutoff=last_augmented_epoch(config.augmentation, epochs=config.fit.epochs),
+        best_epoch=best.best_epoch,
+        title=f"{title}: {tiles.source}",
+    )
+    return RecordedSplit(run.id, split, result, calibration, findings, baselines, selected, observer.history, curves)
+
+
+def drawable_of(recorded: RecordedSplit, run: Run) -> Drawable:
+    """Return what the pictures of a recorded split are drawn from: not its network, which lies in `run` if it is asked for."""
+    result = recorded.result
+    network = partial(load_best_network, run) if shows_evidence(result.network.tile_size_px) else lambda: None
+    return Drawable(run, list(recorded.findings.values()), recorded.curves, network, result.compute.device)
 
 
 class _Observer:
@@ -141,7 +165,7 @@ class _Observer:
         self.history: dict[str, list[float]] = {}
         self._run, self._folder, self._tiles, self._test = run, folder, tiles, test
         self._keeping, self._options = keeping, options
-        self._sent = run.logged_steps("train/loss")
+        self._sent = run.logged_values("train/loss").keys()
         if state is not None:
             self.history = {name: list(values) for name, values in state["history"].items()}
             self._send_missing(state["epoch"])

@@ -1,4 +1,4 @@
-"""From the scores of a split to its report in a run: probabilities, baselines, galleries, figures."""
+"""From the scores of a split to its numbers in a run: probabilities, baselines, figures of merit; draws nothing."""
 
 import json
 import math
@@ -8,22 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from histo_mlflow.evaluation.baselines import Baseline, colour_features, fit_baselines, from_json, to_json
 from histo_mlflow.evaluation.calibration import fit_temperature
 from histo_mlflow.evaluation.details import Details, Provenance
-from histo_mlflow.evaluation.gallery import GalleryRow, Shown, caption, choose_errors, lay_over
-from histo_mlflow.evaluation.intervals import Floats
-from histo_mlflow.evaluation.metrics import TARGET_ACCURACY, Evaluation, Predictions, evaluate_predictions
-from histo_mlflow.evaluation.report import write_evaluation
+from histo_mlflow.evaluation.findings import Findings, baseline_figures
+from histo_mlflow.evaluation.intervals import Figure, Floats
+from histo_mlflow.evaluation.kept_numbers import write_numbers
+from histo_mlflow.evaluation.metrics import TARGET_ACCURACY, Predictions, evaluate_predictions
 from histo_mlflow.evaluation.selective import choose_threshold
-from histo_mlflow.experiment import SplitResult
 from histo_mlflow.learning.fit import Scored
-from histo_mlflow.learning.grad_cam import grad_cam
 from histo_mlflow.learning.infer import probabilities_of
-from histo_mlflow.learning.network import TileClassifier
 from histo_mlflow.run_contents import not_at_the_cost_of_the_model
 from histo_mlflow.tiles.splits import Split
 from histo_mlflow.tiles.tile_set import TileSet
@@ -31,7 +27,6 @@ from histo_mlflow.tracking.acceptance import CLASS_FIGURES, class_metric
 from histo_mlflow.tracking.runs import Run
 
 BASELINES_FILE = "baselines.json"
-_SMALLEST_MAPPED_PX = 96  # its last convolution has 3 x 3 cells; fewer say nothing of where
 
 
 @dataclass(frozen=True)
@@ -73,9 +68,11 @@ def predictions_of(scored: Scored, tiles: TileSet, rows: NDArray[np.int64], *, d
 def record_baselines(run: Run, tiles: TileSet, split: Split, *, seed: int) -> list[Baseline]:
     """Fit the baselines on the training tiles, keep them in `run` for later evaluations, and return them."""
     baselines: list[Baseline] = []
-    with not_at_the_cost_of_the_model(run, "the baselines"):
+    with (
+        not_at_the_cost_of_the_model(run, BASELINES_FILE, then="A first version stays a candidate without it."),
+        tempfile.TemporaryDirectory(prefix="histo-") as draft,
+    ):
         baselines = fit_baselines(tiles.images, tiles.labels, split.train, n_classes=len(tiles.classes), seed=seed)
-    with tempfile.TemporaryDirectory(prefix="histo-") as draft:
         file = Path(draft) / BASELINES_FILE
         file.write_text(json.dumps({"classes": tiles.classes, "baselines": to_json(baselines)}))
         run.log_file(file)
@@ -102,27 +99,6 @@ def apply_baselines(baselines: Sequence[Baseline], tiles: TileSet, rows: NDArray
     }
 
 
-def collect_errors(
-    predictions: Predictions, tiles: TileSet, rows: NDArray[np.int64], network: TileClassifier | None, device: torch.device
-) -> list[GalleryRow]:
-    """Return the errors to look at, with the evidence for the called class where a `network` is given to ask."""
-    gallery = []
-    for heading, chosen in choose_errors(predictions):
-        images = np.array(tiles.images[rows[chosen]])
-        is_fine_enough = network is not None and network.tile_size_px >= _SMALLEST_MAPPED_PX
-        maps = (
-            None
-            if network is None or not is_fine_enough
-            else grad_cam(network, images, predictions.predicted[chosen], device=device)
-        )
-        shown = [
-            Shown(image, None if maps is None else lay_over(image, maps[k]), caption(predictions, int(row), int(rows[row])))
-            for k, (image, row) in enumerate(zip(images, chosen, strict=True))
-        ]
-        gallery.append(GalleryRow(heading, tuple(shown)))
-    return gallery
-
-
 def count_classes(tiles: TileSet, parts: Mapping[str, NDArray[np.int64]]) -> dict[str, NDArray[np.int64]]:
     """Return the tiles per class ``(n_classes,)`` of each part."""
     return {name: np.bincount(tiles.labels[rows], minlength=len(tiles.classes)) for name, rows in parts.items()}
@@ -135,30 +111,32 @@ def describe_unit(tiles: TileSet) -> str:
     return f"the group (patient or slide), {len(np.unique(tiles.groups))} of them, each on one side only"
 
 
-def record_evaluation(
+def record_findings(
     run: Run, predictions: Predictions, rows: NDArray[np.int64], about: Provenance, details: Details
-) -> Evaluation:
-    """Write ``evaluation/<split>/`` to the run, log its per-class figures, and return the evaluation.
+) -> Findings:
+    """Evaluate predictions, keep the numbers in ``evaluation/<split>/`` of the run and its metrics, and return them.
 
     Args:
-        run: Where it is kept.
+        run: Where they are kept.
         predictions: Labels and probabilities.
         rows: ``(n_tiles,)`` positions of the tiles in their set, in the order of `predictions`.
         about: What was scored by what; its ``split`` names the folder.
         details: What else is shown.
     """
-    evaluation = evaluate_predictions(predictions, costs=details.costs)
+    findings = Findings(evaluate_predictions(predictions, costs=details.costs), rows, about, details)
     with tempfile.TemporaryDirectory(prefix="histo-") as draft:
-        with not_at_the_cost_of_the_model(run, f"the report of evaluation/{about.split}"):
-            write_evaluation(Path(draft), evaluation, rows, about, details)
+        with not_at_the_cost_of_the_model(
+            run, f"the tables of evaluation/{about.split}", then="Once mended, score the model with histo evaluate."
+        ):
+            write_numbers(Path(draft), findings)
         run.log_folder(Path(draft), f"evaluation/{about.split}")
     values = {
         class_metric(about.split, figure, of_class.name): of_class.figures[figure].value
-        for of_class in evaluation.per_class
+        for of_class in findings.evaluation.per_class
         for figure in CLASS_FIGURES
     }
     run.log_metrics({key: value for key, value in values.items() if math.isfinite(value)})
-    return evaluation
+    return findings
 
 
 class SplitReporter:
@@ -169,45 +147,41 @@ class SplitReporter:
         run: Run,
         tiles: TileSet,
         split: Split,
-        result: SplitResult,
         calibration: Calibration,
         costs: Floats,
         selected: str,
     ) -> None:
-        self.calibration = calibration
-        self._run, self._tiles, self._split, self._result = run, tiles, split, result
+        self._calibration = calibration
+        self._run, self._tiles, self._split = run, tiles, split
         self._costs, self._selected = costs, selected
         self._baselines = record_baselines(run, tiles, split, seed=0)
 
     def report(
         self, name: str, scored_tiles: TileSet, rows: NDArray[np.int64], scored: Scored, *, looks: int
-    ) -> tuple[Evaluation, dict[str, Predictions]]:
-        """Write the report of one scored set; return its evaluation and what the baselines say of it."""
-        predictions = predictions_of(scored, scored_tiles, rows, divisor=self.calibration.divisor)
-        baselines = apply_baselines(self._baselines, scored_tiles, rows)
+    ) -> tuple[Findings, dict[str, Predictions]]:
+        """Record the numbers of one scored set; return them and what the baselines say of it."""
+        predictions = predictions_of(scored, scored_tiles, rows, divisor=self._calibration.divisor)
+        said: dict[str, Predictions] = {}
+        of_colour: dict[str, dict[str, Figure]] = {}
+        with not_at_the_cost_of_the_model(self._run, "what colour alone tells", then="The report goes without it."):
+            said = apply_baselines(self._baselines, scored_tiles, rows)
+            of_colour = baseline_figures(said, self._costs)
         flow = count_classes(self._tiles, {"training": self._split.train, "validation": self._split.val})
         if name == "test":
             flow |= count_classes(scored_tiles, {"test": rows})
-        gallery: list[GalleryRow] = []
-        with not_at_the_cost_of_the_model(self._run, f"the gallery of evaluation/{name}"):
-            gallery = collect_errors(predictions, scored_tiles, rows, self._result.network, self._result.compute.device)
         details = Details(
             flow=flow,
             split_unit=describe_unit(self._tiles),
-            temperature=self.calibration.temperature,
-            is_calibrated=self.calibration.is_applied,
-            threshold=self.calibration.threshold,
+            temperature=self._calibration.temperature,
+            is_calibrated=self._calibration.is_applied,
+            threshold=self._calibration.threshold,
             costs=self._costs,
-            baselines=baselines,
-            gallery=gallery,
+            baselines=of_colour,
         )
-        about = Provenance(
-            name,
-            scored_tiles.source,
-            scored_tiles.fingerprint,
-            f"run {self._run.id}",
-            self._selected,
-            looks,
-            scored_tiles.is_synthetic,
-        )
-        return record_evaluation(self._run, predictions, rows, about, details), baselines
+        about = describe_provenance(name, scored_tiles, f"run {self._run.id}", self._selected, looks=looks)
+        return record_findings(self._run, predictions, rows, about, details), said
+
+
+def describe_provenance(split: str, tiles: TileSet, model: str, selected: str, *, looks: int) -> Provenance:
+    """Return what a reader must know of a scoring of `tiles` by `model`."""
+    return Provenance(split, tiles.source, tiles.fingerprint, model, selected, looks, tiles.is_synthetic, tiles.tile_size_px)

@@ -18,6 +18,9 @@ from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.provenance import describe_origin
 from histo_mlflow.tracking.runs import Run
 
+REPORT_TAG = "histo.report"
+"""Of a run whose report has failed, or was made later."""
+
 
 def training_tags(entry_point: str, tiles: TileSet, test: TileSet | None, *, seed: int) -> dict[str, object]:
     """Return the tags that say how a training came about."""
@@ -63,10 +66,11 @@ def log_split_datasets(run: Run, tiles: TileSet, parts: dict[str, NDArray[np.int
 
 
 @contextmanager
-def not_at_the_cost_of_the_model(run: Run, what: str) -> Iterator[None]:
-    """Turn whatever goes wrong with `what`, a picture or a page, into a warning and a tag: hours of training hang on no font.
+def not_at_the_cost_of_the_model(run: Run, what: str, *, then: str = "") -> Iterator[None]:
+    """Turn whatever goes wrong with `what`, a picture, a page or a mere extra, into a warning and a tag.
 
-    Errors of the store are raised, for what comes next needs it.
+    Hours of training hang on no font. Errors of the store are raised, for what comes next needs it. `then` says what follows
+    from its lack; by default the command that draws it later.
     """
     try:
         yield
@@ -74,8 +78,9 @@ def not_at_the_cost_of_the_model(run: Run, what: str) -> Iterator[None]:
         raise
     except Exception as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        warn(f"{what} could not be made ({reason}); the model is kept. Once mended: histo evaluate --model {run.id} --data SET")
-        run.set_tags({"histo.report": f"failed: {what}: {reason}"})
+        remedy = then or f"Once mended: histo report {run.id}"
+        warn(f"{what} could not be made ({reason}); all else is kept. {remedy}")
+        run.set_tags({REPORT_TAG: f"failed: {what}: {reason}"})
 
 
 def log_config(run: Run, values: dict[str, Any]) -> None:

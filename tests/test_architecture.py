@@ -45,7 +45,7 @@ def test_learning_runs_where_mlflow_is_not_installed() -> None:
     subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=True)
 
 
-@pytest.mark.parametrize("entry", ["train", "cv", "evaluate", "compare", "predict"])
+@pytest.mark.parametrize("entry", ["train", "cv", "evaluate", "compare", "predict", "report"])
 def test_each_entry_point_is_one_module_with_one_function_of_its_name(entry: str) -> None:
     tree = ast.parse((PROJECT / "histo_mlflow" / "entry_points" / f"{entry}.py").read_text())
     public = [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]

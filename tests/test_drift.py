@@ -46,7 +46,7 @@ def _pins() -> dict[str, list[str]]:
 
 def test_mlproject_has_exactly_these_entry_points() -> None:
     assert set(MLPROJECT["entry_points"]) == {*ENTRY_POINTS, "tune"}
-    assert set(cli.commands) - {"deliver", "history", "mirror", "rollback"} == set(ENTRY_POINTS) - {"main"}
+    assert set(cli.commands) - {"deliver", "history", "mirror", "report", "rollback"} == set(ENTRY_POINTS) - {"main"}
 
 
 def test_mlproject_declares_commands_and_no_parameters() -> None:

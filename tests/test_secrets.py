@@ -134,6 +134,7 @@ def test_no_command_leaves_a_secret_anywhere(
         histo("history")
         histo("rollback", "--reason", f"password={SECRET}-5")
         histo("mirror", run.info.run_id)
+        histo("report", run.info.run_id)
         histo("predict", *data, "--model", "models:/nowhere/1", code=2)
         histo("train", "--data", f"https://alice:{SECRET}-6@host/x.npz", code=2)
         with pytest.raises(SystemExit):

@@ -1,12 +1,15 @@
 """Score two models on the same labelled tiles and say, on one page, what the second has over the first."""
 
+from functools import partial
+
 from histo_mlflow.comparing import check_comparable, compare_models, describe_comparison
 from histo_mlflow.config import CompareConfig, flatten
 from histo_mlflow.console import say, warn
+from histo_mlflow.drawing import draw_models
 from histo_mlflow.evaluation.costs import read_costs
 from histo_mlflow.inputs import announce, load_model
 from histo_mlflow.learning.compute import resolve_compute_for_report
-from histo_mlflow.run_contents import evaluation_tags, log_config
+from histo_mlflow.run_contents import evaluation_tags, log_config, not_at_the_cost_of_the_model
 from histo_mlflow.tiles.open import check_source, open_tiles
 from histo_mlflow.tiles.tile_set import with_class_order
 from histo_mlflow.tracking.acceptance import check_options_accepted
@@ -28,7 +31,8 @@ def compare(config: CompareConfig) -> str:
     tags = evaluation_tags("compare", tiles, compute, model=f"{a.address} and {b.address}")
     with open_run(store, "compare", tags=tags) as run:
         log_config(run, flatten(config))
-        comparison, looks = compare_models(run, a, b, tiles, compute, costs)
+        comparison, about = compare_models(run, a, b, tiles, compute, costs)
+        draw_models(run, comparison, about, tiles, partial(not_at_the_cost_of_the_model, run))
     say(f"\n{describe_comparison(comparison)}")
-    say(f"models were scored {looks} time(s) on this set; page: run {run.id}, comparison/comparison.html (mlflow ui)")
+    say(f"models were scored {about.looks} time(s) on this set; page: run {run.id}, comparison/comparison.html (mlflow ui)")
     return run.id

@@ -1,30 +1,31 @@
 """Cross-validate: a run for each fold under one parent, predictions of all tiles pooled, the best fold's model registered."""
 
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
 from histo_mlflow.config import CvConfig, flatten
 from histo_mlflow.console import format_table, say, warn
+from histo_mlflow.drawing import Drawable, draw
 from histo_mlflow.evaluation.costs import read_costs
 from histo_mlflow.evaluation.curves import draw_fold_curves
-from histo_mlflow.evaluation.details import Details, Provenance
+from histo_mlflow.evaluation.details import Details
+from histo_mlflow.evaluation.findings import Findings, baseline_figures
 from histo_mlflow.evaluation.intervals import Floats
 from histo_mlflow.evaluation.metrics import Predictions
-from histo_mlflow.evaluation.page import png_of
 from histo_mlflow.handing_on import hand_on
 from histo_mlflow.inputs import LearningInputs, open_learning_inputs
 from histo_mlflow.learning.augmentation import last_augmented_epoch
 from histo_mlflow.learning.compute import resolve_device
 from histo_mlflow.learning.distributed import Ranks, is_first_process, joined_ranks
 from histo_mlflow.many_processes import follow, launch_if_asked
-from histo_mlflow.recording import RecordedSplit, record_split
-from histo_mlflow.reporting import collect_errors, count_classes, describe_unit, record_evaluation
+from histo_mlflow.recording import RecordedSplit, drawable_of, record_split
+from histo_mlflow.reporting import count_classes, describe_provenance, describe_unit, record_findings
 from histo_mlflow.resumption import check_same_tiles, reopen
 from histo_mlflow.run_contents import log_config, log_split_datasets, not_at_the_cost_of_the_model, training_tags
 from histo_mlflow.tiles.splits import Split, cut_folds
@@ -41,12 +42,13 @@ _FIGURES = {"loss": "log_loss", "accuracy": "accuracy", "balanced_accuracy": "ba
 
 @dataclass(frozen=True, eq=False)
 class _Folds:
-    """What the folds came to: one row of figures each, the pooled predictions, the best fold."""
+    """What the folds came to: one row of figures each, the pooled predictions, what is to be drawn, the best fold."""
 
     table: pd.DataFrame
     pooled: Predictions
     baselines: dict[str, Predictions]
     histories: list[dict[str, list[float]]]
+    drawables: list[Drawable]
     best: RecordedSplit
     best_fold: int
 
@@ -77,14 +79,21 @@ def cv(config: CvConfig) -> None:
         log_config(run, flatten(config))
         _log_membership(run, tiles, splits)
         folds = _run_folds(run, inputs, splits, config, costs, ranks)
-        _record_summary(
-            run, tiles, folds, costs, aug_cutoff=last_augmented_epoch(learning.augmentation, epochs=learning.fit.epochs)
-        )
+        pooled = _record_summary(run, tiles, folds, costs)
         table = _describe_folds(folds)
         run.describe(f"```\n{table}\n```")
         became = hand_on(
             run, folds.best, inputs, config.data, config.registry, config.gate, tags={"best_fold": str(folds.best_fold)}
         )
+        curves = partial(
+            draw_fold_curves,
+            folds.histories,
+            aug_cutoff=last_augmented_epoch(learning.augmentation, epochs=learning.fit.epochs),
+            title=f"cross-validation: {tiles.source}",
+        )
+        for drawable in (*folds.drawables, Drawable(run, [pooled], curves)):
+            draw(drawable, inputs.by_split, partial(not_at_the_cost_of_the_model, drawable.run))
+            drawable.run.settle()
     say(f"\n{table}\n\n{became}\n\nNext: mlflow ui    (this run: {run.id})")
 
 
@@ -93,8 +102,8 @@ def _run_folds(
 ) -> _Folds:
     tiles = inputs.tiles
     probabilities = np.zeros((len(tiles), len(tiles.classes)))
-    baselines: dict[str, Floats] = {}
-    rows, histories = [], []
+    said: list[Mapping[str, Predictions]] = []
+    rows, histories, drawables = [], [], []
     best, best_fold = None, 0
     for fold, split in enumerate(splits, start=1):
         title = f"fold {fold}"
@@ -118,18 +127,28 @@ def _run_folds(
                 ranks=ranks,
             )
         probabilities[split.val] = recorded.val.predictions.probabilities
-        for name, said in recorded.baselines.items():
-            baselines.setdefault(name, np.zeros_like(probabilities))[split.val] = said.probabilities
+        said.append(recorded.baselines)
         figures = {name: recorded.val.overall[key].value for name, key in _FIGURES.items()}
         rows.append({"fold": fold, **figures, "best_epoch": recorded.result.best.best_epoch, "run_id": fold_run.id})
         histories.append({name: list(values) for name, values in recorded.history.items()})
+        drawables.append(drawable_of(recorded, Run(run.store, fold_run.id)))  # its own handle: the mirror of that run has ended
         if best is None or recorded.result.val.loss < best.result.val.loss:
             best, best_fold = recorded, fold
     assert best is not None  # there are at least two folds
-    pooled, *others = (
-        Predictions(tiles.labels, said, tiles.classes, tiles.groups) for said in (probabilities, *baselines.values())
-    )
-    return _Folds(pd.DataFrame(rows), pooled, dict(zip(baselines, others, strict=True)), histories, best, best_fold)
+    pooled = Predictions(tiles.labels, probabilities, tiles.classes, tiles.groups)
+    return _Folds(pd.DataFrame(rows), pooled, _pool(said, splits, pooled), histories, drawables, best, best_fold)
+
+
+def _pool(said: Sequence[Mapping[str, Predictions]], splits: Sequence[Split], whole: Predictions) -> dict[str, Predictions]:
+    """Return what the baselines of all folds say of all tiles, by name; a baseline that some fold lacks is left out."""
+    pooled = {}
+    for name in said[0]:
+        if all(name in of_fold for of_fold in said):
+            probabilities = np.zeros_like(whole.probabilities)
+            for of_fold, split in zip(said, splits, strict=True):
+                probabilities[split.val] = of_fold[name].probabilities
+            pooled[name] = replace(whole, probabilities=probabilities)
+    return pooled
 
 
 def _log_membership(run: Run, tiles: TileSet, splits: Sequence[Split]) -> None:
@@ -143,32 +162,28 @@ def _log_membership(run: Run, tiles: TileSet, splits: Sequence[Split]) -> None:
     log_split_datasets(run, tiles, {"train": np.arange(len(tiles))}, "all folds")
 
 
-def _record_summary(run: Run, tiles: TileSet, folds: _Folds, costs: Floats, *, aug_cutoff: int) -> None:
+def _record_summary(run: Run, tiles: TileSet, folds: _Folds, costs: Floats) -> Findings:
     selected = "each tile scored by the fold that did not train on it; each fold's epoch by its own validation loss"
     rows = np.arange(len(tiles))
     details = Details(
         flow=count_classes(tiles, {"scored": rows}),
         split_unit=describe_unit(tiles),
         costs=costs,
-        baselines=folds.baselines,
-        gallery=collect_errors(folds.pooled, tiles, rows, None, torch.device("cpu")),  # no network has seen none of them
+        baselines=baseline_figures(folds.baselines, costs),
         folds=folds.table,
     )
-    model = f"the {len(folds.table)} fold models of run {run.id}"
-    about = Provenance("oof", tiles.source, tiles.fingerprint, model, selected, 0, tiles.is_synthetic)
-    oof = record_evaluation(run, folds.pooled, rows, about, details)
-    metrics = {f"oof/{name}": oof.overall[key].value for name, key in _FIGURES.items()}
+    about = describe_provenance("oof", tiles, f"the {len(folds.table)} fold models of run {run.id}", selected, looks=0)
+    pooled = record_findings(run, folds.pooled, rows, about, details)
+    metrics = {f"oof/{name}": pooled.evaluation.overall[key].value for name, key in _FIGURES.items()}
     for name in _FIGURES:
         metrics |= {f"cv/{name}/mean": folds.table[name].mean(), f"cv/{name}/sd": folds.table[name].std(ddof=1)}
     run.log_metrics(metrics)
     run.set_tags({"histo.best_fold": folds.best_fold, "histo.selected": selected})
     with tempfile.TemporaryDirectory(prefix="histo-") as draft:
-        folder = Path(draft)
-        folds.table.to_csv(folder / "folds.csv", index=False)
-        with not_at_the_cost_of_the_model(run, "curves.png"):
-            curves = draw_fold_curves(folds.histories, aug_cutoff=aug_cutoff, title=f"cross-validation: {tiles.source}")
-            (folder / "curves.png").write_bytes(png_of(curves))
-        run.log_folder(folder)
+        file = Path(draft) / "folds.csv"
+        folds.table.to_csv(file, index=False)
+        run.log_file(file)
+    return pooled
 
 
 def _describe_folds(folds: _Folds) -> str:

@@ -1,13 +1,18 @@
 """Score a model on labelled tiles and keep tables, figures and a report in a run of its own."""
 
+from functools import partial
+
 import numpy as np
 from numpy.typing import NDArray
 
 from histo_mlflow.config import EvaluateConfig, flatten
 from histo_mlflow.console import say, warn
+from histo_mlflow.drawing import Drawable, draw
 from histo_mlflow.evaluation.costs import read_costs
-from histo_mlflow.evaluation.details import Details, Provenance
-from histo_mlflow.evaluation.metrics import Predictions
+from histo_mlflow.evaluation.details import Details
+from histo_mlflow.evaluation.findings import baseline_figures
+from histo_mlflow.evaluation.intervals import Figure
+from histo_mlflow.evaluation.perturbed import Perturbed
 from histo_mlflow.evaluation.wording import in_words
 from histo_mlflow.experiment import score_network
 from histo_mlflow.inputs import LoadedModel, announce, load_model
@@ -15,14 +20,14 @@ from histo_mlflow.learning.compute import Compute, resolve_compute_for_report
 from histo_mlflow.learning.infer import infer
 from histo_mlflow.reporting import (
     apply_baselines,
-    collect_errors,
     count_classes,
+    describe_provenance,
     find_baselines,
     predictions_of,
-    record_evaluation,
+    record_findings,
 )
 from histo_mlflow.robustness import choose_tiles, probe
-from histo_mlflow.run_contents import evaluation_tags, log_config, log_split_datasets
+from histo_mlflow.run_contents import evaluation_tags, log_config, log_split_datasets, not_at_the_cost_of_the_model
 from histo_mlflow.tiles.open import check_source, open_tiles
 from histo_mlflow.tiles.tile_set import TileSet, with_class_order
 from histo_mlflow.tracking.acceptance import check_classes_accepted, check_options_accepted
@@ -54,12 +59,14 @@ def evaluate(config: EvaluateConfig) -> str:
         note_looks(run, tiles.fingerprint, 1)
         looks = count_looks(store, tiles.fingerprint)
         predictions = predictions_of(scored, tiles, rows)
-        about = Provenance("test", tiles.source, tiles.fingerprint, model.describe(), model.selected, looks, tiles.is_synthetic)
-        details = _collect(run, model, tiles, rows, predictions, compute, config, costs)
-        evaluation = record_evaluation(run, predictions, rows, about, details)
-        overall = evaluation.overall
+        about = describe_provenance("test", tiles, model.describe(), model.selected, looks=looks)
+        details = _collect(run, model, tiles, rows, compute, config, costs)
+        findings = record_findings(run, predictions, rows, about, details)
+        overall = findings.evaluation.overall
         figures = {f"test/{name}": overall[name].value for name in ("accuracy", "balanced_accuracy", "macro_f1")}
         run.log_metrics({"test/loss": scored.loss, **figures})
+        drawable = Drawable(run, [findings], network=model.unpacked, device=compute.device)
+        draw(drawable, {"test": tiles}, partial(not_at_the_cost_of_the_model, run))
     words = "\n".join(f"  {name.replace('_', ' '):18s} {in_words(overall[name])}" for name in _SHOWN)
     say(f"\n{model.address} on {tiles.source}, values with 95 % intervals:\n{words}")
     say(f"models were scored {looks} time(s) on this set; report: run {run.id}, evaluation/test/report.html (mlflow ui)")
@@ -71,20 +78,23 @@ def _collect(
     model: LoadedModel,
     tiles: TileSet,
     rows: NDArray[np.int64],
-    predictions: Predictions,
     compute: Compute,
     config: EvaluateConfig,
     costs: NDArray[np.float64],
 ) -> Details:
     facts = model.facts
     flow = {} if facts is None else {part: np.array(counts) for part, counts in facts.tiles_per_class.items()}
-    robustness = []
-    if config.robustness.robustness:
-        tried = choose_tiles(tiles, config.robustness.robustness)
-        robustness = probe(
-            tiles, tried, lambda images: infer(model.folded, images, compute=compute, is_quiet=True).argmax(axis=1)
-        )
-    source = None if model.run_id is None else Run(run.store, model.run_id)
+    robustness: list[Perturbed] = []
+    if n_tiles := config.robustness.robustness:
+        with not_at_the_cost_of_the_model(run, "the robustness protocol", then="The report goes without it."):
+            tried = choose_tiles(tiles, n_tiles)
+            robustness = probe(
+                tiles, tried, lambda images: infer(model.folded, images, compute=compute, is_quiet=True).argmax(axis=1)
+            )
+    of_colour: dict[str, dict[str, Figure]] = {}
+    with not_at_the_cost_of_the_model(run, "what colour alone tells", then="The report goes without it."):
+        baselines = [] if model.run_id is None else find_baselines(Run(run.store, model.run_id), tiles.classes)
+        of_colour = baseline_figures(apply_baselines(baselines, tiles, rows), costs)
     return Details(
         flow=flow | count_classes(tiles, {"test": rows}),
         split_unit="not known" if facts is None else facts.split_unit,
@@ -93,6 +103,5 @@ def _collect(
         threshold=None if facts is None else facts.abstain_below,
         costs=costs,
         robustness=robustness,
-        baselines=apply_baselines([] if source is None else find_baselines(source, tiles.classes), tiles, rows),
-        gallery=collect_errors(predictions, tiles, rows, model.unpacked(), compute.device),
+        baselines=of_colour,
     )

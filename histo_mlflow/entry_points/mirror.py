@@ -3,8 +3,9 @@
 from histo_mlflow.config import MirrorConfig
 from histo_mlflow.console import say, warn
 from histo_mlflow.errors import OptionError, WorkError
+from histo_mlflow.tracking.found_runs import find_run_at_rest
 from histo_mlflow.tracking.mirror import Mirror
-from histo_mlflow.tracking.replay import find_replayable, replay
+from histo_mlflow.tracking.replay import replay
 from histo_mlflow.tracking.store import open_store
 
 
@@ -13,7 +14,7 @@ def mirror(config: MirrorConfig) -> None:
     if config.replay.run in {"", "none"}:
         raise OptionError("give the id of a run: histo mirror RUN_ID; `mlflow ui` shows them")
     store = open_store()
-    kept = find_replayable(store, config.replay.run)
+    kept = find_run_at_rest(store, config.replay.run)
     sent_to = Mirror(say=say, warn=warn)
     n_sent = replay(store, kept, sent_to)
     if sent_to.failure is not None:

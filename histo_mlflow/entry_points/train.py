@@ -1,16 +1,19 @@
 """Train on one part of the tiles, validate on the other, and register the model of the lowest validation loss."""
 
+from functools import partial
+
 from histo_mlflow.config import TrainConfig, flatten
 from histo_mlflow.console import say, warn
+from histo_mlflow.drawing import draw
 from histo_mlflow.evaluation.costs import read_costs
 from histo_mlflow.handing_on import hand_on
 from histo_mlflow.inputs import open_learning_inputs
 from histo_mlflow.learning.compute import resolve_device
 from histo_mlflow.learning.distributed import is_first_process, joined_ranks
 from histo_mlflow.many_processes import follow, launch_if_asked
-from histo_mlflow.recording import RecordedSplit, record_split
+from histo_mlflow.recording import RecordedSplit, drawable_of, record_split
 from histo_mlflow.resumption import check_same_tiles, reopen
-from histo_mlflow.run_contents import log_config, training_tags
+from histo_mlflow.run_contents import log_config, not_at_the_cost_of_the_model, training_tags
 from histo_mlflow.tiles.splits import hold_out
 from histo_mlflow.tracking.acceptance import check_options_accepted
 from histo_mlflow.tracking.mirror import make_mirror
@@ -58,6 +61,7 @@ def train(config: TrainConfig) -> None:
         scores = describe_scores(recorded)
         run.describe(scores.replace("\n", "\n\n"))
         became = hand_on(run, recorded, inputs, config.data, config.registry, config.gate, tags={})
+        draw(drawable_of(recorded, run), inputs.by_split, partial(not_at_the_cost_of_the_model, run))
     say(f"\n{scores}\n{became}\n\nNext: mlflow ui    (this run: {run.id})")
 
 

@@ -1,9 +1,10 @@
-"""A comparison of two models as files: one page, tables, a figure and the tiles on which they disagree."""
+"""A comparison of two models as files: its numbers, and the page that is drawn from these."""
 
 import base64
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,16 +13,26 @@ from numpy.typing import NDArray
 from histo_mlflow.evaluation.comparison import COMPARED, Comparison
 from histo_mlflow.evaluation.figures import draw_differences
 from histo_mlflow.evaluation.intervals import CONFIDENCE, Figure
+from histo_mlflow.evaluation.kept_numbers import reading_kept
 from histo_mlflow.evaluation.lettering import write_key
+from histo_mlflow.evaluation.metrics import Predictions
 from histo_mlflow.evaluation.page import picture_data, png_of, render
-from histo_mlflow.evaluation.wording import OVERALL_NAMES, as_json
+from histo_mlflow.evaluation.wording import OVERALL_NAMES, as_json, from_json
 
 _SHOWN = 18
 
 
 @dataclass(frozen=True)
 class OfModels:
-    """Which models were compared on which tiles, and how often models were scored on these, this time included."""
+    """Which models were compared on which tiles.
+
+    Attributes:
+        a, b: The models, in words.
+        source, fingerprint: Of the tiles.
+        looks: How often models were scored on these, this time included.
+        is_synthetic: Whether they are the demo's.
+        tile_size_px: Edge length as they were opened; 0 where that is not known.
+    """
 
     a: str
     b: str
@@ -29,15 +40,39 @@ class OfModels:
     fingerprint: str
     looks: int
     is_synthetic: bool
+    tile_size_px: int = 0
 
 
-def write_comparison(folder: Path, comparison: Comparison, images: NDArray[np.uint8], about: OfModels) -> None:
-    """Write ``comparison.html``, ``comparison.json``, ``differences.png`` and ``disagreements.csv``.
+def write_comparison(folder: Path, comparison: Comparison, about: OfModels) -> None:
+    """Write ``comparison.json``, ``predictions.npz`` and ``disagreements.csv``, from which the page is drawn."""
+    a, b = comparison.a, comparison.b
+    arrays: dict[str, Any] = {"labels": a.labels, "probabilities_a": a.probabilities, "probabilities_b": b.probabilities}
+    if a.groups is not None:
+        arrays["groups"] = a.groups
+    np.savez_compressed(folder / "predictions.npz", **arrays)
+    (folder / "comparison.json").write_text(json.dumps(_as_content(comparison, about), indent=2) + "\n")
+    _disagreements(comparison).to_csv(folder / "disagreements.csv", index=False)
+
+
+def read_comparison(folder: Path) -> tuple[Comparison, OfModels]:
+    """Return what `write_comparison` has written to `folder`.
+
+    Raises:
+        TileFormatError: A file is missing, damaged, or of a version that has kept less.
+    """
+    with reading_kept(folder, "comparison.json", "histo compare"):
+        content = json.loads((folder / "comparison.json").read_text())
+        with np.load(folder / "predictions.npz") as arrays:
+            return _from_kept(content, dict(arrays)), OfModels(**{each.name: content[each.name] for each in fields(OfModels)})
+
+
+def draw_comparison(folder: Path, comparison: Comparison, images: NDArray[np.uint8] | None, about: OfModels) -> None:
+    """Draw ``differences.png`` and ``comparison.html``.
 
     Args:
         folder: Where to.
         comparison: Of predictions in the order of `images`.
-        images: ``(n_tiles, size, size, 3)`` uint8.
+        images: ``(n_tiles, size, size, 3)`` uint8, or None where the tiles are not at hand.
         about: What was compared.
     """
     classes = comparison.a.classes
@@ -46,31 +81,6 @@ def write_comparison(folder: Path, comparison: Comparison, images: NDArray[np.ui
     )
     png = png_of(picture)
     (folder / "differences.png").write_bytes(png)
-    disagree = comparison.disagree
-    table = pd.DataFrame(
-        {
-            "index": disagree,
-            "true": [classes[k] for k in comparison.a.labels[disagree]],
-            "a": [classes[k] for k in comparison.a.predicted[disagree]],
-            "a_probability": comparison.a.confidence[disagree],
-            "b": [classes[k] for k in comparison.b.predicted[disagree]],
-            "b_probability": comparison.b.confidence[disagree],
-        }
-    )
-    table.to_csv(folder / "disagreements.csv", index=False)
-    content = {
-        **vars(about),
-        "n": len(comparison.a.labels),
-        "values": {name: {"a": pair[0], "b": pair[1]} for name, pair in comparison.values.items()},
-        "differences": {name: as_json(figure) for name, figure in comparison.differences.items()},
-        "sensitivity": {name: as_json(figure) for name, figure in zip(classes, comparison.sensitivity, strict=True)},
-        "only_a_right": comparison.only_a,
-        "only_b_right": comparison.only_b,
-        "mcnemar_p": comparison.p_value,
-        "n_disagreements": len(disagree),
-        "intervals": comparison.intervals,
-    }
-    (folder / "comparison.json").write_text(json.dumps(content, indent=2) + "\n")
     page = {
         "about": about,
         "comparison": comparison,
@@ -82,16 +92,8 @@ def write_comparison(folder: Path, comparison: Comparison, images: NDArray[np.ui
         "by_class": [(name, _signed(figure)) for name, figure in zip(classes, comparison.sensitivity, strict=True)],
         "key": write_key(folder, classes),
         "png": base64.b64encode(png).decode(),
-        "n_disagreements": len(disagree),
-        "shown": [
-            {
-                "tile": picture_data(images[row]),
-                "caption": f"tile {row}: {classes[comparison.a.labels[row]]}; "
-                f"A {classes[comparison.a.predicted[row]]} ({comparison.a.confidence[row]:.2f}), "
-                f"B {classes[comparison.b.predicted[row]]} ({comparison.b.confidence[row]:.2f})",
-            }
-            for row in disagree[:_SHOWN]
-        ],
+        "n_disagreements": len(comparison.disagree),
+        "shown": [] if images is None else _shown(comparison, images),
         "confidence": round(100 * CONFIDENCE),
     }
     (folder / "comparison.html").write_text(render("comparison.html.j2", page), encoding="utf-8")
@@ -106,6 +108,62 @@ def describe_verdict(comparison: Comparison) -> str:
     if difference.high < 0:
         return f"A is better: balanced accuracy of B {words}"
     return f"These tiles don't tell them apart: balanced accuracy of B {words}"
+
+
+def _disagreements(comparison: Comparison) -> pd.DataFrame:
+    a, b, classes, rows = comparison.a, comparison.b, comparison.a.classes, comparison.disagree
+    return pd.DataFrame(
+        {
+            "index": rows,
+            "true": [classes[k] for k in a.labels[rows]],
+            "a": [classes[k] for k in a.predicted[rows]],
+            "a_probability": a.confidence[rows],
+            "b": [classes[k] for k in b.predicted[rows]],
+            "b_probability": b.confidence[rows],
+        }
+    )
+
+
+def _as_content(comparison: Comparison, about: OfModels) -> dict[str, object]:
+    classes = comparison.a.classes
+    return {
+        **vars(about),
+        "n": len(comparison.a.labels),
+        "values": {name: {"a": pair[0], "b": pair[1]} for name, pair in comparison.values.items()},
+        "differences": {name: as_json(figure) for name, figure in comparison.differences.items()},
+        "sensitivity": {name: as_json(figure) for name, figure in zip(classes, comparison.sensitivity, strict=True)},
+        "only_a_right": comparison.only_a,
+        "only_b_right": comparison.only_b,
+        "mcnemar_p": comparison.p_value,
+        "n_disagreements": len(comparison.disagree),
+        "intervals": comparison.intervals,
+    }
+
+
+def _from_kept(content: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Comparison:
+    classes = tuple(content["sensitivity"])
+    a, b = (
+        Predictions(arrays["labels"], arrays[f"probabilities_{side}"], classes, arrays.get("groups")) for side in ("a", "b")
+    )
+    return Comparison(
+        a, b, {name: (pair["a"], pair["b"]) for name, pair in content["values"].items()},
+        {name: from_json(kept) for name, kept in content["differences"].items()},
+        tuple(from_json(kept) for kept in content["sensitivity"].values()),
+        content["only_a_right"], content["only_b_right"], content["mcnemar_p"], content["intervals"],
+    )  # fmt: skip
+
+
+def _shown(comparison: Comparison, images: NDArray[np.uint8]) -> list[dict[str, str]]:
+    a, b, classes = comparison.a, comparison.b, comparison.a.classes
+    return [
+        {
+            "tile": picture_data(images[row]),
+            "caption": f"tile {row}: {classes[a.labels[row]]}; "
+            f"A {classes[a.predicted[row]]} ({a.confidence[row]:.2f}), "
+            f"B {classes[b.predicted[row]]} ({b.confidence[row]:.2f})",
+        }
+        for row in comparison.disagree[:_SHOWN]
+    ]
 
 
 def _signed(figure: Figure) -> str:

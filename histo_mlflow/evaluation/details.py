@@ -7,9 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from histo_mlflow.evaluation.gallery import GalleryRow
-from histo_mlflow.evaluation.intervals import Floats
-from histo_mlflow.evaluation.metrics import Predictions
+from histo_mlflow.evaluation.intervals import Figure, Floats
 from histo_mlflow.evaluation.perturbed import Perturbed
 
 
@@ -25,6 +23,7 @@ class Provenance:
         selected: "selected on X by Y at epoch Z".
         looks: How often a model was scored on this set, this time included; 0 for a set that selection itself uses.
         is_synthetic: Whether the tiles are the demo's.
+        tile_size_px: Edge length of its tiles as they were opened; 0 where that is not known.
     """
 
     split: str
@@ -34,6 +33,7 @@ class Provenance:
     selected: str
     looks: int
     is_synthetic: bool
+    tile_size_px: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +48,7 @@ class Details:
         threshold: Probability below which the model abstains, chosen on validation tiles, or None.
         costs: ``(n_classes, n_classes)``, or None for the default.
         robustness: From the robustness protocol, first without a change.
-        baselines: What classifiers that see only colour say of the same tiles, by name.
-        gallery: Errors to look at.
+        baselines: Figures by name of classifiers that see only colour, on the same tiles, by name of classifier.
         folds: One row of figures for each fold.
     """
 
@@ -60,6 +59,5 @@ class Details:
     threshold: float | None = None
     costs: Floats | None = None
     robustness: Sequence[Perturbed] = ()
-    baselines: Mapping[str, Predictions] = field(default_factory=dict)
-    gallery: Sequence[GalleryRow] = ()
+    baselines: Mapping[str, Mapping[str, Figure]] = field(default_factory=dict)
     folds: pd.DataFrame | None = None

@@ -85,18 +85,20 @@ def object_to(evaluation: Evaluation, baselines: Mapping[str, Predictions]) -> s
     """Return why a model may not be the first in Production, or an empty text.
 
     It must call the validation tiles better than chance, beyond the noise that its 95 % interval tells of, and no worse than
-    classifiers that see colour alone.
+    classifiers that see colour alone, whose word must be there.
     """
     balanced = evaluation.overall["balanced_accuracy"]
     chance = 1 / len(np.unique(evaluation.predictions.labels))
     said = f"balanced accuracy {balanced.value:.3f} ({balanced.low:.3f} to {balanced.high:.3f}) on the validation tiles"
     if not balanced.low > chance:
         return f"{said} is not above chance ({chance:.3f})"
+    if not baselines:
+        return f"{said} could not be compared with what colour alone tells: the baselines could not be made"
     of_colour = {
         name: epoch_figures(each.labels, each.probabilities.argmax(axis=1), len(each.classes))["balanced_accuracy"]
         for name, each in baselines.items()
     }
-    name = max(of_colour, key=lambda each: of_colour[each], default=None)
-    if name is not None and balanced.value < of_colour[name]:
+    name = max(of_colour, key=lambda each: of_colour[each])
+    if balanced.value < of_colour[name]:
         return f"{said} is below what colour alone tells ({name}: {of_colour[name]:.3f})"
     return ""

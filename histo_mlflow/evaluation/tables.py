@@ -1,19 +1,68 @@
-"""Figures as tables that other programs can read."""
+"""Findings as tables that other programs can read."""
 
+from collections.abc import Mapping, Sequence
+
+import numpy as np
 import pandas as pd
 
-from histo_mlflow.evaluation.metrics import ClassFigures
+from histo_mlflow.evaluation.findings import BASELINE_FIGURES, Findings
+from histo_mlflow.evaluation.intervals import Figure
+from histo_mlflow.evaluation.metrics import ClassFigures, Predictions
+from histo_mlflow.evaluation.perturbed import Perturbed
 
-_CLASS_COLUMNS = ("sensitivity", "specificity", "ppv", "npv", "f1", "auroc", "auprc", "one_vs_rest_accuracy")
+_CLASS_FIGURES = ("sensitivity", "specificity", "ppv", "npv", "f1", "auroc", "auprc", "one_vs_rest_accuracy")
 
 
-def class_table(per_class: tuple[ClassFigures, ...]) -> pd.DataFrame:
+def class_table(per_class: Sequence[ClassFigures]) -> pd.DataFrame:
     """Return one row per class: n, and each figure with its interval in ``_low`` and ``_high``; empty where not defined."""
-    rows = []
-    for of_class in per_class:
-        row: dict[str, object] = {"class": of_class.name, "n": of_class.n}
-        for name in _CLASS_COLUMNS:
-            figure = of_class.figures[name]
-            row |= {name: figure.value, f"{name}_low": figure.low, f"{name}_high": figure.high}
-        rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame([{"class": each.name, "n": each.n, **_in_columns(each.figures, _CLASS_FIGURES)} for each in per_class])
+
+
+def confusion_table(predictions: Predictions) -> pd.DataFrame:
+    """Return the confusion matrix: rows true, columns predicted."""
+    classes = list(predictions.classes)
+    return pd.DataFrame(predictions.confusion, index=pd.Index(classes, name="true"), columns=classes)
+
+
+def error_table(findings: Findings) -> pd.DataFrame:
+    """Return one row per wrong tile, that of the greatest loss first."""
+    predictions = findings.predictions
+    wrong = np.flatnonzero(predictions.is_wrong)
+    wrong = wrong[np.argsort(-predictions.losses[wrong], kind="stable")]
+    return pd.DataFrame(
+        {
+            "index": findings.indices[wrong],
+            "true": [predictions.classes[k] for k in predictions.labels[wrong]],
+            "predicted": [predictions.classes[k] for k in predictions.predicted[wrong]],
+            "probability": predictions.confidence[wrong],
+            "loss": predictions.losses[wrong],
+        }
+    )
+
+
+def robustness_table(found: Sequence[Perturbed]) -> pd.DataFrame:
+    """Return one row per change of the tiles."""
+    return pd.DataFrame(
+        [
+            {
+                "change": each.kind, "strength": each.strength, "n": len(each.labels), "changed": each.changed.value,
+                "changed_low": each.changed.low, "changed_high": each.changed.high, "accuracy": each.accuracy,
+                "balanced_accuracy": each.balanced_accuracy,
+            }
+            for each in found
+        ]
+    )  # fmt: skip
+
+
+def baseline_table(findings: Findings) -> pd.DataFrame:
+    """Return one row per classifier, the model first."""
+    compared = {"the model": findings.evaluation.overall, **findings.details.baselines}
+    return pd.DataFrame([{"classifier": name, **_in_columns(each, BASELINE_FIGURES)} for name, each in compared.items()])
+
+
+def _in_columns(figures: Mapping[str, Figure], names: Sequence[str]) -> dict[str, float]:
+    columns: dict[str, float] = {}
+    for name in names:
+        figure = figures[name]
+        columns |= {name: figure.value, f"{name}_low": figure.low, f"{name}_high": figure.high}
+    return columns

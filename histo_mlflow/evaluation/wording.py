@@ -27,7 +27,9 @@ OVERALL_NAMES = {
 }
 
 
-def describe_verdict(evaluation: Evaluation, robustness: Sequence[Perturbed], baselines: Mapping[str, Evaluation]) -> list[str]:
+def describe_verdict(
+    evaluation: Evaluation, robustness: Sequence[Perturbed], baselines: Mapping[str, Mapping[str, Figure]]
+) -> list[str]:
     """Return the sentences that a reader in a hurry should take along."""
     predictions, sentences = evaluation.predictions, []
     defined = [row for row in evaluation.per_class if row.figures["sensitivity"].is_defined]
@@ -47,7 +49,7 @@ def describe_verdict(evaluation: Evaluation, robustness: Sequence[Perturbed], ba
     sentences.append(f"The model is {words}: it says {100 * said:.1f} % in mean and is right in {100 * right:.1f} %.")
     if baselines:
         name, value = max(
-            ((name, each.overall["balanced_accuracy"].value) for name, each in baselines.items()), key=lambda pair: pair[1]
+            ((name, each["balanced_accuracy"].value) for name, each in baselines.items()), key=lambda pair: pair[1]
         )
         if value >= evaluation.overall["balanced_accuracy"].low:
             sentences.append(
@@ -90,3 +92,8 @@ def short(value: float) -> str:
 def as_json(figure: Figure) -> dict[str, float | None]:
     """Return value, low and high, None where not defined."""
     return {name: None if math.isnan(value) else value for name, value in vars(figure).items()}
+
+
+def from_json(content: Mapping[str, float | None]) -> Figure:
+    """Return what `as_json` was given."""
+    return Figure(**{name: math.nan if content[name] is None else content[name] for name in ("value", "low", "high")})  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from mlflow.entities import Run as KeptRun
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
@@ -62,6 +63,22 @@ def _refuse_unless_lost(run_id: str, tags: Mapping[str, str], *, take_over: bool
     )
 
 
+def find_run_at_rest(store: Store, run_id: str) -> KeptRun:
+    """Return the run of that id, which has ended.
+
+    Raises:
+        SourceNotFoundError: There is no such run.
+        RequestError: It is still going on.
+    """
+    try:
+        found = store.client.get_run(run_id)
+    except MlflowException:
+        raise SourceNotFoundError(f"{run_id}: there is no run with this id; `mlflow ui` shows what is there") from None
+    if found.info.status == "RUNNING":
+        raise RequestError(f"{run_id} is still going on; give the command again when it has ended")
+    return found
+
+
 def find_nested_run(parent: Run, tag: str, value: object) -> Run | None:
     """Return the newest run under `parent` whose `tag` is `value`, or None."""
     query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent.id}' AND tags.`{tag}` = '{value}'"
@@ -70,3 +87,13 @@ def find_nested_run(parent: Run, tag: str, value: object) -> Run | None:
             [parent.store.client.get_run(parent.id).info.experiment_id], query, max_results=1
         )
     return Run(parent.store, found[0].info.run_id) if found else None
+
+
+def nested_runs(parent: Run, tag: str) -> list[Run]:
+    """Return the runs under `parent` that have the number `tag`, in its order."""
+    query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent.id}'"
+    client = parent.store.client
+    with reporting_store_errors(parent.store.uri):
+        found = client.search_runs([client.get_run(parent.id).info.experiment_id], query, max_results=1000)
+    numbered = {int(each.data.tags[tag]): each for each in found if tag in each.data.tags}
+    return [Run(parent.store, numbered[number].info.run_id) for number in sorted(numbered)]

@@ -4,30 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mlflow.entities import Run as KeptRun
-from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from histo_mlflow.errors import RequestError, SourceNotFoundError
 from histo_mlflow.scratch import scratch_folder
 from histo_mlflow.secrets import hide_secrets
 from histo_mlflow.tracking.mirror import MIRRORED_KINDS, Mirror, facts_of
 from histo_mlflow.tracking.store import Store, reporting_store_errors
-
-
-def find_replayable(store: Store, run_id: str) -> KeptRun:
-    """Return the run of that id, which has ended.
-
-    Raises:
-        SourceNotFoundError: There is no such run.
-        RequestError: It is still going on.
-    """
-    try:
-        found = store.client.get_run(run_id)
-    except MlflowException:
-        raise SourceNotFoundError(f"{run_id}: there is no run with this id; `mlflow ui` shows what is there") from None
-    if found.info.status == "RUNNING":
-        raise RequestError(f"{run_id} is still going on; mirror it when it has ended")
-    return found
 
 
 def replay(store: Store, kept: KeptRun, mirror: Mirror) -> int:

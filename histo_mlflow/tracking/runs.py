@@ -117,10 +117,11 @@ class Run:
         """Return how often this run has scored its labelled set so far."""
         return int(self.tags().get(LOOKS_TAG, 0))
 
-    def logged_steps(self, metric: str) -> set[int]:
-        """Return the steps at which `metric` was logged."""
+    def logged_values(self, metric: str) -> dict[int, float]:
+        """Return the values of `metric` by the step at which each was logged, in the order of steps."""
         with reporting_store_errors(self.store.uri):
-            return {each.step for each in self._client.get_metric_history(self.id, metric)}
+            found = self._client.get_metric_history(self.id, metric)
+        return {each.step: each.value for each in sorted(found, key=lambda each: each.step)}
 
     def tags(self) -> dict[str, str]:
         """Return the run's tags."""

@@ -7,7 +7,13 @@ from scipy.stats import binomtest
 
 from histo_mlflow.errors import RequestError
 from histo_mlflow.evaluation.comparison import compare_predictions, mcnemar
-from histo_mlflow.evaluation.comparison_page import OfModels, describe_verdict, write_comparison
+from histo_mlflow.evaluation.comparison_page import (
+    OfModels,
+    describe_verdict,
+    draw_comparison,
+    read_comparison,
+    write_comparison,
+)
 from histo_mlflow.evaluation.metrics import Predictions
 
 CLASSES = ("ADI", "TUM", "<b>")
@@ -69,9 +75,10 @@ def test_other_tiles_are_refused(pair: tuple[Predictions, Predictions]) -> None:
 def test_page(pair: tuple[Predictions, Predictions], tmp_path: Path) -> None:
     found = compare_predictions(*pair)
     images = np.random.default_rng(0).integers(0, 256, (400, 8, 8, 3), dtype=np.uint8)
-    write_comparison(
-        tmp_path, found, images, OfModels("models:/m/1", "models:/m/2", "tiles.npz", "f" * 64, 6, is_synthetic=True)
-    )
+    about = OfModels("models:/m/1", "models:/m/2", "tiles.npz", "f" * 64, 6, is_synthetic=True)
+    write_comparison(tmp_path, found, about)
+    assert not (tmp_path / "comparison.html").exists(), "numbers come before pictures"
+    draw_comparison(tmp_path, found, images, about)
     content = json.loads((tmp_path / "comparison.json").read_text())
     assert content["differences"]["balanced_accuracy"]["value"] == pytest.approx(
         content["values"]["balanced_accuracy"]["b"] - content["values"]["balanced_accuracy"]["a"]
@@ -82,3 +89,9 @@ def test_page(pair: tuple[Predictions, Predictions], tmp_path: Path) -> None:
     assert "<b>" not in page
     assert 'src="http' not in page
     assert page.count("data:image/jpeg") == 18
+
+    kept, of_models = read_comparison(tmp_path)
+    draw_comparison(tmp_path, kept, images, of_models)
+    assert (tmp_path / "comparison.html").read_text() == page, "drawn from what is kept, it is the same"
+    draw_comparison(tmp_path, found, None, about)
+    assert "data:image/jpeg" not in (tmp_path / "comparison.html").read_text()

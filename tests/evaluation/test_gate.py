@@ -3,8 +3,8 @@ import pytest
 
 from histo_mlflow.errors import OptionError
 from histo_mlflow.evaluation.comparison import compare_predictions
-from histo_mlflow.evaluation.gate import GateOptions, judge
-from histo_mlflow.evaluation.metrics import Predictions
+from histo_mlflow.evaluation.gate import GateOptions, judge, object_to
+from histo_mlflow.evaluation.metrics import Predictions, evaluate_predictions
 
 CLASSES = ("NORM", "STR", "TUM")
 LABELS = np.repeat([0, 1, 2], 200)
@@ -55,3 +55,9 @@ def test_the_same_labels_with_worse_probabilities_are_refused() -> None:
 def test_margins_are_checked() -> None:
     with pytest.raises(OptionError, match="class_margin=-1"):
         GateOptions(class_margin=-1)
+
+
+def test_without_baselines_a_first_version_is_objected_to() -> None:
+    said, guess = evaluate_predictions(_said((0.9, 0.9, 0.9))), _said((0.5, 0.5, 0.5))
+    assert object_to(said, {"mean RGB": guess}) == ""
+    assert "the baselines could not be made" in object_to(said, {})

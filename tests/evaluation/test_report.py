@@ -1,6 +1,7 @@
 import io
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,23 +9,80 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from histo_mlflow.errors import TileFormatError
 from histo_mlflow.evaluation.curves import draw_curves, draw_fold_curves
-from histo_mlflow.evaluation.details import Provenance
+from histo_mlflow.evaluation.details import Details, Provenance
+from histo_mlflow.evaluation.findings import Findings, baseline_figures
+from histo_mlflow.evaluation.kept_numbers import read_numbers, write_numbers
 from histo_mlflow.evaluation.metrics import Predictions, evaluate_predictions
 from histo_mlflow.evaluation.page import png_of
-from histo_mlflow.evaluation.report import write_evaluation
+from histo_mlflow.evaluation.perturbed import Perturbed
+from histo_mlflow.evaluation.report import draw_report
 
 CLASSES = ("ADI", "TUM", "<b>")
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def _find(details: Details | None = None, groups: np.ndarray | None = None) -> Findings:
+    details = details or Details()
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 40)
     probabilities = rng.dirichlet(np.ones(3), 40)
     about = Provenance("test", "tiles.npz", "f" * 64, "models:/m/1", "epoch 2 of 3, by validation loss", 4, is_synthetic=True)
-    write_evaluation(tmp_path / "out", evaluate_predictions(Predictions(labels, probabilities, CLASSES)), np.arange(40), about)
+    evaluation = evaluate_predictions(Predictions(labels, probabilities, CLASSES, groups), costs=details.costs)
+    return Findings(evaluation, np.arange(40), about, details)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_numbers(tmp_path / "out", _find())
+    draw_report(tmp_path / "out", _find())
     return tmp_path / "out"
+
+
+def _find_everything() -> Findings:
+    rng = np.random.default_rng(1)
+    said = {"mean RGB": Predictions(rng.integers(0, 3, 40), rng.dirichlet(np.ones(3), 40), CLASSES)}
+    labels, before = rng.integers(0, 3, (2, 9))
+    details = Details(
+        flow={"training": np.array([3, 4, 0])},
+        split_unit="the group",
+        temperature=1.7,
+        is_calibrated=True,
+        threshold=0.4,
+        costs=rng.random((3, 3)),
+        robustness=[Perturbed(kind, "as stored", labels, before, rng.integers(0, 3, 9)) for kind in ("none", "symmetry")],
+        baselines=baseline_figures(said),
+        folds=pd.DataFrame({"fold": [1, 2], "loss": [0.1, 0.2], "best_epoch": [3, 1], "run_id": ["a", "b"]}),
+    )
+    return _find(details, groups=np.repeat(["p1", "p2", "p3", "p4"], 10))
+
+
+@pytest.mark.parametrize("find", [_find, _find_everything])
+def test_a_report_that_is_drawn_from_what_is_kept_is_the_same_to_the_last_byte(
+    tmp_path: Path, find: Callable[[], Findings]
+) -> None:
+    found = find()
+    write_numbers(tmp_path / "now", found)
+    assert not list((tmp_path / "now").glob("*.png")), "numbers come before pictures"
+    kept = read_numbers(tmp_path / "now")
+    write_numbers(tmp_path / "later", kept)
+    draw_report(tmp_path / "now", found)
+    draw_report(tmp_path / "later", kept)
+    for file in (tmp_path / "now").iterdir():
+        assert file.suffix == ".npz" or file.read_bytes() == (tmp_path / "later" / file.name).read_bytes(), file.name
+
+
+def test_numbers_that_are_damaged_or_of_an_earlier_version_are_told_with_what_to_do(folder: Path) -> None:
+    summary = folder / "summary.json"
+    whole = summary.read_text()
+    for text in ("{", "[]", json.dumps({"n": 3}), whole.replace('"per_class"', '"other"')):
+        summary.write_text(text)
+        with pytest.raises(TileFormatError, match="score the model again with histo evaluate"):
+            read_numbers(folder)
+    summary.write_text(whole)
+    (folder / "predictions.npz").write_bytes(b"PK")
+    with pytest.raises(TileFormatError, match=r"out: summary\.json and predictions\.npz"):
+        read_numbers(folder)
 
 
 def test_every_file_of_the_contract_is_there(folder: Path) -> None:
