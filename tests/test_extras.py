@@ -11,8 +11,6 @@ from histo_mlflow.tracking.runs import open_run
 from histo_mlflow.tracking.store import Store
 from tests.conftest import Histo
 
-pytestmark = pytest.mark.usefixtures("small_network")
-
 
 def test_a_picture_that_fails_leaves_a_warning_and_a_tag(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     with open_run(store, "one") as run, not_at_the_cost_of_the_model(run, "curves.png"):
