@@ -1,8 +1,5 @@
 """Two models scored side by side in a run: what `compare` shows and what the registry's gate decides by."""
 
-import tempfile
-from pathlib import Path
-
 import numpy as np
 
 from histo_mlflow.console import format_table, warn
@@ -17,6 +14,7 @@ from histo_mlflow.inputs import LoadedModel
 from histo_mlflow.learning.compute import Compute
 from histo_mlflow.learning.infer import probabilities_of
 from histo_mlflow.run_contents import log_split_datasets
+from histo_mlflow.scratch import scratch_folder
 from histo_mlflow.tiles.tile_set import TileSet, with_class_order
 from histo_mlflow.tracking.looks import count_looks, note_looks
 from histo_mlflow.tracking.runs import Run
@@ -47,9 +45,9 @@ def compare_models(
     looks = count_looks(run.store, tiles.fingerprint)
     comparison = compare_predictions(*said, costs=costs)
     about = OfModels(a.describe(), b.describe(), tiles.source, tiles.fingerprint, looks, tiles.is_synthetic, tiles.tile_size_px)
-    with tempfile.TemporaryDirectory(prefix="histo-") as draft:
-        write_comparison(Path(draft), comparison, about)
-        run.log_folder(Path(draft), "comparison")
+    with scratch_folder() as draft:
+        write_comparison(draft, comparison, about)
+        run.log_folder(draft, "comparison")
     run.log_metrics(
         {f"difference/{name}": figure.value for name, figure in comparison.differences.items() if figure.is_defined}
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -94,11 +93,11 @@ def draw_models(run: Run, comparison: Comparison, about: OfModels, tiles: TileSe
 @contextmanager
 def _draft_for(run: Run, kept_in: str | None = None) -> Iterator[Path]:
     """Give a folder whose files are kept with the run afterwards, also those that were drawn before an error."""
-    with tempfile.TemporaryDirectory(prefix="histo-") as draft:
+    with scratch_folder() as draft:
         try:
-            yield Path(draft)
+            yield draft
         finally:
-            run.log_folder(Path(draft), kept_in)
+            run.log_folder(draft, kept_in)
 
 
 def collect_errors(

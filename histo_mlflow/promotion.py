@@ -1,10 +1,8 @@
 """The gate to Production: a candidate is compared with the version in use on one labelled set, and the decision is kept."""
 
 import json
-import tempfile
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 
 from histo_mlflow.comparing import check_comparable, compare_models
 from histo_mlflow.drawing import draw_models
@@ -13,6 +11,7 @@ from histo_mlflow.evaluation.wording import as_json
 from histo_mlflow.inputs import load_model
 from histo_mlflow.learning.compute import Compute
 from histo_mlflow.run_contents import not_at_the_cost_of_the_model
+from histo_mlflow.scratch import scratch_folder
 from histo_mlflow.tiles.tile_set import TileSet, with_class_order
 from histo_mlflow.tracking.decisions import PROMOTED, REFUSED, Decision, carry_out
 from histo_mlflow.tracking.runs import Run
@@ -48,8 +47,8 @@ def pass_gate(
 def keep_decision(run: Run, name: str, decision: Decision) -> None:
     """Carry the decision out and keep it in `run` as ``decision.json``."""
     carry_out(run.store, name, decision)
-    with tempfile.TemporaryDirectory(prefix="histo-") as draft:
-        file = Path(draft) / "decision.json"
+    with scratch_folder() as draft:
+        file = draft / "decision.json"
         file.write_text(json.dumps({"model_name": name, **asdict(decision)}, indent=2) + "\n")
         run.log_file(file)
     run.set_tags({"histo.decision": decision.what, "histo.decided_version": decision.version})

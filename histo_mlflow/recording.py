@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +26,7 @@ from histo_mlflow.learning.fit import EpochReport
 from histo_mlflow.learning.weights import InitialWeights
 from histo_mlflow.reporting import Calibration, SplitReporter, calibrate, count_classes, describe_unit
 from histo_mlflow.run_contents import log_split_datasets
+from histo_mlflow.scratch import scratch_folder
 from histo_mlflow.tiles.splits import Split
 from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.kept_checkpoints import FOLDER, LAST, KeepingOptions, keep_weights, load_last_state
@@ -98,8 +98,7 @@ def record_split(
     log_split_datasets(run, tiles, {"train": split.train, "val": split.val}, title)
     if test is not None:
         log_split_datasets(run, test, {"test": np.arange(len(test))}, title)
-    with tempfile.TemporaryDirectory(prefix="histo-") as draft:
-        folder = Path(draft)
+    with scratch_folder() as folder:
         np.savez_compressed(folder / "split.npz", train=split.train, val=split.val, fingerprint=np.array(tiles.fingerprint))
         run.log_file(folder / "split.npz")
         state = load_last_state(run, load_state)

@@ -2,10 +2,8 @@
 
 import json
 import math
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +19,7 @@ from histo_mlflow.evaluation.selective import choose_threshold
 from histo_mlflow.learning.fit import Scored
 from histo_mlflow.learning.infer import probabilities_of
 from histo_mlflow.run_contents import not_at_the_cost_of_the_model
+from histo_mlflow.scratch import scratch_folder
 from histo_mlflow.tiles.splits import Split
 from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.acceptance import CLASS_FIGURES, class_metric
@@ -70,10 +69,10 @@ def record_baselines(run: Run, tiles: TileSet, split: Split, *, seed: int) -> li
     baselines: list[Baseline] = []
     with (
         not_at_the_cost_of_the_model(run, BASELINES_FILE, then="A first version stays a candidate without it."),
-        tempfile.TemporaryDirectory(prefix="histo-") as draft,
+        scratch_folder() as draft,
     ):
         baselines = fit_baselines(tiles.images, tiles.labels, split.train, n_classes=len(tiles.classes), seed=seed)
-        file = Path(draft) / BASELINES_FILE
+        file = draft / BASELINES_FILE
         file.write_text(json.dumps({"classes": tiles.classes, "baselines": to_json(baselines)}))
         run.log_file(file)
     return baselines
@@ -83,8 +82,8 @@ def find_baselines(run: Run, classes: tuple[str, ...]) -> list[Baseline]:
     """Return the baselines that `run` has kept, or none if it has none for these classes."""
     if not run.has_file(BASELINES_FILE):
         return []
-    with tempfile.TemporaryDirectory(prefix="histo-") as draft:
-        content = json.loads(run.fetch_file(BASELINES_FILE, Path(draft)).read_text())
+    with scratch_folder() as draft:
+        content = json.loads(run.fetch_file(BASELINES_FILE, draft).read_text())
     return from_json(content["baselines"]) if tuple(content["classes"]) == classes else []
 
 
@@ -124,12 +123,12 @@ def record_findings(
         details: What else is shown.
     """
     findings = Findings(evaluate_predictions(predictions, costs=details.costs), rows, about, details)
-    with tempfile.TemporaryDirectory(prefix="histo-") as draft:
+    with scratch_folder() as draft:
         with not_at_the_cost_of_the_model(
             run, f"the tables of evaluation/{about.split}", then="Once mended, score the model with histo evaluate."
         ):
-            write_numbers(Path(draft), findings)
-        run.log_folder(Path(draft), f"evaluation/{about.split}")
+            write_numbers(draft, findings)
+        run.log_folder(draft, f"evaluation/{about.split}")
     values = {
         class_metric(about.split, figure, of_class.name): of_class.figures[figure].value
         for of_class in findings.evaluation.per_class

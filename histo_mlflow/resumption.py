@@ -1,7 +1,6 @@
 """Going on with an interrupted run: with its own options and tiles, or not at all."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import yaml

@@ -1,6 +1,5 @@
 """What every run says of itself: tags, options, data sets."""
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from histo_mlflow.console import warn
 from histo_mlflow.errors import StoreError
 from histo_mlflow.learning.compute import Compute
+from histo_mlflow.scratch import scratch_folder
 from histo_mlflow.secrets import hide_secrets
 from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.provenance import describe_origin
@@ -86,8 +86,8 @@ def not_at_the_cost_of_the_model(run: Run, what: str, *, then: str = "") -> Iter
 def log_config(run: Run, values: dict[str, Any]) -> None:
     """Keep the resolved options as parameters and as ``config.yaml``, which ``--config`` reads back."""
     run.log_params(values)
-    with tempfile.TemporaryDirectory(prefix="histo-") as draft:
-        file = Path(draft) / "config.yaml"
+    with scratch_folder() as draft:
+        file = draft / "config.yaml"
         # Value by value: the text as a whole would be no yaml any more where a value is hidden.
         shown = {name: hide_secrets(value) if isinstance(value, str) else value for name, value in values.items()}
         file.write_text(yaml.safe_dump(shown, sort_keys=False))

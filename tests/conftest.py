@@ -3,10 +3,10 @@
 import contextlib
 import io
 import os
-import shutil
+import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Before torch is imported: two test processes on two cores, one thread each.
@@ -23,6 +23,7 @@ from histo_mlflow.tiles.demo import draw_demo
 from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.decisions import FORCED, Decision, carry_out
 from histo_mlflow.tracking.store import Store, open_store
+from tests.small_network import using_small_network
 
 PROJECT = Path(__file__).resolve().parent.parent
 SIZE_PX = 32
@@ -45,13 +46,7 @@ def store_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def work(tmp_path: Path, store_template: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An own working folder with an own empty store, as a user would have; and no setting of the outer world."""
-    shutil.copy(store_template, tmp_path / "mlflow.db")
-    # The template's default experiment points to its own folder.
-    import sqlite3
-
-    with sqlite3.connect(tmp_path / "mlflow.db") as connection:
-        connection.execute("UPDATE experiments SET artifact_location = ?", (str(tmp_path / "mlruns" / "0"),))
-    connection.close()
+    copy_store(store_template, tmp_path)
     for name in [name for name in os.environ if name.startswith("MLFLOW_") and name != "MLFLOW_DISABLE_TELEMETRY"]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HISTO_CACHE_DIR", str(tmp_path / "cache"))
@@ -60,6 +55,13 @@ def work(tmp_path: Path, store_template: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.chdir(tmp_path)
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
     return tmp_path
+
+
+@pytest.fixture
+def small_network() -> Iterator[None]:
+    """For tests of what surrounds the network: a small one learns, is written and is read in a tenth of the time."""
+    with using_small_network():
+        yield
 
 
 @pytest.fixture
@@ -94,6 +96,19 @@ def histo(work: Path) -> Histo:
         )
 
     return run
+
+
+def copy_store(file: Path, folder: Path) -> None:
+    """Copy a store of SQLite into `folder`; what it holds already stays where it lies, and is only to be read."""
+    # Not as a file: what was written last may still lie in the log beside it.
+    with (
+        contextlib.closing(sqlite3.connect(file)) as source,
+        contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as connection,
+        connection,
+    ):
+        source.backup(connection)
+        connection.execute("PRAGMA journal_mode = DELETE")  # as MLflow makes one
+        connection.execute("UPDATE experiments SET artifact_location = ?", (str(folder / "mlruns" / "0"),))
 
 
 def put_into_production(version: str = "1") -> None:

@@ -18,6 +18,8 @@ from mlflow.exceptions import MlflowException
 from histo_mlflow.tiles.demo import draw_demo
 from tests.conftest import PROJECT, SIZE_PX, Histo, put_into_production, save_npz
 
+pytestmark = pytest.mark.usefixtures("small_network")
+
 
 @pytest.fixture
 def trained(work: Path, histo_here: Histo) -> Path:

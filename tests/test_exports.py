@@ -1,6 +1,8 @@
 """Each export is run by the real runtime and says what the model says."""
 
 import json
+from collections.abc import Iterator
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,16 +24,38 @@ from histo_mlflow.tracking.logged_models import log_model
 from histo_mlflow.tracking.model_flavor import ModelFacts
 from histo_mlflow.tracking.runs import open_run
 from histo_mlflow.tracking.store import open_store
-from tests.conftest import Histo
+from tests.conftest import Histo, copy_store
+from tests.small_network import using_small_network
 
 SIZE_PX = 32
 
 
+@pytest.fixture(scope="module")
+def tiles() -> TileSet:
+    return draw_demo(n_tiles=27, tile_size_px=SIZE_PX, seed=3)
+
+
+@pytest.fixture(scope="module", params=["small", pytest.param("EfficientNet-B3", marks=pytest.mark.slow)])
+def store_template(
+    request: pytest.FixtureRequest, store_template: Path, tiles: TileSet, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
+    """A store in which a network is registered that tells tiles apart and is calibrated; every test has its own copy of it."""
+    folder = tmp_path_factory.mktemp("registered")
+    copy_store(store_template, folder)
+    mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
+    with using_small_network() if request.param == "small" else nullcontext():
+        _register(tiles)
+        yield folder / "mlflow.db"
+
+
 @pytest.fixture
-def registered(work: Path) -> TileSet:
-    """Registers an EfficientNet-B3 that tells tiles apart and is calibrated; returns tiles, which `tiles.npz` holds too."""
-    tiles = draw_demo(n_tiles=27, tile_size_px=SIZE_PX, seed=3)
+def registered(work: Path, tiles: TileSet) -> TileSet:
+    """The tiles that the registered network tells apart, which `tiles.npz` holds too."""
     np.savez(work / "tiles.npz", data=tiles.images, labels=tiles.labels)
+    return tiles
+
+
+def _register(tiles: TileSet) -> None:
     torch.manual_seed(0)
     network = with_temperature(_network_with_opinions(tiles), 1.7)
     facts = ModelFacts(
@@ -42,7 +66,6 @@ def registered(work: Path) -> TileSet:
     with open_run(store, "train") as run:
         uri = log_model(run, network, facts, "a card", step=1)
     register_model(store, uri, "histo-b3", run_id=run.id, description="", tags={"source_run": run.id})
-    return tiles
 
 
 def _network_with_opinions(tiles: TileSet) -> TileClassifier:

@@ -25,6 +25,8 @@ from histo_mlflow.tracking.runs import open_run
 from histo_mlflow.tracking.store import Store
 from tests.conftest import SIZE_PX, save_npz
 
+pytestmark = pytest.mark.usefixtures("small_network")
+
 _OPTIONS = {"epochs": 3, "batch_size": 9, "aug_cutoff": 2, "learning_rate": 3e-4}
 _READERS = Counter[str]()
 

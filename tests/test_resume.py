@@ -132,6 +132,7 @@ def test_killed_at_ten_random_moments_and_resumed_each_time(work: Path, tiny_npz
     _assert_same_learning(store, resumed.info.run_id, whole.info.run_id)
 
 
+@pytest.mark.usefixtures("small_network")
 def test_what_cannot_be_resumed_is_refused_by_name(histo: Histo, tiny_npz: Path, tiny_tiles: TileSet, store: Store) -> None:
     _train(data=tiny_npz, test_data=tiny_npz, epochs=1, **OPTIONS)
     run_id = _runs(store)[0].info.run_id
@@ -196,6 +197,7 @@ def test_a_cross_validation_goes_on_in_the_fold_that_was_interrupted(work: Path,
         _assert_same_learning(store, new[fold], whole[fold])
 
 
+@pytest.mark.usefixtures("small_network")
 def test_only_chosen_checkpoints_are_kept(tiny_npz: Path, store: Store) -> None:
     for keep, expected in (("best", set()), ("1", {"epoch_002.safetensors"})):
         _train(data=tiny_npz, epochs=2, keep_checkpoints=keep, **OPTIONS)
@@ -206,6 +208,7 @@ def test_only_chosen_checkpoints_are_kept(tiny_npz: Path, store: Store) -> None:
             KeepingOptions(keep_checkpoints=unfit)
 
 
+@pytest.mark.usefixtures("small_network")
 def test_learning_starts_from_any_model(work: Path, tiny_npz: Path, tiny_tiles: TileSet, store: Store) -> None:
     _train(data=tiny_npz, epochs=1, weights="none")
     first = _runs(store)[0].info.run_id

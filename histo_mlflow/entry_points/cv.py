@@ -1,10 +1,8 @@
 """Cross-validate: a run for each fold under one parent, predictions of all tiles pooled, the best fold's model registered."""
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -28,6 +26,7 @@ from histo_mlflow.recording import RecordedSplit, drawable_of, record_split
 from histo_mlflow.reporting import count_classes, describe_provenance, describe_unit, record_findings
 from histo_mlflow.resumption import check_same_tiles, reopen
 from histo_mlflow.run_contents import log_config, log_split_datasets, not_at_the_cost_of_the_model, training_tags
+from histo_mlflow.scratch import scratch_folder
 from histo_mlflow.tiles.splits import Split, cut_folds
 from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.acceptance import check_options_accepted
@@ -155,8 +154,8 @@ def _log_membership(run: Run, tiles: TileSet, splits: Sequence[Split]) -> None:
     fold_of_tile = np.zeros(len(tiles), dtype=np.int64)
     for fold, split in enumerate(splits, start=1):
         fold_of_tile[split.val] = fold
-    with tempfile.TemporaryDirectory(prefix="histo-") as draft:
-        file = Path(draft) / "split.npz"
+    with scratch_folder() as draft:
+        file = draft / "split.npz"
         np.savez_compressed(file, fold=fold_of_tile, fingerprint=np.array(tiles.fingerprint))
         run.log_file(file)
     log_split_datasets(run, tiles, {"train": np.arange(len(tiles))}, "all folds")
@@ -179,8 +178,8 @@ def _record_summary(run: Run, tiles: TileSet, folds: _Folds, costs: Floats) -> F
         metrics |= {f"cv/{name}/mean": folds.table[name].mean(), f"cv/{name}/sd": folds.table[name].std(ddof=1)}
     run.log_metrics(metrics)
     run.set_tags({"histo.best_fold": folds.best_fold, "histo.selected": selected})
-    with tempfile.TemporaryDirectory(prefix="histo-") as draft:
-        file = Path(draft) / "folds.csv"
+    with scratch_folder() as draft:
+        file = draft / "folds.csv"
         folds.table.to_csv(file, index=False)
         run.log_file(file)
     return pooled

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import mlflow.artifacts
 from mlflow import MlflowClient
@@ -13,6 +12,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from histo_mlflow.errors import OptionError, RequestError, SourceNotFoundError
+from histo_mlflow.scratch import scratch_folder
 from histo_mlflow.secrets import hide_secrets
 from histo_mlflow.tracking.logged_models import MODEL_KIND
 from histo_mlflow.tracking.production import versions_of
@@ -168,9 +168,9 @@ def located_model(store: Store, address: str, *, option: str = "model") -> Itera
     if not artifact_uri.startswith(("models:/", "runs:/")) or not _IS_WHOLE.fullmatch(artifact_uri):
         raise SourceNotFoundError(f"{option}={address}: {_advise(address)}")
     uri = store.opened().uri
-    with TemporaryDirectory(prefix="histo-") as draft:
+    with scratch_folder() as draft:
         try:
-            local = mlflow.artifacts.download_artifacts(artifact_uri=artifact_uri, tracking_uri=uri, dst_path=draft)
+            local = mlflow.artifacts.download_artifacts(artifact_uri=artifact_uri, tracking_uri=uri, dst_path=str(draft))
         except (MlflowException, OSError) as error:
             reason = str(error).partition("\n")[0][:200]
             raise SourceNotFoundError(

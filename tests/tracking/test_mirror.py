@@ -35,6 +35,7 @@ def _check_history(client: MlflowClient, run_id: str, recorded: Recorded, *, n_e
         assert {epoch: row[name] for epoch, row in rows.items()} == pytest.approx(kept)
 
 
+@pytest.mark.usefixtures("small_network")
 def test_a_training_is_mirrored_live_and_replayed_the_same(work: Path, tiny_npz: Path, histo: Histo) -> None:
     done = histo("train", "--data", tiny_npz, *SHORT, "--wandb", "true")
     assert done.returncode == 0, done.stderr
@@ -132,16 +133,18 @@ def _service_of(pid: int) -> list[int]:
     return found
 
 
-def test_without_the_package_or_its_server_there_is_one_word_and_the_run(work: Path, tiny_npz: Path, histo: Histo) -> None:
-    (work / "without").mkdir()
-    (work / "without" / "wandb.py").write_text("raise ImportError('No module named wandb')")
-    done = histo("train", "--data", tiny_npz, *SHORT, "--wandb", "true", PYTHONPATH=f"{work / 'without'}:{PROJECT}")
+@pytest.mark.usefixtures("small_network")
+def test_without_the_package_or_its_server_there_is_one_word_and_the_run(
+    work: Path, tiny_npz: Path, histo: Histo, histo_here: Histo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    done = histo_here("train", "--data", str(tiny_npz), *SHORT, "--wandb", "true")
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("W&B is not installed") == 1
     [run] = open_store().client.search_runs(["0"])
     assert run.info.status == "FINISHED"
 
-    done = histo("mirror", run.info.run_id, PYTHONPATH=f"{work / 'without'}:{PROJECT}")
+    done = histo_here("mirror", run.info.run_id)
     assert done.returncode == 1
     assert "pip install" in done.stderr.splitlines()[-1]
 
@@ -164,6 +167,7 @@ def test_bad_requests_are_one_line(work: Path, histo_here: Histo) -> None:
     assert "still going on" in done.stderr
 
 
+@pytest.mark.usefixtures("small_network")
 def test_without_the_option_the_package_is_never_imported(work: Path, tiny_npz: Path) -> None:
     code = (
         "import sys\nfrom histo_mlflow.cli import main\n"

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 from collections.abc import Callable
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,7 +26,7 @@ from histo_mlflow.tracking.signs_of_life import (
     tags_of_this_process,
 )
 from histo_mlflow.tracking.store import Store, alone_in, open_store, read_store, reporting_store_errors
-from tests.conftest import PROJECT, Histo
+from tests.conftest import Histo
 
 
 def test_sqlite_gets_a_write_ahead_log(work: Path) -> None:
@@ -43,20 +44,32 @@ def test_experiment_is_the_one_that_mlflow_names(work: Path, monkeypatch: pytest
 
 
 def test_four_processes_may_create_the_same_store_at_once(work: Path) -> None:
-    code = (
-        "from histo_mlflow.tracking.store import open_store\n"
-        "from histo_mlflow.tracking.runs import open_run\n"
-        "with open_run(open_store(), 'first') as run: run.log_metrics({'a': 1.0})\n"
-    )
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{work / 'new' / 'mlflow.db'}", "PYTHONPATH": str(PROJECT)}
-    processes = [
-        subprocess.Popen([sys.executable, "-c", code], env=environment, cwd=work, stderr=subprocess.PIPE, text=True)
-        for _ in range(4)
-    ]
-    errors = [process.communicate(timeout=200)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0] * 4, errors
-    runs = MlflowClient(environment["MLFLOW_TRACKING_URI"]).search_runs(["0"])
+    uri = f"sqlite:///{work / 'new' / 'mlflow.db'}"
+    children = [_forked(lambda: _keep_a_run(uri)) for _ in range(4)]
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * 4
+    runs = MlflowClient(uri).search_runs(["0"])
     assert [run.info.status for run in runs] == ["FINISHED"] * 4
+
+
+def _keep_a_run(uri: str) -> None:
+    mlflow.set_tracking_uri(uri)
+    with open_run(open_store(), "first") as run:
+        run.log_metrics({"a": 1.0})
+
+
+def _forked(do: Callable[[], None]) -> int:
+    """Return the number of a process that has all imports already, does one thing and ends with 0 if that came to its end."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            do()
+            status = 0
+        except Exception:  # pytest's own ends are not this process's
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    return child
 
 
 @pytest.mark.parametrize(
@@ -184,16 +197,14 @@ def test_a_lock_of_one_user_shuts_nobody_out(work: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(tempfile, "tempdir", str(everybodys))
     for uri in ("http://127.0.0.1:1", f"sqlite:///{everybodys / 'mlflow.db'}"):
         for user in (2001, 2002, 0):
-            child = os.fork()
-            if child == 0:
-                status = 1
-                try:
-                    os.setuid(user)
-                    with alone_in(uri):
-                        status = 0
-                finally:
-                    os._exit(status)
+            child = _forked(lambda user=user, uri=uri: _lock(user, uri))  # type: ignore[misc]
             assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, (uri, user)
+
+
+def _lock(user: int, uri: str) -> None:
+    os.setuid(user)
+    with alone_in(uri):
+        pass
 
 
 def test_a_locked_database_is_waited_for(

@@ -13,6 +13,8 @@ from histo_mlflow.tracking.store import open_store
 from tests.conftest import PROJECT, save_npz
 from tuning.search import make_command
 
+pytestmark = pytest.mark.usefixtures("small_network")
+
 SCRIPT = PROJECT / "tuning" / "search.py"
 
 

@@ -48,6 +48,7 @@ def _check_total(storage: str, n_trials: int) -> None:
         assert run.info.status == ("FINISHED" if trial.state == TrialState.COMPLETE else "KILLED")
 
 
+@pytest.mark.usefixtures("small_network")
 def test_two_workers_here_share_a_study_exactly(work: Path, tiny_npz: Path) -> None:
     storage = "sqlite:///optuna.db"
     done = subprocess.run(
@@ -110,6 +111,7 @@ def test_ctrl_c_leaves_a_clean_state(work: Path, tiny_npz: Path) -> None:
     assert [run.info.status for run in runs] == ["KILLED", "KILLED"]
 
 
+@pytest.mark.usefixtures("small_network")
 def test_the_best_configuration_gives_the_recorded_loss_again(work: Path, tiny_npz: Path) -> None:
     assert subprocess.run(_command(tiny_npz, "--trials", "2"), capture_output=True, timeout=200, check=False).returncode == 0
     best = yaml.safe_load(Path("best_config.yaml").read_text())

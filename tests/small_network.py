@@ -1,0 +1,32 @@
+"""An EfficientNet with each kind of layer that B3 has, and a tenth of them: enough wherever B3 itself is not the point.
+
+It is built, trained, stored and exported by the product's own code, in a fraction of the time.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from torchvision.models.efficientnet import EfficientNet, MBConvConfig
+
+SMALL_NETWORK = "TESTS_SMALL_NETWORK"
+"""Variable by which processes that a test starts get it too (tests/uninstalled/sitecustomize.py)."""
+
+# Widening, kernel, stride, channels in and out, blocks: one without widening, one with a residual branch, one wide kernel.
+_BLOCKS = ((1, 3, 1, 8, 8, 1), (6, 3, 2, 8, 16, 2), (6, 5, 2, 16, 24, 1))
+
+
+def small_efficientnet(*, weights: None, num_classes: int) -> EfficientNet:
+    """Take the place of torchvision's `efficientnet_b3`."""
+    assert weights is None
+    blocks = [MBConvConfig(*block, width_mult=1, depth_mult=1) for block in _BLOCKS]
+    return EfficientNet(blocks, dropout=0.3, num_classes=num_classes)
+
+
+@contextmanager
+def using_small_network() -> Iterator[None]:
+    """Let every `TileClassifier` that is made meanwhile be small, here and in processes that are started."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("histo_mlflow.learning.network.efficientnet_b3", small_efficientnet)
+        patch.setenv(SMALL_NETWORK, "true")
+        yield
