@@ -22,7 +22,7 @@ from histo_mlflow.learning.distributed import Ranks, noticing_losses
 from histo_mlflow.liveness import Process
 from histo_mlflow.tracking.runs import open_run
 from histo_mlflow.tracking.store import Store
-from tests.conftest import PROJECT, Histo
+from tests.conftest import PROJECT, PYTHONPATH, Histo
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
@@ -40,13 +40,14 @@ def _learn(folder: Path, launcher: list[str]) -> dict[str, Any]:
     done = subprocess.run(
         [*launcher, PROJECT / "tests" / "ddp_script.py", output],
         capture_output=True, text=True, timeout=200, check=False,
-        env={**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": PYTHONPATH, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     result: dict[str, Any] = json.loads(output.read_text())
     return result
 
 
+@pytest.mark.usefixtures("small_network")
 def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
     """To rounding: in fp32, with the statistics of batch norm frozen, for it looks at a process's own tiles."""
     one, two = _learn(tmp_path, [sys.executable]), _learn(tmp_path, TORCHRUN)
@@ -83,6 +84,7 @@ def test_processes_keep_one_run_between_them(histo: Histo, tiny_npz: Path, store
 
 
 @pytest.mark.parametrize("lost", [1, pytest.param(0, marks=pytest.mark.slow)])
+@pytest.mark.usefixtures("small_network")
 def test_a_lost_process_ends_the_job_and_fails_the_run(work: Path, tiny_npz: Path, store: Store, lost: int) -> None:
     with _job(work, tiny_npz) as job:
         _wait_for_an_epoch(store, set())

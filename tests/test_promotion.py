@@ -154,6 +154,7 @@ def test_two_promotions_at_once_have_one_winner(work: Path) -> None:
     assert all(later.incumbent == earlier.version for earlier, later in pairwise(moves))
 
 
+@pytest.mark.usefixtures("small_network")
 def test_training_with_a_test_set_passes_the_gate(work: Path, tiny_npz: Path, histo_here: Histo) -> None:
     save_npz(work / "external.npz", draw_demo(n_tiles=54, tile_size_px=32, seed=5))
     short = ["train", "--data", str(tiny_npz), "--weights", "none", "--epochs", "1", "--test-data", "external.npz"]

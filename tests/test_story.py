@@ -28,6 +28,7 @@ from histo_mlflow.cli import main
 from histo_mlflow.tiles.demo import draw_demo
 from histo_mlflow.tiles.tile_set import COLORECTAL_CLASSES
 from tests.conftest import PROJECT, PYTHONPATH, SIZE_PX, put_into_production, save_npz
+from tests.small_network import SMALL_NETWORK
 
 EVALUATION_FILES = {
     "confusion_matrix.png", "confusion_matrix.csv", "per_class.csv", "predictions.npz", "summary.json", "report.html",
@@ -294,7 +295,7 @@ def test_train_with_an_incumbent_leaves_production_alone(story: Story) -> None:
             "-P", f"data={story.folder / 'tiles.npz'}", "-P", "weights=none", "-P", "epochs=1", "-P", "learning_rate=1e-3",
         ],
         cwd=story.folder, capture_output=True, text=True, timeout=280, check=False,
-        env={**story.environment, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        env={**story.environment, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", SMALL_NETWORK: "true"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "Production stays version 1" in done.stdout
@@ -330,7 +331,8 @@ def test_interrupted_cross_validation_ends_every_run_as_killed(story: Story, num
 
     with subprocess.Popen(
         [sys.executable, "-m", "histo_mlflow", "cv", "--data", "tiles.npz", "--weights", "none", "--epochs", "500"],
-        cwd=story.folder, env=story.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=story.folder, env={**story.environment, SMALL_NETWORK: "true"}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     ) as process:  # fmt: skip
         _wait_for(lambda: any(run.data.metrics for run in new_runs()), seconds=120)
         process.send_signal(number)

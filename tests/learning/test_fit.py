@@ -115,6 +115,7 @@ def test_an_observer_that_raises_ends_the_training(tiny_tiles: TileSet) -> None:
         )  # fmt: skip
 
 
+@pytest.mark.usefixtures("small_network")
 def test_learning_rate_warms_up_to_its_peak_and_falls(tiny_tiles: TileSet) -> None:
     reports, _, _ = _fit(tiny_tiles, FitOptions(epochs=10, learning_rate=1e-3, batch_size=9))
     rates = [report.learning_rate for report in reports]
@@ -137,8 +138,10 @@ _EVERYTHING = {"ema_decay": 0.5, "clip_norm": 1.0, "label_smoothing": 0.1, "clas
     [({}, False, (1, 2, 3)), (_EVERYTHING, False, (1, 2, 3)), (_EVERYTHING, True, (2,))],
 )
 def test_going_on_from_any_epoch_ends_with_the_same_bits(
-    tiny_tiles: TileSet, extra: dict[str, Any], is_bf16: bool, from_epochs: tuple[int, ...]
+    tiny_tiles: TileSet, extra: dict[str, Any], is_bf16: bool, from_epochs: tuple[int, ...], request: pytest.FixtureRequest
 ) -> None:
+    if extra:  # EfficientNet-B3 itself once
+        request.getfixturevalue("small_network")
     options, compute = FitOptions(epochs=3, batch_size=9, **extra), Compute(torch.device("cpu"), is_bf16=is_bf16)
     states: list[dict[str, Any]] = []
     whole, network, chosen = _fit(tiny_tiles, options, cutoff=2, compute=compute, states=states)

@@ -126,7 +126,7 @@ def test_the_search_finds_a_known_optimum(work: Path) -> None:
     for seed in range(10):
         losses = {}
         for sampler in ("tpe", "random"):
-            options = SearchOptions(storage=f"sqlite:///{sampler}{seed}.db", sampler=sampler, epochs=20)
+            options = SearchOptions(storage="sqlite:///optuna.db", study=f"{sampler} {seed}", sampler=sampler, epochs=20)
             study = open_study(options, {"data": "none"}, seed=seed)
             study.optimize(_bowl, n_trials=30)
             losses[sampler] = study.best_value
