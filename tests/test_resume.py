@@ -19,7 +19,7 @@ from mlflow.entities import Run
 from histo_mlflow.config import GIVEN, CvConfig, TrainConfig, build
 from histo_mlflow.entry_points.cv import cv
 from histo_mlflow.entry_points.train import train
-from histo_mlflow.errors import OptionError, RequestError, SourceNotFoundError
+from histo_mlflow.errors import OptionError, RequestError, SourceNotFoundError, WorkError
 from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.kept_checkpoints import KeepingOptions
 from histo_mlflow.tracking.store import Store
@@ -130,6 +130,25 @@ def test_killed_at_ten_random_moments_and_resumed_each_time(work: Path, tiny_npz
     resumed = _runs(store)[0]
     assert resumed.info.status == "FINISHED"
     _assert_same_learning(store, resumed.info.run_id, whole.info.run_id)
+
+
+@pytest.mark.usefixtures("small_network")
+def test_a_store_that_takes_no_model_at_the_end_gets_it_later(work: Path, tiny_npz: Path, store: Store) -> None:
+    in_the_way = work / "mlruns" / "0" / "models"
+    in_the_way.parent.mkdir(parents=True)
+    in_the_way.write_text("")  # no folder can be made here, whoever runs this
+    with pytest.raises((WorkError, OSError)):
+        _train(data=tiny_npz, epochs=2, **{**OPTIONS, "register": True})
+    (failed,) = _runs(store)
+    assert failed.info.status == "FAILED"
+    assert failed.data.tags["error"]
+    assert not store.client.search_model_versions("name='histo-b3'")
+    in_the_way.unlink()
+    _train(resume=failed.info.run_id)
+    (version,) = store.client.search_model_versions("name='histo-b3'")
+    assert version.run_id == failed.info.run_id
+    assert store.client.get_run(failed.info.run_id).info.status == "FINISHED"
+    assert [each.step for each in store.client.get_metric_history(failed.info.run_id, "val/loss")] == [1, 2]
 
 
 @pytest.mark.usefixtures("small_network")
