@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -75,30 +76,27 @@ def model_server(model_uri: str, cwd: Path) -> Iterator[str]:
 
 
 @contextmanager
-def postgresql(folder: Path) -> Iterator[str]:
+def postgresql() -> Iterator[str]:
     """A PostgreSQL of our own on the loopback."""
     candidates = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     found = shutil.which("initdb") or (str(candidates[-1]) if candidates else None)
     if found is None:
         pytest.skip("PostgreSQL is not installed (Debian: postgresql)")
-    initdb = Path(os.path.realpath(found))
-    data, port = folder / "pg", free_port()
-    # PostgreSQL refuses to run as root.
+    initdb, port = Path(os.path.realpath(found)), free_port()
+    # PostgreSQL refuses to run as root, and others can't enter the folders that pytest makes.
     user = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"] if os.geteuid() == 0 else []
-    data.mkdir()
-    if user:
-        for each in [data, *data.parents]:
-            if each.stat().st_uid == 0 and each != Path("/") and each != Path("/tmp"):
-                each.chmod(each.stat().st_mode | 0o011)
-        shutil.chown(data, "nobody", "nogroup")
 
     def server(*command: str | Path) -> None:
         subprocess.run([*user, *map(str, command)], check=True, cwd="/", capture_output=True, timeout=60)
 
-    server(initdb, "-D", data, "-U", "histo", "-A", "trust", "-E", "UTF8", "--no-sync")
-    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
-    server(initdb.with_name("pg_ctl"), "-D", data, "-w", "-l", data / "log", "-o", options, "start")
-    try:
-        yield f"postgresql+psycopg://histo@127.0.0.1:{port}/postgres"
-    finally:
-        server(initdb.with_name("pg_ctl"), "-D", data, "-m", "immediate", "stop")
+    with tempfile.TemporaryDirectory(prefix="histo-postgresql-") as folder:
+        if user:
+            shutil.chown(folder, "nobody", "nogroup")
+        data = Path(folder) / "data"
+        server(initdb, "-D", data, "-U", "histo", "-A", "trust", "-E", "UTF8", "--no-sync")
+        options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
+        server(initdb.with_name("pg_ctl"), "-D", data, "-w", "-l", data / "log", "-o", options, "start")
+        try:
+            yield f"postgresql+psycopg://histo@127.0.0.1:{port}/postgres"
+        finally:
+            server(initdb.with_name("pg_ctl"), "-D", data, "-m", "immediate", "stop")

@@ -94,7 +94,7 @@ def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         uri, storage = f"sqlite:///{folder / 'mlflow.db'}", f"sqlite:///{folder / 'optuna.db'}"
         if request.param == "postgresql":
             psycopg = pytest.importorskip("psycopg")
-            database = stack.enter_context(postgresql(folder))
+            database = stack.enter_context(postgresql())
             with psycopg.connect(database.replace("+psycopg", ""), autocommit=True) as connection:
                 connection.execute("CREATE DATABASE optuna")
             storage = f"{database.rpartition('/')[0]}/optuna"

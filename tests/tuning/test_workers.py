@@ -66,7 +66,7 @@ def test_two_workers_here_share_a_study_exactly(work: Path, tiny_npz: Path) -> N
 @pytest.mark.slow
 def test_two_calls_share_a_study_on_postgresql(work: Path, tiny_npz: Path) -> None:
     pytest.importorskip("psycopg")
-    with postgresql(work) as storage:
+    with postgresql() as storage:
         first = _command(tiny_npz, "--trials", "1", "--storage", storage)
         assert subprocess.run(first, capture_output=True, timeout=120, check=False).returncode == 0
         command = _command(tiny_npz, "--trials", "5", "--storage", storage)
