@@ -3,9 +3,7 @@
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import yaml
-
-from histo_mlflow.config import GIVEN, ConfigT, build, flatten, option_fields
+from histo_mlflow.config import GIVEN, ConfigT, build, flatten, option_fields, read_kept_yaml
 from histo_mlflow.console import say
 from histo_mlflow.errors import RequestError
 from histo_mlflow.learning.distributed import is_first_process
@@ -39,7 +37,7 @@ def reopen(config: ConfigT, keeping: KeepingOptions, *, entry_point: str) -> tup
         if deliver_left(store, run.id):
             say("what was left beside the run is delivered")
     with reporting_store_errors(store.uri), TemporaryDirectory(prefix="histo-") as draft:
-        recorded = yaml.safe_load(Path(store.client.download_artifacts(run.id, "config.yaml", draft)).read_text())
+        recorded = read_kept_yaml(Path(store.client.download_artifacts(run.id, "config.yaml", draft)), type(config))
     values = flatten(config)
     for name, option in option_fields(type(config)).items():
         is_given = name in keeping.given
