@@ -156,7 +156,7 @@ def _open_whole(entry: Path, source: str) -> TileSet | None:
 
 def _open(entry: Path, source: str) -> TileSet:
     stat = entry.lstat()
-    if not S_ISDIR(stat.st_mode) or stat.st_uid != os.getuid() or stat.st_mode & 0o022:
+    if not S_ISDIR(stat.st_mode) or stat.st_uid != os.geteuid() or stat.st_mode & 0o022:
         raise PermissionError(EACCES, "the entry there is not this user's alone", str(entry))
     facts: dict[str, Any] = json.loads((entry / "entry.json").read_text())
     if any(_checksum(entry / name) != checksum for name, checksum in facts["checksums"].items()):
