@@ -7,11 +7,8 @@ MLproject, on the command line (with hyphens) and in a yaml.
 import reprlib
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
-
-import yaml
 
 from histo_mlflow.errors import OptionError, SourceNotFoundError
 from histo_mlflow.evaluation.gate import GateOptions
@@ -32,6 +29,7 @@ from histo_mlflow.model_options import (
     ReplayOptions,
     ScoringOptions,
 )
+from histo_mlflow.plain_values import read_yaml_mapping, shorten
 from histo_mlflow.tiles.open import DataOptions
 from histo_mlflow.tiles.splits import FoldOptions, HoldOutOptions
 from histo_mlflow.tracking.kept_checkpoints import KeepingOptions
@@ -44,8 +42,6 @@ GIVEN = "given"
 """Name of the field that holds which options were typed or in a yaml; no option itself."""
 
 
-_MAX_YAML_BYTES = 2**16
-_MAX_YAML_DEPTH = 8
 _INT_BOUND = 2**63
 
 
@@ -209,18 +205,26 @@ def read_yaml(path: Path, config_class: type) -> dict[str, Any]:
         SourceNotFoundError: There is no such file.
         OptionError: It is not a yaml mapping, or a key is no option or has a value of the wrong kind.
     """
+    known = option_fields(config_class)
+    content = _load(path)
+    if strangers := [shorten(key) for key in content if key not in known]:
+        raise OptionError(f"config={path}: unknown option {' '.join(strangers)[:200]}; known are {' '.join(known)}")
+    return {name: _as_type(known[name], value, path) for name, value in content.items()}
+
+
+def read_kept_yaml(path: Path, config_class: type) -> dict[str, Any]:
+    """Return the option values of a run's ``config.yaml``, without options that are gone; raises as `read_yaml` does."""
+    known = option_fields(config_class)
+    return {name: _as_type(known[name], value, path) for name, value in _load(path).items() if name in known}
+
+
+def _load(path: Path) -> dict[Any, Any]:
     if not path.is_file():
         raise SourceNotFoundError(f"config={path}: no such file; give a yaml with option names and values")
     try:
-        content = _load_plain(path) or {}
-    except (yaml.YAMLError, ValueError) as error:
-        raise OptionError(f"config={path} is not yaml ({' '.join(str(error).split())})") from None
-    if not isinstance(content, dict):
-        raise OptionError(f"config={path} is not a mapping of option names to values")
-    known = option_fields(config_class)
-    if strangers := [str(key) for key in content if key not in known]:
-        raise OptionError(f"config={path}: unknown option {' '.join(strangers)[:200]}; known are {' '.join(known)}")
-    return {name: _as_type(known[name], value, path) for name, value in content.items()}
+        return read_yaml_mapping(path)
+    except ValueError as error:
+        raise OptionError(f"config={path} is not yaml with option names and values ({error})") from None
 
 
 def _as_type(option: Field[Any], value: object, path: Path) -> object:
@@ -235,28 +239,6 @@ def _as_type(option: Field[Any], value: object, path: Path) -> object:
     if type(value) is not kind:
         raise OptionError(f"config={path}: {option.name}={reprlib.repr(value)} must be {kind.__name__}")
     return value
-
-
-def _load_plain(path: Path) -> Any:
-    """Return the content of a small yaml without aliases and deep nesting, which take minutes and gigabytes to unfold."""
-    with path.open("rb") as file:
-        text = file.read(_MAX_YAML_BYTES + 1)
-    if len(text) > _MAX_YAML_BYTES:
-        raise ValueError(f"it is larger than {_MAX_YAML_BYTES} bytes")
-    depth = 0
-    for event in yaml.parse(text.decode(), Loader=yaml.SafeLoader):
-        if isinstance(event, yaml.AliasEvent):
-            raise ValueError("it holds an alias; write the value out")
-        if getattr(event, "tag", None):
-            raise ValueError("it holds a tag (!); write plain values")
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > _MAX_YAML_DEPTH:
-            raise ValueError("it is nested too deeply")
-    top = yaml.compose(text.decode(), Loader=yaml.SafeLoader)
-    names = [key.value for key, _ in top.value] if isinstance(top, yaml.MappingNode) else []
-    if twice := [name for name, follower in pairwise(sorted(map(str, names))) if name == follower]:
-        raise ValueError(f"{twice[0][:50]} stands there twice")
-    return yaml.safe_load(text.decode())
 
 
 def _leaves(config_class: type) -> Iterator[tuple[str, Field[Any]]]:

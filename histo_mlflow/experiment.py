@@ -79,10 +79,13 @@ def _run_split(
     train, val = (LabelledTiles(tiles.images, tiles.labels, rows) for rows in (split.train, split.val))
     watched = None if test is None else LabelledTiles(test.images, test.labels, np.arange(len(test)))
 
-    def observe(report: EpochReport) -> None:
+    def check() -> None:
         for each in (tiles, test):
             if each is not None:
                 check_unchanged(each.images)
+
+    def observe(report: EpochReport) -> None:
+        check()
         on_epoch(report)
 
     best = fit(
@@ -100,20 +103,17 @@ def _run_split(
         resume=resume,
     )
     exact = compute.in_fp32()
-    return SplitResult(
-        network,
-        compute,
-        origin,
-        best,
-        val=score(network, val, exact, "score validation", ranks),
-        test=None if watched is None else score(network, watched, exact, "score test", ranks),
-    )
+    scored = score(network, val, exact, "score validation", ranks)
+    tested = None if watched is None else score(network, watched, exact, "score test", ranks)
+    check()
+    return SplitResult(network, compute, origin, best, val=scored, test=tested)
 
 
 def score_network(network: torch.nn.Module, tiles: TileSet, compute: Compute) -> Scored:
     """Return logits, labels and loss of all `tiles`, in order."""
+    scored = score(network, LabelledTiles(tiles.images, tiles.labels, np.arange(len(tiles))), compute)
     check_unchanged(tiles.images)
-    return score(network, LabelledTiles(tiles.images, tiles.labels, np.arange(len(tiles))), compute)
+    return scored
 
 
 def epoch_metrics(report: EpochReport) -> dict[str, float]:

@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import yaml
 
 from histo_mlflow.config import LearningConfig, build
 from histo_mlflow.drawing import Drawable, load_best_network
@@ -16,6 +15,7 @@ from histo_mlflow.evaluation.curves import draw_curves, draw_fold_curves
 from histo_mlflow.evaluation.findings import Findings
 from histo_mlflow.evaluation.kept_numbers import read_numbers
 from histo_mlflow.learning.augmentation import last_augmented_epoch
+from histo_mlflow.plain_values import read_yaml_mapping
 from histo_mlflow.scratch import scratch_folder
 from histo_mlflow.tiles.open import open_tiles
 from histo_mlflow.tiles.tile_set import TileSet
@@ -62,8 +62,7 @@ def read_config(run: Run) -> Mapping[str, Any]:
     if not run.has_file("config.yaml"):
         return {}
     with scratch_folder() as draft:
-        content = yaml.safe_load(run.fetch_file("config.yaml", draft).read_text())
-    return content if isinstance(content, dict) else {}
+        return read_yaml_mapping(run.fetch_file("config.yaml", draft))
 
 
 def reopen_tiles(source: str, tile_size_px: int, fingerprint: str) -> TileSet:

@@ -3,9 +3,7 @@
 import json
 from typing import Any
 
-import yaml
-
-from histo_mlflow.config import GIVEN, ConfigT, build, flatten, option_fields
+from histo_mlflow.config import GIVEN, ConfigT, build, flatten, option_fields, read_kept_yaml
 from histo_mlflow.console import say, warn
 from histo_mlflow.errors import RequestError
 from histo_mlflow.learning.distributed import is_first_process
@@ -43,7 +41,7 @@ def reopen(config: ConfigT, keeping: KeepingOptions, *, entry_point: str) -> tup
         run = find_ended_run(store, keeping.resume, entry_point=entry_point, take_over=keeping.take_over)
         if deliver_left(store, run.id):
             say("what was left beside the run is delivered")
-    recorded = _options_of(run)
+    recorded = _options_of(run, type(config))
     values = flatten(config)
     for name, option in option_fields(type(config)).items():
         is_given = name in keeping.given
@@ -73,11 +71,11 @@ def _keep_origin(run: Run) -> None:
         warn(f"run {run.id} goes on with other versions: {'; '.join(changed)}; its figures may differ from those of one go")
 
 
-def _options_of(run: Run) -> dict[str, Any]:
+def _options_of(run: Run, config_class: type) -> dict[str, Any]:
     if not run.has_file("config.yaml"):
         raise RequestError(f"resume={run.id} was ended before it began and has not noted its options; start a new run")
     with scratch_folder() as draft:
-        return dict(yaml.safe_load(run.fetch_file("config.yaml", draft).read_text()))
+        return read_kept_yaml(run.fetch_file("config.yaml", draft), config_class)
 
 
 def check_same_tiles(run: Run | None, tiles: TileSet, test: TileSet | None) -> None:

@@ -14,6 +14,7 @@ from histo_mlflow.learning import exports
 from histo_mlflow.learning.compute import Compute, resolve_compute_for_report
 from histo_mlflow.learning.infer import infer, probabilities_of
 from histo_mlflow.scratch import scratch_folder
+from histo_mlflow.tiles.mapped import check_unchanged
 from histo_mlflow.tiles.unlabelled import ImageSource, open_images
 from histo_mlflow.tracking.runs import begun_run
 from histo_mlflow.tracking.store import read_store
@@ -103,6 +104,8 @@ def _write(
                             rows[position].append(str(bool(of_tile.max() < abstain_below)).lower())
                     bar.update(len(block.positions))
                 writer.writerows(rows[position] for position in sorted(rows))
+        if images.array is not None:
+            check_unchanged(images.array)
         if draft != output:
             draft.replace(output)
     finally:

@@ -3,16 +3,17 @@
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from histo_mlflow.errors import OptionError, SourceNotFoundError
 from histo_mlflow.evaluation.intervals import Floats
+from histo_mlflow.plain_values import read_yaml_mapping, shorten
 
 DEFAULT = "default"
 
 # A tumour that is called something else may be overlooked: dearest, and most of all if it is called healthy mucosa. A false
 # alarm is looked at again by a person. Any other confusion costs 1. The unit is that of an ordinary confusion.
 _MISSED_TUMOUR, _TUMOUR_CALLED_NORMAL, _FALSE_ALARM = 5.0, 10.0, 2.0
+_MAX_COST = 1e9
 
 
 def default_costs(classes: tuple[str, ...]) -> Floats:
@@ -46,16 +47,21 @@ def read_costs(source: str, classes: tuple[str, ...]) -> Floats:
             f"costs={source}: there is no such file; give a yaml such as {{TUM: {{NORM: 10}}}}, or `{DEFAULT}`"
         )
     try:
-        stated = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise OptionError(f"costs={source}: is not a yaml ({str(error).partition(chr(10))[0]})") from None
-    if not isinstance(stated, dict) or not all(isinstance(row, dict) for row in stated.values()):
+        stated = read_yaml_mapping(path)
+    except ValueError as error:
+        raise OptionError(f"costs={source}: is not a yaml of costs ({error})") from None
+    if not all(isinstance(row, dict) for row in stated.values()):
         raise OptionError(f"costs={source}: must be of the form {{TUM: {{NORM: 10, STR: 5}}}}: true class, called class, cost")
     for true, row in stated.items():
         for called, cost in row.items():
             if unknown := [name for name in (true, called) if name not in classes]:
-                raise OptionError(f"costs={source}: there is no class {unknown[0]!r}; the classes are {' '.join(classes)}")
-            if isinstance(cost, bool) or not isinstance(cost, int | float) or not 0 <= cost < float("inf"):
-                raise OptionError(f"costs={source}: the cost of calling {true} {called} is {cost!r}; give a number from 0 up")
+                raise OptionError(
+                    f"costs={source}: there is no class {shorten(unknown[0])!r}; the classes are {' '.join(classes)}"
+                )
+            if isinstance(cost, bool) or not isinstance(cost, int | float) or not 0 <= cost <= _MAX_COST:
+                raise OptionError(
+                    f"costs={source}: the cost of calling {true} {called} is {shorten(cost)}; "
+                    f"give a number from 0 to {_MAX_COST:g}"
+                )
             costs[classes.index(true), classes.index(called)] = cost
     return costs

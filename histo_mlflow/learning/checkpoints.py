@@ -1,8 +1,11 @@
 """Weights and training state as files, written whole or not at all and read without unpickling objects."""
 
 import json
+import unicodedata
+import warnings
+import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -13,14 +16,15 @@ from safetensors.torch import save_file
 
 from histo_mlflow.errors import RequestError, TileFormatError, WorkError
 from histo_mlflow.learning.network import ARCHITECTURE, TileClassifier
+from histo_mlflow.plain_values import build_plain, parse_json, shorten
 
 FACTS_KEY = "histo_mlflow"
 _HEAD = "backbone.classifier.1.weight"
 _MAX_TILE_SIZE_PX = 8192
 # What torch, safetensors and a parser of JSON raise for bytes that are not as they should be; RecursionError is a RuntimeError.
-_DAMAGE = (
+DAMAGE = (
     SafetensorError, UnpicklingError, RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError,
-    MemoryError,
+    MemoryError, zipfile.BadZipFile,
 )  # fmt: skip
 
 
@@ -56,27 +60,51 @@ def load_weights(path: Path) -> tuple[TileClassifier, CheckpointFacts]:
             header = (file.metadata() or {}).get(FACTS_KEY)
             if header is None:
                 raise RequestError(f"{path} holds weights without class names; use it as weights= and train, then evaluate")
-            stored = json.loads(header)
-            facts = CheckpointFacts(**{**stored, "classes": tuple(stored["classes"])})
+            facts = read_facts(header)
             _check_size(facts, n_rows=file.get_slice(_HEAD).get_shape()[0], path=path)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no dict
         network = TileClassifier(n_classes=len(facts.classes), tile_size_px=facts.tile_size_px)
         network.load_state_dict(tensors)
     except RequestError:
         raise
-    except _DAMAGE as error:
-        reason = str(error).partition("\n")[0]
+    except DAMAGE as error:
+        reason = str(error).partition("\n")[0][:300]
         raise TileFormatError(f"{path} is not a checkpoint ({reason}); give a .safetensors file of a run") from None
     return network.eval(), facts
 
 
+def read_facts(header: str) -> CheckpointFacts:
+    """Return the facts in a file's header; raises `ValueError` unless each has its type and no class is named twice."""
+    facts = build_plain(CheckpointFacts, parse_json(header))
+    classes = tuple(unicodedata.normalize("NFC", name) for name in facts.classes)  # as tiles have them
+    if len(set(classes)) < len(classes):
+        raise ValueError(f"classes={shorten(' '.join(classes))} are not all different")
+    return replace(facts, classes=classes)
+
+
 def _check_size(facts: CheckpointFacts, *, n_rows: int, path: Path) -> None:
     """Raise `TileFormatError` where the header asks for a larger network than there are weights for, before it is made."""
-    if len(facts.classes) != n_rows or not 0 < int(facts.tile_size_px) <= _MAX_TILE_SIZE_PX:
+    if len(facts.classes) != n_rows or not 0 < facts.tile_size_px <= _MAX_TILE_SIZE_PX:
         raise TileFormatError(
             f"{path} names {len(facts.classes)} classes and tiles of {facts.tile_size_px} px, which its weights don't fit; "
             "give a .safetensors file of a run"
         )
+
+
+def load_plainly(path: Path) -> Any:
+    """Return what `torch.save` wrote, on the CPU, without unpickling objects; raises one of `DAMAGE` for whatever else it is.
+
+    An archive that inflates is refused, for torch writes none and a small one could fill the memory.
+    """
+    if not path.is_file():  # reading a pipe would wait for ever
+        raise ValueError("there is no such file")
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+                raise ValueError("it is compressed, as torch writes none")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's words on odd pickles; what it can't read it refuses
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def save_state(path: Path, content: Mapping[str, Any]) -> None:
@@ -87,9 +115,9 @@ def save_state(path: Path, content: Mapping[str, Any]) -> None:
 def load_state(path: Path) -> dict[str, Any]:
     """Return what `save_state` wrote, on the CPU; raises `TileFormatError` for another or a damaged file."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except _DAMAGE as error:
-        reason = str(error).partition("\n")[0]
+        content = load_plainly(path)
+    except DAMAGE as error:
+        reason = str(error).partition("\n")[0][:300]
         raise TileFormatError(
             f"{path} is no whole training state ({reason}); start a new run from the last weights: "
             "weights=runs:/RUN_ID/checkpoints/epoch_NNN.safetensors"

@@ -1,5 +1,6 @@
 """Everything that training needs to go on as if it had never stopped; knows nothing of files."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,8 +10,9 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
-from histo_mlflow.errors import RequestError
-from histo_mlflow.learning.distributed import Ranks
+from histo_mlflow.errors import RequestError, TileFormatError
+from histo_mlflow.learning.checkpoints import DAMAGE
+from histo_mlflow.learning.distributed import ALONE, Ranks
 
 
 @dataclass(eq=False)
@@ -71,26 +73,55 @@ class TrainingState:
         """Take over what `capture` has returned, here or elsewhere.
 
         Raises:
-            RequestError: It was captured by another number of processes.
+            RequestError: It was captured by another number of processes, or is damaged; nothing is taken over then.
         """
         if len(content["random_states"]) != ranks.size:
             raise RequestError(
                 f"resume: the run was trained by {len(content['random_states'])} process(es), not by {ranks.size}; "
                 f"give processes={len(content['random_states'])}"
             )
+        before = copy.deepcopy(self.capture(ALONE))
+        try:
+            self._take(content, content["random_states"][ranks.rank])
+        except DAMAGE as error:
+            self._take(before, before["random_states"][0])  # half of it would be worse than none
+            reason = str(error).partition("\n")[0][:300]
+            raise TileFormatError(
+                f"resume: the kept state does not fit this training ({reason}); start a new run from the last weights: "
+                "weights=runs:/RUN_ID/checkpoints/epoch_NNN.safetensors"
+            ) from None
+
+    def _take(self, content: Mapping[str, Any], random_states: Mapping[str, Tensor]) -> None:
         self.network.load_state_dict(content["network"])
         if self.average is not None:
             self.average.load_state_dict(content["average"])
         self.optimizer.load_state_dict(content["optimizer"])
+        _check_moments(self.optimizer)
         self.scheduler.load_state_dict(content["scheduler"])
         self.generator.set_state(content["generator"])
-        self.epoch, self.best_epoch = content["epoch"], content["best_epoch"]
-        self.best_val_loss, self.best_weights = content["best_val_loss"], content["best_weights"]
-        for source, state in content["random_states"][ranks.rank].items():
+        self.epoch, self.best_epoch = int(content["epoch"]), int(content["best_epoch"])
+        self.best_val_loss, self.best_weights = float(content["best_val_loss"]), dict(content["best_weights"])
+        _check_weights(self.best_weights, self.judged)
+        for source, state in random_states.items():
             if source == "cpu":
                 torch.set_rng_state(state)
             elif torch.cuda.is_available():
                 torch.cuda.set_rng_state(state)
+
+
+def _check_moments(optimizer: torch.optim.Optimizer) -> None:
+    """Raise `ValueError` where moments are not of their weights' shapes, of which torch says nothing before the first step."""
+    for weights, moments in optimizer.state.items():
+        for name, moment in moments.items():
+            if isinstance(moment, Tensor) and moment.ndim and moment.shape != weights.shape:
+                raise ValueError(f"{name} of the optimizer has shape {tuple(moment.shape)}, not {tuple(weights.shape)}")
+
+
+def _check_weights(weights: Mapping[str, Tensor], network: nn.Module) -> None:
+    """Raise `ValueError` unless `weights` are none, or fit `network`."""
+    expected = {name: tensor.shape for name, tensor in network.state_dict().items()}
+    if weights and {name: tensor.shape for name, tensor in weights.items()} != expected:
+        raise ValueError("the best weights are not those of this network")
 
 
 def _random_states() -> dict[str, Tensor]:

@@ -1,6 +1,5 @@
 """Where a network's first weights come from: nowhere, ImageNet, a file or a model; never one for another silently."""
 
-import json
 import os
 import urllib.error
 from dataclasses import dataclass, field
@@ -9,14 +8,15 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 from torchvision.models import EfficientNet_B3_Weights
 
 from histo_mlflow.errors import OptionError, SourceNotFoundError, TileFormatError, WeightsUnavailableError
-from histo_mlflow.learning.checkpoints import FACTS_KEY
+from histo_mlflow.learning.checkpoints import DAMAGE, FACTS_KEY, load_plainly, read_facts
 from histo_mlflow.learning.network import TileClassifier
+from histo_mlflow.plain_values import shorten
 
 WEIGHT_SOURCES = ("auto", "imagenet", "none")
 
@@ -132,9 +132,9 @@ def _read_classes(path: Path) -> tuple[str, ...] | None:
     try:
         with safe_open(path, framework="pt") as file:
             header = (file.metadata() or {}).get(FACTS_KEY)
-            names = None if header is None else tuple(map(str, json.loads(header)["classes"]))
+            names = None if header is None else read_facts(header).classes
             n_rows = file.get_slice(_OUR_PREFIX + _HEAD[1]).get_shape()[0] if names is not None else 0
-    except (SafetensorError, ValueError, LookupError, TypeError, RecursionError) as error:
+    except DAMAGE as error:
         raise TileFormatError(f"weights={path} has a header that can't be read ({_first_line(error)})") from None
     if names is not None and len(names) != n_rows:
         raise TileFormatError(f"weights={path} names {len(names)} classes and has a head for {n_rows}; give a file of a run")
@@ -160,16 +160,16 @@ def _fetch_imagenet() -> dict[str, Tensor]:
 def _read_file(path: Path) -> dict[str, Tensor]:
     try:
         is_ours = path.suffix == ".safetensors"
-        tensors = load_file(path) if is_ours else torch.load(path, map_location="cpu", weights_only=True)
+        tensors = load_file(path) if is_ours else load_plainly(path)
     except UnpicklingError:
         raise TileFormatError(f"weights={path} is no weight file, or holds objects and is refused; save a state_dict") from None
-    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+    except DAMAGE as error:
         raise TileFormatError(f"weights={path} can't be read ({_first_line(error)}); give a .safetensors or .pth") from None
     return _checked(tensors, path)
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
+    return str(error).partition("\n")[0][:300]
 
 
 def _checked(tensors: Any, path: Path | str) -> dict[str, Tensor]:
@@ -178,14 +178,24 @@ def _checked(tensors: Any, path: Path | str) -> dict[str, Tensor]:
         raise TileFormatError(f"weights={path} is not a state_dict; save one with torch.save(network.state_dict(), path)")
     plain = {str(name).removeprefix(_OUR_PREFIX): tensor for name, tensor in tensors.items()}
     with torch.device("meta"):
-        expected = TileClassifier(n_classes=2, tile_size_px=_MIN_IMAGE_SIZE_PX).backbone.state_dict()
-    wrong = [
-        name
-        for name in expected.keys() | plain.keys()
-        if name not in plain or name not in expected or (name not in _HEAD and plain[name].shape != expected[name].shape)
-    ]
+        expected = TileClassifier(n_classes=_n_rows(plain), tile_size_px=_MIN_IMAGE_SIZE_PX).backbone.state_dict()
+    wrong = [name for name in expected.keys() | plain.keys() if not _is_like(plain.get(name), expected.get(name))]
     if wrong:
         raise TileFormatError(
-            f"weights={path} is not an EfficientNet-B3: {len(wrong)} tensors differ, {sorted(wrong)[0]} for one"
+            f"weights={path} is not an EfficientNet-B3: {len(wrong)} tensors differ, {shorten(sorted(wrong)[0])} for one"
         )
     return plain
+
+
+def _n_rows(tensors: dict[str, Tensor]) -> int:
+    """Return for how many classes the head is, which alone may differ; 1 where there is none."""
+    head = tensors.get(_HEAD[0])
+    return int(head.shape[0]) if head is not None and head.ndim == 2 and head.shape[0] > 0 else 1
+
+
+def _is_like(found: Tensor | None, expected: Tensor | None) -> bool:
+    """Return whether a tensor can be copied to where the other is: of a shape, of numbers of a kind, plain and in memory."""
+    if found is None or expected is None:
+        return False
+    is_plain = found.layout is torch.strided and found.device.type == "cpu" and not found.is_quantized
+    return is_plain and found.shape == expected.shape and found.is_floating_point() == expected.is_floating_point()

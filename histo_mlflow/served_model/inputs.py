@@ -43,7 +43,15 @@ def batches_of(model_input: Any) -> Batches:
         MlflowException: Something else was given; with the row, if one is to blame.
     """
     cells = _cells(model_input)
-    return _array_batches(np.asarray(model_input)) if cells is None else _image_batches(cells)
+    return _array_batches(_as_array(model_input)) if cells is None else _image_batches(cells)
+
+
+def _as_array(model_input: Any) -> NDArray[Any]:
+    try:
+        return np.asarray(model_input)
+    except (ValueError, OverflowError) as error:  # rows of unlike lengths
+        reason = " ".join(str(error).split())[:150]
+        raise _refused(f"tiles are no array ({reason}); (n_tiles, height, width, 3) is needed") from None
 
 
 def _cells(model_input: Any) -> list[Any] | None:
@@ -51,7 +59,9 @@ def _cells(model_input: Any) -> list[Any] | None:
     if isinstance(model_input, Mapping):
         if IMAGE_COLUMN not in model_input:
             raise _refused(f"give the encoded images as {IMAGE_COLUMN!r}; got {sorted(map(str, model_input))}")
-        return list(np.atleast_1d(model_input[IMAGE_COLUMN]))
+        images = model_input[IMAGE_COLUMN]
+        # Not by way of numpy, which cuts zero bytes off the end of a file.
+        return list(images) if isinstance(images, list | tuple | pd.Series) or _is_row(images) else [images]
     if isinstance(model_input, pd.Series):
         return list(model_input)
     if isinstance(model_input, pd.DataFrame):
@@ -65,6 +75,10 @@ def _cells(model_input: Any) -> list[Any] | None:
     if isinstance(model_input, Sequence) and len(model_input) and isinstance(model_input[0], bytes | str):
         return list(model_input)
     return None
+
+
+def _is_row(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.ndim > 0
 
 
 def _array_batches(tiles: NDArray[Any]) -> Batches:

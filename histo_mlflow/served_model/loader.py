@@ -98,6 +98,10 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Serve
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != facts["weights_sha256"]:
         raise MlflowException(f"{path}/{WEIGHTS_FILE} is not the file that was logged: its SHA-256 is {found}; fetch it again")
+    if {file.name for file in Path(path).iterdir()} != {FACTS_FILE, WEIGHTS_FILE}:
+        raise MlflowException(f"{path} holds more than {FACTS_FILE} and {WEIGHTS_FILE}, such as a pickle; fetch it again")
+    # MLflow checks it only where MLFLOW_ALLOW_PICKLE_DESERIALIZATION is false, which is not its default.
+    mlflow.pytorch._validate_pt2_archive_is_pickle_free(str(Path(path) / WEIGHTS_FILE))
     automatic = "cuda" if torch.cuda.is_available() else "cpu"
     wanted = (model_config or {}).get("device") or os.environ.get("MLFLOW_DEFAULT_PREDICTION_DEVICE") or automatic
     device = torch.device(wanted)

@@ -4,9 +4,12 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from errno import EACCES
 from pathlib import Path
+from stat import S_ISDIR
 from typing import Any
 
 import numpy as np
@@ -14,7 +17,7 @@ import platformdirs
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from histo_mlflow.errors import CacheError
+from histo_mlflow.errors import CacheError, RequestError
 from histo_mlflow.tiles.mapped import watched
 from histo_mlflow.tiles.tile_set import TileSet, hash_tiles
 
@@ -58,22 +61,33 @@ def unpacked_once(key: str, unpack: Callable[[Path], Unpacked], *, source: str) 
     entry = cache_folder() / key
     if (tiles := _open_whole(entry, source)) is not None:
         return tiles
-    try:
+    with _naming_the_folder(entry.parent):
         entry.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(entry.with_suffix(".lock"))
-        lock.acquire()
+        with FileLock(entry.with_suffix(".lock")):
+            if (tiles := _open_whole(entry, source)) is None:
+                shutil.rmtree(entry, ignore_errors=True)
+                _fill(entry, unpack, source)
+                tiles = _open(entry, source)
+    return tiles
+
+
+@contextmanager
+def _naming_the_folder(folder: Path) -> Iterator[None]:
+    """Turn what a disk refuses, a full one too, into a `CacheError` that names the way out."""
+    try:
+        yield
+    except RequestError:
+        raise
     except OSError as error:
         raise CacheError(
-            f"tiles can't be unpacked to {entry.parent} ({error.strerror or error}); set HISTO_CACHE_DIR to a folder with room"
+            f"tiles can't be unpacked to {folder} ({error.strerror or error}); set HISTO_CACHE_DIR to a folder with room"
         ) from None
-    try:
-        if (tiles := _open_whole(entry, source)) is None:
-            shutil.rmtree(entry, ignore_errors=True)
-            _fill(entry, unpack, source)
-            tiles = _open(entry, source)
-    finally:
-        lock.release()
-    return tiles
+
+
+def file_stamp(file: Path) -> tuple[int, ...]:
+    """Return what changes when a file is written: a copy may keep size and time of change, but not the other two."""
+    stat = file.stat()
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
 
 
 def create_array(target: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -141,6 +155,9 @@ def _open_whole(entry: Path, source: str) -> TileSet | None:
 
 
 def _open(entry: Path, source: str) -> TileSet:
+    stat = entry.lstat()
+    if not S_ISDIR(stat.st_mode) or stat.st_uid != os.geteuid() or stat.st_mode & 0o022:
+        raise PermissionError(EACCES, "the entry there is not this user's alone", str(entry))
     facts: dict[str, Any] = json.loads((entry / "entry.json").read_text())
     if any(_checksum(entry / name) != checksum for name, checksum in facts["checksums"].items()):
         raise ValueError(f"{entry} is damaged")

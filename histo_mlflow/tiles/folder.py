@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from histo_mlflow.errors import RequestError, TileFormatError
 from histo_mlflow.escaping import visible
-from histo_mlflow.tiles.cache import Unpacked, cache_key, create_array, unpacked_once
+from histo_mlflow.tiles.cache import Unpacked, cache_key, create_array, file_stamp, unpacked_once
 from histo_mlflow.tiles.images import (
     OTHER_IMAGE_SUFFIXES,
     SLIDE_SUFFIXES,
@@ -60,7 +60,7 @@ def read_folder(folder: Path, image_size: int = 0, *, is_nested: bool = False) -
         _decode_all(paths, target, image_size)
         return Unpacked(labels, classes, groups=None)
 
-    stats = [(path.relative_to(folder), stat.st_size, stat.st_mtime_ns) for path in paths for stat in [path.stat()]]
+    stats = [(path.relative_to(folder), *file_stamp(path)) for path in paths]
     tiles = unpacked_once(cache_key(folder.resolve(), image_size, stats), unpack, source=str(folder))
     return replace(tiles, passed_over=_describe_passed_over(folder, [name for name, files in found if not files]))
 

@@ -6,6 +6,7 @@ flat as the number of tiles grows.
 
 import math
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histo_mlflow.errors import RequestError, TileFormatError
+from histo_mlflow.plain_values import shorten
 from histo_mlflow.tiles.archive import (
     Header,
     checksum,
@@ -22,12 +24,14 @@ from histo_mlflow.tiles.archive import (
     read_header,
     unpack_member,
 )
-from histo_mlflow.tiles.cache import Unpacked, cache_key, unpacked_once
+from histo_mlflow.tiles.cache import Unpacked, cache_key, file_stamp, unpacked_once
 from histo_mlflow.tiles.tile_set import COLORECTAL_CLASSES, TileSet, begin_hashing, check_classes, check_labels, check_pixels
 
 # What is read whole is bounded by what the tiles ask for: a member of some kilobytes can unpack to gigabytes.
 _MAX_CLASSES = 1000
 _MAX_NAME_BYTES = 1024
+_MAX_TILES = 2**24
+_N_NAMED = 10
 _LAST_CODE_POINT = 0x10FFFF
 
 
@@ -57,11 +61,14 @@ def read_npz(path: Path, split: str | None = None) -> TileSet:
         )
         classes = names or _assume_tissue(labels, path)
         groups = _read_groups(archive, path, n_tiles=n_tiles) if images_key == "data" else None
+        passed_over = () if groups is not None else _describe_groups(archive, path)
         images = map_if_stored(archive, images_key, header, path)
         check = checksum(archive, images_key, path)
     if images is not None:
-        return TileSet(images, labels, classes, groups, source=where, hashing=begin_hashing(images, labels, check))
-    return _unpacked(path, images_key, header, Unpacked(labels, classes, groups), source=where)
+        hashing = begin_hashing(images, labels, check)
+        return TileSet(images, labels, classes, groups, source=where, hashing=hashing, passed_over=passed_over)
+    tiles = _unpacked(path, images_key, header, Unpacked(labels, classes, groups), source=where)
+    return replace(tiles, passed_over=passed_over)
 
 
 def read_npz_images(path: Path, split: str | None = None) -> NDArray[np.uint8]:
@@ -83,8 +90,7 @@ def _unpacked(path: Path, key: str, header: Header, beside: Unpacked, *, source:
             unpack_member(archive, key, header, target, path)
         return beside
 
-    stat = path.stat()
-    entry = cache_key(path.resolve(), stat.st_size, stat.st_mtime_ns, key, "labelled" if source else "pixels")
+    entry = cache_key(path.resolve(), *file_stamp(path), key, "labelled" if source else "pixels")
     return unpacked_once(entry, unpack, source=source)
 
 
@@ -96,22 +102,28 @@ def _find_keys(archive: zipfile.ZipFile, path: Path, split: str | None) -> tuple
     elif splits:
         chosen = split or "train"
         if chosen not in splits:
-            offers = " or ".join(f"{path}#{name}" for name in splits)
+            offers = " or ".join(f"{path}#{shorten(name)}" for name in splits[:_N_NAMED])
             raise RequestError(f"{path} has no {chosen} split; if another is meant, name it: {offers}")
         images_key, labels_key = f"{chosen}_images", f"{chosen}_labels"
     elif split is not None:
         raise RequestError(f"{path} has no splits, so '#{split}' names nothing; leave it out")
     else:
         raise TileFormatError(
-            f"{path} has the keys {' '.join(keys) or '(none)'}; `data` and `labels` are needed, "
+            f"{path} has the keys {_some(keys) or '(none)'}; `data` and `labels` are needed, "
             "or MedMNIST's train_images and train_labels"
         )
     return images_key, labels_key
 
 
+def _some(keys: list[str]) -> str:
+    return " ".join(map(shorten, keys[:_N_NAMED])) + (f" and {len(keys) - _N_NAMED} more" if len(keys) > _N_NAMED else "")
+
+
 def _read_image_header(archive: zipfile.ZipFile, key: str, path: Path) -> Header:
     header = read_header(archive, key, path)
     check_pixels(header.shape, header.dtype, where=f"{path}[{key}]")
+    if header.shape[0] > _MAX_TILES:  # a few megabytes can hold 10^9 tiles of one pixel, whose labels are read whole
+        raise TileFormatError(f"{path}[{key}] has {header.shape[0]} tiles; {_MAX_TILES} at most in one file: divide it")
     return header
 
 
@@ -161,6 +173,12 @@ def _read_groups(archive: zipfile.ZipFile, path: Path, *, n_tiles: int) -> NDArr
             "and would be taken for one patient; name the patient or slide of each, or leave those tiles out"
         )
     return groups
+
+
+def _describe_groups(archive: zipfile.ZipFile, path: Path) -> tuple[str, ...]:
+    if "groups.npy" not in archive.namelist():
+        return ()
+    return (f"`groups` of {path}, which do not say of which split they are; save that split as `data`, `labels` and `groups`",)
 
 
 _NO_GROUP = ("", "nan", "none", "null", "na", "n/a", "<na>", "nat")

@@ -5,9 +5,10 @@ Decisions are tags on the registered model, numbered in order; they outlive vers
 
 import json
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,6 +17,7 @@ from mlflow.exceptions import MlflowException
 
 from histo_mlflow.errors import RequestError, SourceNotFoundError
 from histo_mlflow.interruption import shielded
+from histo_mlflow.plain_values import build_plain, parse_json
 from histo_mlflow.tracking.production import promote, read_pointers
 from histo_mlflow.tracking.provenance import user_name
 from histo_mlflow.tracking.registry import CANDIDATE_ALIAS, changing_model, create_version
@@ -24,6 +26,7 @@ from histo_mlflow.tracking.store_errors import suppressing_refusals
 
 FIRST, PROMOTED, REFUSED, FORCED, ROLLED_BACK = "first", "promoted", "refused", "forced", "rolled back"
 _TAG = "histo.decision."
+_NUMBERED = re.compile(r"histo\.decision\.[0-9]{1,9}")
 _log = logging.getLogger(__name__)
 
 
@@ -184,12 +187,14 @@ def _kept(client: MlflowClient, name: str) -> dict[int, Decision]:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         return {}
-    return {int(tag.removeprefix(_TAG)): _parse(value) for tag, value in tags.items() if tag.startswith(_TAG)}
+    return {int(tag.removeprefix(_TAG)): _parse(tag, value) for tag, value in tags.items() if _NUMBERED.fullmatch(tag)}
 
 
-def _parse(value: str) -> Decision:
-    known = {each.name for each in fields(Decision)}
-    return Decision(**{key: each for key, each in json.loads(value).items() if key in known})
+def _parse(tag: str, value: str) -> Decision:
+    try:
+        return build_plain(Decision, parse_json(value))
+    except ValueError as error:
+        raise RequestError(f"the tag {tag} holds no decision ({error}); mend or delete it in `mlflow ui`") from None
 
 
 def _last_on(client: MlflowClient, name: str, version: str) -> Decision | None:
@@ -207,7 +212,7 @@ def read_history(store: Store, name: str) -> list[Decision]:
         versions = store.client.search_model_versions(f"name = '{name}'")
         kept = _kept(store.client, name)
         # Before they were the model's, decisions were tags of its versions.
-        older = [_parse(value) for version in versions for tag, value in version.tags.items() if tag.startswith(_TAG)]
+        older = [_parse(tag, value) for version in versions for tag, value in version.tags.items() if tag.startswith(_TAG)]
     if not versions and not kept:
         raise SourceNotFoundError(f"model_name={name}: nothing is registered under it; `mlflow ui` shows what is there")
     return [*sorted(older, key=lambda decision: decision.time), *(kept[number] for number in sorted(kept))]

@@ -17,12 +17,14 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from tqdm import tqdm
 
 from histo_mlflow.errors import RequestError, SourceNotFoundError, StoreError
+from histo_mlflow.plain_values import read_small
 from histo_mlflow.secrets import hide_secrets
 from histo_mlflow.tracking.reach import patience_seconds, reach_of, trying_once
 from histo_mlflow.tracking.store import Store, reporting_store_errors
 from histo_mlflow.tracking.writes import End, File, Metrics, Target, Write, from_json, to_json
 
 _POLL_SECONDS = 1.0
+_MAX_ENTRY_BYTES = 2**24
 
 
 def journals_folder() -> Path:
@@ -60,11 +62,11 @@ class Journal:
 
     def entries(self) -> list[Path]:
         """Return the files of what is left, the oldest first."""
-        return sorted(self.folder.glob("*.json"))
+        return sorted(file for file in self.folder.glob("*.json") if file.stem.isdecimal())
 
     def left(self) -> list[Write]:
         """Return what is left, the oldest first."""
-        return [from_json(entry.read_text()) for entry in self.entries()]
+        return [_read(entry) for entry in self.entries()]
 
     def deliver(self, *, now: bool = False) -> bool:
         """Send what is left and return whether the server has got all; it is not asked each time while it is away."""
@@ -74,11 +76,13 @@ class Journal:
         entries = self.entries()
         try:
             for entry in entries:
-                write = from_json(entry.read_text())
+                write = _read(entry)
                 with trying_once():
                     write.carry_out(self._target)
                 entry.unlink()
                 shutil.rmtree(entry.with_suffix(""), ignore_errors=True)
+        except RequestError:  # a damaged entry, not a lost server
+            raise
         except Exception as error:
             self._note_lost(error)
             return False
@@ -137,7 +141,7 @@ class Journal:
     def _forget_older(self, artifact: str, entries: list[Path]) -> None:
         # The state to resume from is 170 MB and new in every epoch.
         for entry in entries:
-            older = from_json(entry.read_text())
+            older = _read(entry)
             if isinstance(older, File) and older.artifact == artifact:
                 entry.unlink()
                 shutil.rmtree(entry.with_suffix(""))
@@ -192,6 +196,18 @@ def deliver_left(store: Store, run_id: str) -> Counter[str]:
                 )
             sent.update(write.noun for write in left)
     return sent
+
+
+def _read(entry: Path) -> Write:
+    try:
+        write = from_json(read_small(entry, max_bytes=_MAX_ENTRY_BYTES))
+        if isinstance(write, File) and Path(write.path).resolve().parent != entry.with_suffix("").resolve():
+            raise ValueError("its file lies elsewhere")
+    except (ValueError, OSError) as error:
+        raise RequestError(
+            f"{entry} can't be delivered ({error}); move it away, and what it holds is lost, then deliver again"
+        ) from None
+    return write
 
 
 def _sync(file: Path) -> None:

@@ -201,7 +201,7 @@ class MirroredRun:
         if file.suffix in _FIGURES:
             self._run.log({name: wandb.Image(str(file))}, step=self._step)
             return
-        table = pd.read_csv(file)
+        table = pd.read_csv(file, nrows=_MAX_ROWS + 1)
         if len(table) <= _MAX_ROWS:
             self._run.log({name: wandb.Table(dataframe=table)}, step=self._step)
 

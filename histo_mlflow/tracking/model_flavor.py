@@ -9,9 +9,10 @@ import hashlib
 import json
 import shutil
 import tempfile
+import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import mlflow.pyfunc
 import mlflow.pytorch
 import numpy as np
 import torch
+import yaml
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.models.model import MLMODEL_FILE_NAME
@@ -28,10 +30,13 @@ from mlflow.models.signature import ModelSignature
 from mlflow.types.schema import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 
 from histo_mlflow.errors import RequestError
+from histo_mlflow.plain_values import build_plain, parse_json, read_small
 from histo_mlflow.served_model import loader
 
 _CODE_FOLDER, _DATA_FOLDER = "code", "data"
 _CARD_FILE = "model_card.md"
+_MAX_FACTS_BYTES = 2**20
+_MAX_TILE_SIZE_PX = 8192
 _REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pillow")
 
 
@@ -115,12 +120,16 @@ def read_facts(model_folder: Path) -> ModelFacts:
 
 
 def _read_stored(model_folder: Path) -> dict[str, Any]:
-    return dict(json.loads((model_folder / _DATA_FOLDER / loader.FACTS_FILE).read_text()))
+    file = model_folder / _DATA_FOLDER / loader.FACTS_FILE
+    return dict(parse_json(read_small(file, max_bytes=_MAX_FACTS_BYTES)))
 
 
 def _facts_in(stored: Mapping[str, Any]) -> ModelFacts:
-    known = {each.name: stored[each.name] for each in fields(ModelFacts) if each.name in stored}
-    return ModelFacts(**{**known, "classes": tuple(stored["classes"])})
+    facts = build_plain(ModelFacts, stored)
+    classes = tuple(unicodedata.normalize("NFC", name) for name in facts.classes)  # as tiles have them
+    if len(set(classes)) < len(classes) or not 0 < facts.tile_size_px <= _MAX_TILE_SIZE_PX:
+        raise ValueError("its classes are not all different, or its tiles of no possible size")
+    return replace(facts, classes=classes)
 
 
 def load_saved(model_folder: Path) -> tuple[torch.nn.Module, ModelFacts]:
@@ -136,11 +145,12 @@ def load_saved(model_folder: Path) -> tuple[torch.nn.Module, ModelFacts]:
     try:
         stored = _read_stored(model_folder)
         facts = _facts_in(stored)
-        Model.load(str(model_folder))
-    except (OSError, LookupError, TypeError, ValueError, AttributeError, RecursionError, MlflowException):
+        read_small(model_folder / MLMODEL_FILE_NAME, max_bytes=_MAX_FACTS_BYTES)
+        _check_loader(Model.load(str(model_folder)), stored)
+    except (OSError, LookupError, TypeError, ValueError, AttributeError, RecursionError, MlflowException, yaml.YAMLError):
         raise RequestError(f"{model_folder} is an MLflow model but not one of histo-mlflow: it has no class names") from None
     weights = model_folder / _DATA_FOLDER / loader.WEIGHTS_FILE
-    present = {file.name for file in weights.parent.iterdir()}
+    present = {file.name for file in weights.parent.iterdir() if file.is_file()}  # a pipe would be waited for
     if present != {loader.WEIGHTS_FILE, loader.FACTS_FILE}:
         raise RequestError(
             f"{model_folder} does not hold what histo-mlflow writes (data/: {' '.join(sorted(present))}); {_REFUSED}"
@@ -149,10 +159,30 @@ def load_saved(model_folder: Path) -> tuple[torch.nn.Module, ModelFacts]:
         raise RequestError(f"{weights} is not the file that was logged: its SHA-256 differs; {_REFUSED}")
     try:
         mlflow.pytorch._validate_pt2_archive_is_pickle_free(str(weights))
-        return torch.export.load(weights).module(), facts
+        program = torch.export.load(weights)
+        _check_graph(program, facts)
+        return program.module(), facts
     except _DAMAGE as error:
         reason = str(error).partition(". ")[0]
         raise RequestError(f"{weights} can't be loaded ({reason}); {_REFUSED}") from None
+
+
+def _check_loader(model: Model, stored: Mapping[str, Any]) -> None:
+    """Raise `ValueError` unless MLflow would start the loader that the model was logged with."""
+    wanted = f"histo_served_model_{str(stored.get('loader_sha256'))[:12]}.loader"
+    if model.flavors["python_function"]["loader_module"] != wanted:
+        raise ValueError("its loader is another than the one that it was logged with")
+
+
+def _check_graph(program: torch.export.ExportedProgram, facts: ModelFacts) -> None:
+    """Raise `ValueError` unless the graph has a logit for each class and resizes to the tile size, as the facts say."""
+    (logits,) = program.graph.output_node().args[0]
+    n_logits = logits.meta["val"].shape[1]
+    sizes = [list(node.args[1]) for node in program.graph.nodes if "upsample" in str(node.target)]
+    if n_logits != len(facts.classes):
+        raise ValueError(f"it has {n_logits} outputs and names {len(facts.classes)} classes")
+    if any(size != [facts.tile_size_px] * 2 for size in sizes):
+        raise ValueError(f"it resizes to {sizes[0]} and not to {facts.tile_size_px} px")
 
 
 # What MLflow and torch raise for an archive that is not as it should be.

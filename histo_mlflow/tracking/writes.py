@@ -17,6 +17,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
 from histo_mlflow.escaping import visible, visible_lines
+from histo_mlflow.plain_values import build_plain, parse_json, shorten
 from histo_mlflow.secrets import hide_secrets
 
 _TAG_CHARACTERS = 5000
@@ -189,6 +190,9 @@ Write = Metrics | Params | Tags | Tiles | File | Deletion | End
 _KINDS: dict[str, type[Write]] = {kind.__name__: kind for kind in (Metrics, Params, Tags, Tiles, File, Deletion, End)}
 
 
+_NAMES = list(_KINDS)  # a list, for what is looked up in it may not be hashable
+
+
 def to_json(write: Write) -> str:
     """Return a write as text, which holds no secret."""
     content = asdict(write)
@@ -199,9 +203,15 @@ def to_json(write: Write) -> str:
 
 
 def from_json(text: str) -> Write:
-    """Return the write that `to_json` has made a text of."""
-    content = json.loads(text)
-    return _KINDS[content.pop("kind")](**content)
+    """Return the write that `to_json` has made a text of; raises `ValueError` for another text."""
+    content = parse_json(text)
+    if not isinstance(content, dict) or content.get("kind") not in _NAMES:
+        raise ValueError("it is no kept write")
+    write: Write = build_plain(_KINDS[content["kind"]], content)
+    artifact = write.artifact if isinstance(write, (File, Deletion)) else ""
+    if artifact.startswith("/") or ".." in Path(artifact).parts:
+        raise ValueError(f"its artifact {shorten(artifact)} lies outside the run")
+    return write
 
 
 def _stored(value: float) -> str:

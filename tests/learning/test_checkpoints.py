@@ -1,5 +1,10 @@
+import copy
 import json
+import os
+import re
 import resource
+import zipfile
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -105,3 +110,88 @@ def test_a_header_that_asks_for_a_huge_network_is_refused_before_it_is_made(tmp_
     save_file({"backbone.classifier.1.weight": torch.zeros(2, 3)}, tmp_path / "a.safetensors", metadata=header)
     with pytest.raises(TileFormatError, match="which its weights don't fit"):
         load_weights(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        ({"classes": ["a", "a"]}, "not all different"),
+        ({"classes": ["h\u00e4", "ha\u0308"]}, "not all different"),
+        ({"classes": "ab"}, "classes=ab is not tuple"),
+        ({"classes": [1, 2]}, "classes=1 is not str"),
+        ({"epoch": "three"}, "epoch=three is not int"),
+        ({"val_loss": None}, "val_loss=None is not float"),
+        ({"tile_size_px": True}, "tile_size_px=True is not int"),
+    ],
+)
+def test_a_header_with_values_of_another_kind_is_refused(tmp_path: Path, facts: dict[str, object], reason: str) -> None:
+    header = {FACTS_KEY: json.dumps({**asdict(FACTS), **facts})}
+    save_file({"backbone.classifier.1.weight": torch.zeros(2, 3)}, tmp_path / "a.safetensors", metadata=header)
+    with pytest.raises(TileFormatError, match=re.escape(reason)):
+        load_weights(tmp_path / "a.safetensors")
+
+
+def test_class_names_of_an_older_file_are_composed(tmp_path: Path, network: TileClassifier) -> None:
+    save_weights(tmp_path / "a.safetensors", network, replace(FACTS, classes=("Schleimha\u0308ute", "b")))
+    assert load_weights(tmp_path / "a.safetensors")[1].classes == ("Schleimh\u00e4ute", "b")
+
+
+def test_an_archive_that_inflates_is_refused(tmp_path: Path) -> None:
+    torch.save({"random_states": [], "x": torch.zeros(1000)}, tmp_path / "sound.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "sound.pt") as sound,
+        zipfile.ZipFile(tmp_path / "a.pt", "w", zipfile.ZIP_DEFLATED) as other,
+    ):
+        for info in sound.infolist():
+            other.writestr(info.filename, sound.read(info))
+    with pytest.raises(TileFormatError, match="it is compressed"):
+        load_state(tmp_path / "a.pt")
+
+
+def test_a_pipe_in_place_of_a_state_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "last.pt")
+    with pytest.raises(TileFormatError, match="there is no such file"):
+        load_state(tmp_path / "last.pt")
+
+
+def _small_state(seed: int) -> TrainingState:
+    torch.manual_seed(seed)
+    network = torch.nn.Linear(3, 2)
+    optimizer = make_optimizer(network, FitOptions(epochs=2))
+    network(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    return TrainingState(
+        network, None, optimizer, make_scheduler(optimizer, 9), torch.Generator().manual_seed(seed), epoch=seed
+    )
+
+
+DAMAGED_PARTS = {
+    "scheduler": None,
+    "generator": torch.zeros(3, dtype=torch.uint8),
+    "epoch": "x",
+    "best_weights": {"weight": torch.zeros(9)},
+    "random_states": [{"cpu": torch.zeros(3, dtype=torch.uint8)}],
+    "optimizer": None,
+}
+
+
+@pytest.mark.parametrize("part", DAMAGED_PARTS)
+def test_a_state_is_taken_over_whole_or_not_at_all(part: str) -> None:
+    content = copy.deepcopy(_small_state(1).capture(ALONE)) | {part: DAMAGED_PARTS[part]}
+    state = _small_state(2)
+    before = copy.deepcopy(state.capture(ALONE))
+    with pytest.raises(TileFormatError, match="does not fit this training"):
+        state.restore(content, ALONE)
+    after = state.capture(ALONE)
+    assert torch.equal(after["network"]["weight"], before["network"]["weight"])
+    assert torch.equal(after["optimizer"]["state"][0]["exp_avg"], before["optimizer"]["state"][0]["exp_avg"])
+    assert torch.equal(after["generator"], before["generator"])
+    assert torch.equal(after["random_states"][0]["cpu"], before["random_states"][0]["cpu"])
+    assert (after["epoch"], after["best_weights"], after["scheduler"]) == (2, {}, before["scheduler"])
+
+
+def test_moments_of_other_shapes_are_refused_before_the_first_step() -> None:
+    content = copy.deepcopy(_small_state(1).capture(ALONE))
+    content["optimizer"]["state"][0]["exp_avg"] = torch.zeros(7)
+    with pytest.raises(TileFormatError, match=r"exp_avg of the optimizer has shape \(7,\)"):
+        _small_state(2).restore(content, ALONE)

@@ -117,3 +117,21 @@ def test_unfit_files_are_refused(tmp_path: Path) -> None:
 def test_image_size_too_small_for_the_network() -> None:
     with pytest.raises(OptionError, match="image_size=16"):
         NetworkOptions(image_size=16)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        torch.zeros(2, 7),
+        torch.zeros(3, 1536),
+        torch.zeros(()),
+        torch.zeros(2, 1536, dtype=torch.int64),
+        torch.zeros(2, 1536).to_sparse(),
+        torch.zeros(2, 1536, device="meta"),
+    ],
+)
+def test_a_head_of_another_form_is_refused(tmp_path: Path, head: torch.Tensor) -> None:
+    tensors = TileClassifier(n_classes=2, tile_size_px=32).backbone.state_dict() | {"classifier.1.weight": head}
+    torch.save(tensors, tmp_path / "a.pth")
+    with pytest.raises(TileFormatError, match=r"a\.pth (is not an EfficientNet-B3: .*classifier\.1|can.t be read)"):
+        read_initial_weights(str(tmp_path / "a.pth"), is_synthetic=False)

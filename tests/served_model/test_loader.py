@@ -4,6 +4,7 @@ import base64
 import hashlib
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -172,6 +173,7 @@ BAD = {
     "transparent": ([_encoded(np.zeros((9, 9, 4), np.uint8), "PNG", "RGBA")], "row 0 is transparent"),
     "bomb": ([FILES[0], _bomb()], "row 1 "),
     "two columns": (pd.DataFrame({"a": FILES, "b": FILES}), "one column 'image'"),
+    "rows of unlike lengths": ([None, []], "tiles are no array"),
     "another name": ({"tile": np.array(FILES)}, "as 'image'; got ['tile']"),
 }
 
@@ -335,3 +337,77 @@ def test_a_model_as_it_was_saved_is_loaded_without_its_code(saved: Path, network
     assert facts == FACTS
     tiles = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8)
     torch.testing.assert_close(loaded(tiles), network(tiles), rtol=1e-4, atol=1e-4)
+
+
+def _facts_changed(**changes: object) -> Callable[[Path], None]:
+    def change(model: Path) -> None:
+        file = model / "data" / "model.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+    return change
+
+
+def _pipe(name: str) -> Callable[[Path], None]:
+    def change(model: Path) -> None:
+        (model / name).unlink()
+        os.mkfifo(model / name)
+
+    return change
+
+
+def _other_loader(model: Path) -> None:
+    text = (model / "MLmodel").read_text()
+    (model / "MLmodel").write_text(re.sub(r"loader_module: .*", "loader_module: os", text))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (_facts_changed(classes=["a", "b"]), "9 outputs and names 2 classes"),
+        (_facts_changed(tile_size_px=64), "resizes to"),
+        (_facts_changed(tile_size_px=10**9), "not one of histo-mlflow"),
+        (_facts_changed(classes="abcdefghi"), "not one of histo-mlflow"),
+        (_facts_changed(classes=["a"] * 9), "not one of histo-mlflow"),
+        (_facts_changed(temperature="warm"), "not one of histo-mlflow"),
+        (_pipe("MLmodel"), "not one of histo-mlflow"),
+        (_pipe("data/model.json"), "not one of histo-mlflow"),
+        (_pipe("data/model.pt2"), "does not hold what histo-mlflow writes"),
+        (_other_loader, "not one of histo-mlflow"),
+    ],
+)
+def test_facts_that_are_not_of_the_graph_are_refused(
+    saved: Path, tmp_path: Path, change: Callable[[Path], None], reason: str
+) -> None:
+    model = tmp_path / "m"
+    shutil.copytree(saved, model)
+    change(model)
+    with pytest.raises(RequestError, match=reason) as caught:
+        load_saved(model)
+    assert "\n" not in str(caught.value)
+
+
+def test_mlflow_still_has_the_check_that_an_archive_holds_no_pickle(saved: Path, tmp_path: Path) -> None:
+    """It is private, and all that stands between a crafted archive and `torch.export.load`."""
+    mlflow.pytorch._validate_pt2_archive_is_pickle_free(str(saved / "data" / "model.pt2"))
+    model = tmp_path / "m"
+    shutil.copytree(saved, model)
+    _pickle_among_the_sample_inputs(model, tmp_path / "ran")
+    with pytest.raises(MlflowException, match="disallowed"):
+        mlflow.pytorch._validate_pt2_archive_is_pickle_free(str(model / "data" / "model.pt2"))
+
+
+def test_zero_bytes_at_the_end_of_an_image_stay() -> None:
+    black = _encoded(np.zeros((32, 32, 3), np.uint8), "TIFF")
+    assert black.endswith(b"\0")
+    (batch,) = inputs.batches_of({"image": [black]})
+    assert not batch.any()
+
+
+def test_a_served_model_unpickles_nothing_either(saved: Path, tmp_path: Path) -> None:
+    for attack, reason in ((_pickle_among_the_sample_inputs, "disallowed"), (_code_beside_the_loader, "holds more than")):
+        model, mark = tmp_path / attack.__name__, tmp_path / "ran"
+        shutil.copytree(saved, model)
+        attack(model, mark)
+        with pytest.raises(MlflowException, match=reason):
+            loader._load_pyfunc(str(model / "data"))
+        assert not mark.exists()

@@ -1,5 +1,6 @@
 """The cache of unpacked tiles, and maps of files that change."""
 
+import errno
 import json
 import os
 import shutil
@@ -114,3 +115,33 @@ def test_a_file_that_takes_its_place_is_not_what_is_mapped(work: Path, tiny_tile
     save_npz(work / "b.npz", tiny_tiles).replace(file)
     check_unchanged(tiles.images)
     np.testing.assert_array_equal(tiles.images[:], tiny_tiles.images)
+
+
+def test_an_entry_that_others_could_have_written_is_not_trusted(work: Path, tiny_tiles: TileSet) -> None:
+    file = save_npz(work / "a.npz", tiny_tiles, compressed=True)
+    read_npz(file)
+    (entry,) = (path for path in (work / "cache").iterdir() if path.is_dir())
+    entry.chmod(0o777)
+    before = entry.stat().st_ino
+    read_npz(file)
+    assert entry.stat().st_mode & 0o077 == 0
+    assert entry.stat().st_ino != before
+
+
+def test_a_file_rewritten_with_its_size_and_time_is_unpacked_anew(work: Path, tiny_tiles: TileSet) -> None:
+    file = save_npz(work / "a.npz", tiny_tiles, compressed=True)
+    read_npz(file)
+    stat, content = file.stat(), file.read_bytes()
+    file.write_bytes(content)
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    read_npz(file)
+    assert len([path for path in (work / "cache").iterdir() if path.is_dir()]) == 2
+
+
+def test_a_full_disk_names_the_folder_and_the_way_out(work: Path, tiny_tiles: TileSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", no_room)
+    with pytest.raises(CacheError, match=r"unpacked to .*cache \(No space left on device\); set HISTO_CACHE_DIR"):
+        read_npz(save_npz(work / "a.npz", tiny_tiles, compressed=True))

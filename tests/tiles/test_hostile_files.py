@@ -131,6 +131,7 @@ def test_damaged_members_in_sound_archives(
     _read_or_refused(lambda: read_npz(file).fingerprint)
 
 
+@pytest.mark.filterwarnings("ignore:Stored array in format:UserWarning")
 @_tried
 @given(members=_archive, compressed=st.booleans())
 def test_arrays_of_any_kind(work: Path, members: dict[str, Any], compressed: bool) -> None:

@@ -236,3 +236,28 @@ def test_text_of_impossible_characters_is_refused(
     np.savez(work / "a.npz", data=tiny_tiles.images, labels=tiny_tiles.labels, **{key: names})
     with pytest.raises(TileFormatError, match="is no text"):
         read_npz(work / "a.npz")
+
+
+def test_groups_beside_splits_are_named_as_passed_over(work: Path, tiny_tiles: TileSet) -> None:
+    for save in (np.savez, np.savez_compressed):
+        save(work / "a.npz", train_images=tiny_tiles.images, train_labels=tiny_tiles.labels, groups=np.arange(54))
+        (note,) = read_npz(work / "a.npz").passed_over
+        assert "`groups` of" in note
+
+
+def test_more_tiles_than_labels_fit_in_memory_are_refused_from_the_header(work: Path, tiny_tiles: TileSet) -> None:
+    with zipfile.ZipFile(work / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive, archive.open("data.npy", "w") as member:
+        member.write(_npy(f"({2**24 + 1}, 1, 1, 3)", "|u1"))
+        for _ in range(4):
+            member.write(bytes(2**24))
+    with pytest.raises(TileFormatError, match="16777217 tiles; 16777216 at most"):
+        read_npz_images(work / "a.npz")
+
+
+def test_of_many_and_odd_keys_only_some_are_named(work: Path) -> None:
+    with zipfile.ZipFile(work / "a.npz", "w") as archive:
+        for k in range(1000):
+            archive.writestr(f"k\n\x1b{k}.npy", b"")
+    with pytest.raises(TileFormatError, match="and 990 more") as caught:
+        read_npz(work / "a.npz")
+    assert str(caught.value).isprintable()
