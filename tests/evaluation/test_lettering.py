@@ -11,14 +11,15 @@ from matplotlib.text import Text
 
 from histo_mlflow.evaluation import figures
 from histo_mlflow.evaluation.comparison import compare_predictions
-from histo_mlflow.evaluation.comparison_page import OfModels, write_comparison
+from histo_mlflow.evaluation.comparison_page import OfModels, draw_comparison
 from histo_mlflow.evaluation.curves import draw_curves
 from histo_mlflow.evaluation.details import Details, Provenance
+from histo_mlflow.evaluation.findings import Findings
 from histo_mlflow.evaluation.gallery import GalleryRow, Shown, caption, choose_errors
 from histo_mlflow.evaluation.lettering import KEY_FILE, label_classes, letter
 from histo_mlflow.evaluation.metrics import Predictions, evaluate_predictions
 from histo_mlflow.evaluation.page import png_of
-from histo_mlflow.evaluation.report import write_evaluation
+from histo_mlflow.evaluation.report import draw_report
 
 # Private characters stand for a script of which no machine has a font but the one that a test installs.
 UNKNOWN = ("\U000f0120\U000f0121", "\U000f0122", "\U000f0123\U000f0120")
@@ -117,8 +118,8 @@ def _write_report(folder: Path, classes: tuple[str, ...]) -> str:
         GalleryRow(heading, (Shown(np.zeros((8, 8, 3), np.uint8), None, caption(predictions, int(rows[0]), 7)),))
         for heading, rows in choose_errors(predictions)
     ]
-    details = Details(gallery=gallery)
-    write_evaluation(folder, evaluate_predictions(predictions), np.arange(60), about, details)
+    folder.mkdir()
+    draw_report(folder, Findings(evaluate_predictions(predictions), np.arange(60), about, Details()), gallery)
     return (folder / "report.html").read_text()
 
 
@@ -136,7 +137,7 @@ def test_the_report_gives_the_key_in_the_fonts_of_the_browser(tmp_path: Path) ->
 def test_the_comparison_gives_the_key_too(tmp_path: Path) -> None:
     predictions = _predictions(UNKNOWN)
     about = OfModels("a", "b", "tiles", "f" * 64, 2, is_synthetic=False)
-    write_comparison(tmp_path, compare_predictions(predictions, predictions), np.zeros((60, 8, 8, 3), np.uint8), about)
+    draw_comparison(tmp_path, compare_predictions(predictions, predictions), np.zeros((60, 8, 8, 3), np.uint8), about)
     assert f"0 = <bdi>{UNKNOWN[0]}</bdi>" in (tmp_path / "comparison.html").read_text()
     assert (tmp_path / KEY_FILE).exists()
 
