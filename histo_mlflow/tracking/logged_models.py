@@ -38,6 +38,7 @@ def log_model(run: Run, network: torch.nn.Module, facts: ModelFacts, card: str, 
         earlier = client.search_logged_models([kept.info.experiment_id], filter_string=f"source_run_id = '{run.id}'")
         if same := [each for each in earlier if each.status == LoggedModelStatus.READY and tags.items() <= each.tags.items()]:
             return str(same[0].model_uri)
+        end_models_of(client, kept)  # of an attempt that was cut short
         # Begun here, for left alone `Model.log` begins it in the experiment of MLflow's global state, which need not exist.
         begun = client.create_logged_model(
             kept.info.experiment_id, MODEL_ARTIFACT, run.id, tags, kept.data.params, model_type=MODEL_KIND

@@ -115,6 +115,24 @@ def test_a_model_whose_logging_was_cut_short_has_failed(store: Store, error: typ
     assert store.client.get_run(run.id).info.status == ("FAILED" if error is _Killed else "KILLED")
 
 
+def test_a_model_of_a_finished_fold_that_a_kill_cut_short_has_failed(store: Store) -> None:
+    with open_run(store, "cv") as parent, open_run(store, "fold 1", parent=parent) as fold:
+        pass
+    pending = store.client.create_logged_model("0", "model", fold.id)
+    store.client.update_run(parent.id, status="RUNNING")
+    store.client.set_tag(parent.id, STARTED_TAG, "1")  # of another process, which has gone
+    open_store()
+    assert store.client.get_logged_model(pending.model_id).status == LoggedModelStatus.FAILED
+    assert store.client.get_run(fold.id).info.status == "FINISHED"
+
+
+def test_a_model_of_an_earlier_attempt_does_not_stay_pending(store: Store) -> None:
+    with open_run(store, "train") as run:
+        pending = store.client.create_logged_model("0", "model", run.id)
+        log_model(run, Small(0.0), FACTS, "a card", step=1)
+    assert store.client.get_logged_model(pending.model_id).status == LoggedModelStatus.FAILED
+
+
 def test_a_right_that_is_missing_is_asked_for_beforehand(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise MlflowException("Permission denied", error_code=PERMISSION_DENIED)
