@@ -14,6 +14,7 @@ DEFAULT = "default"
 # alarm is looked at again by a person. Any other confusion costs 1. The unit is that of an ordinary confusion.
 _MISSED_TUMOUR, _TUMOUR_CALLED_NORMAL, _FALSE_ALARM = 5.0, 10.0, 2.0
 _MAX_COST = 1e9
+_FORM = "of the form {TUM: {NORM: 10, STR: 5}}: true class, called class, cost"
 
 
 def default_costs(classes: tuple[str, ...]) -> Floats:
@@ -49,9 +50,9 @@ def read_costs(source: str, classes: tuple[str, ...]) -> Floats:
     try:
         stated = read_yaml_mapping(path)
     except ValueError as error:
-        raise OptionError(f"costs={source}: is not a yaml of costs ({error})") from None
+        raise OptionError(f"costs={source}: is not a yaml {_FORM} ({error})") from None
     if not all(isinstance(row, dict) for row in stated.values()):
-        raise OptionError(f"costs={source}: must be of the form {{TUM: {{NORM: 10, STR: 5}}}}: true class, called class, cost")
+        raise OptionError(f"costs={source}: is not a yaml {_FORM}")
     for true, row in stated.items():
         for called, cost in row.items():
             if unknown := [name for name in (true, called) if name not in classes]:
