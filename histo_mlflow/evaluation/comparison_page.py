@@ -18,6 +18,7 @@ from histo_mlflow.evaluation.lettering import write_key
 from histo_mlflow.evaluation.metrics import Predictions
 from histo_mlflow.evaluation.page import picture_data, png_of, render
 from histo_mlflow.evaluation.wording import OVERALL_NAMES, as_json, from_json
+from histo_mlflow.plain_values import parse_json
 
 _SHOWN = 18
 
@@ -61,7 +62,7 @@ def read_comparison(folder: Path) -> tuple[Comparison, OfModels]:
         TileFormatError: A file is missing, damaged, or of a version that has kept less.
     """
     with reading_kept(folder, "comparison.json", "histo compare"):
-        content = json.loads((folder / "comparison.json").read_text())
+        content = parse_json((folder / "comparison.json").read_text())
         with np.load(folder / "predictions.npz") as arrays:
             return _from_kept(content, dict(arrays)), OfModels(**{each.name: content[each.name] for each in fields(OfModels)})
 

@@ -14,7 +14,7 @@ DEFAULT = "default"
 # alarm is looked at again by a person. Any other confusion costs 1. The unit is that of an ordinary confusion.
 _MISSED_TUMOUR, _TUMOUR_CALLED_NORMAL, _FALSE_ALARM = 5.0, 10.0, 2.0
 _MAX_COST = 1e9
-_FORM = "of the form {TUM: {NORM: 10, STR: 5}}: true class, called class, cost"
+_FORM = "of costs, of the form {TUM: {NORM: 10, STR: 5}}: true class, called class, cost"
 
 
 def default_costs(classes: tuple[str, ...]) -> Floats:

@@ -24,6 +24,7 @@ from histo_mlflow.evaluation.tables import (
     robustness_table,
 )
 from histo_mlflow.evaluation.wording import OVERALL_NAMES, as_json, from_json
+from histo_mlflow.plain_values import parse_json
 
 _DAMAGE = (OSError, KeyError, TypeError, ValueError, AttributeError, EOFError, zipfile.BadZipFile)
 # Fields of `Provenance`, and what they are called in the summary.
@@ -57,7 +58,7 @@ def read_numbers(folder: Path) -> Findings:
         TileFormatError: A file is missing, damaged, or of a version that has kept less.
     """
     with reading_kept(folder, "summary.json", "histo evaluate"):
-        summary = json.loads((folder / "summary.json").read_text())
+        summary = parse_json((folder / "summary.json").read_text())
         with np.load(folder / "predictions.npz") as arrays:
             return _from_kept(summary, arrays)
 

@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 
 from mlflow.entities import Run as KeptRun
-from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from histo_mlflow.errors import RequestError, SourceNotFoundError
+from histo_mlflow.errors import RequestError
+from histo_mlflow.tracking.kept import kept_run, runs_under
 from histo_mlflow.tracking.runs import Run
 from histo_mlflow.tracking.signs_of_life import PATIENCE, is_silent, last_sign, process_of
 from histo_mlflow.tracking.store import Store, reporting_store_errors
@@ -23,14 +22,7 @@ def find_ended_run(store: Store, run_id: str, *, entry_point: str, take_over: bo
         RequestError: It is another entry point's, was deleted, has finished, or is still going on.
     """
     with reporting_store_errors(store.uri):
-        try:
-            found = store.client.get_run(run_id)
-        except MlflowException as error:
-            if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
-                raise
-            raise SourceNotFoundError(
-                f"resume={run_id}: there is no run with this id; `mlflow ui` shows what is there"
-            ) from None
+        found = kept_run(store.client, run_id, asked=f"resume={run_id}")
     tags = found.data.tags
     begun_as = tags.get("histo.entry_point", "nothing of ours")
     if begun_as != entry_point or "histo.fold" in tags:
@@ -70,10 +62,8 @@ def find_run_at_rest(store: Store, run_id: str) -> KeptRun:
         SourceNotFoundError: There is no such run.
         RequestError: It is still going on.
     """
-    try:
-        found = store.client.get_run(run_id)
-    except MlflowException:
-        raise SourceNotFoundError(f"{run_id}: there is no run with this id; `mlflow ui` shows what is there") from None
+    with reporting_store_errors(store.uri):
+        found = kept_run(store.client, run_id, asked=run_id)
     if found.info.status == "RUNNING":
         raise RequestError(f"{run_id} is still going on; give the command again when it has ended")
     return found
@@ -81,19 +71,16 @@ def find_run_at_rest(store: Store, run_id: str) -> KeptRun:
 
 def find_nested_run(parent: Run, tag: str, value: object) -> Run | None:
     """Return the newest run under `parent` whose `tag` is `value`, or None."""
-    query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent.id}' AND tags.`{tag}` = '{value}'"
+    client = parent.store.client
     with reporting_store_errors(parent.store.uri):
-        found = parent.store.client.search_runs(
-            [parent.store.client.get_run(parent.id).info.experiment_id], query, max_results=1
-        )
+        found = runs_under(client, client.get_run(parent.id), tag=tag, value=value)
     return Run(parent.store, found[0].info.run_id) if found else None
 
 
 def nested_runs(parent: Run, tag: str) -> list[Run]:
     """Return the runs under `parent` that have the number `tag`, in its order."""
-    query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent.id}'"
     client = parent.store.client
     with reporting_store_errors(parent.store.uri):
-        found = client.search_runs([client.get_run(parent.id).info.experiment_id], query, max_results=1000)
+        found = runs_under(client, client.get_run(parent.id))
     numbered = {int(each.data.tags[tag]): each for each in found if tag in each.data.tags}
     return [Run(parent.store, numbered[number].info.run_id) for number in sorted(numbered)]

@@ -12,13 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import platformdirs
-from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from tqdm import tqdm
 
-from histo_mlflow.errors import RequestError, SourceNotFoundError, StoreError
+from histo_mlflow.errors import RequestError, StoreError
 from histo_mlflow.plain_values import read_small
 from histo_mlflow.secrets import hide_secrets
+from histo_mlflow.tracking.kept import kept_run, runs_under
 from histo_mlflow.tracking.reach import patience_seconds, reach_of, trying_once
 from histo_mlflow.tracking.store import Store, reporting_store_errors
 from histo_mlflow.tracking.writes import End, File, Metrics, Target, Write, from_json, to_json
@@ -175,17 +174,11 @@ def deliver_left(store: Store, run_id: str) -> Counter[str]:
         RequestError: It is still going on, and will deliver for itself.
         StoreError: The server can't be reached.
     """
-    try:
-        run = store.client.get_run(run_id)
-    except MlflowException:
-        raise SourceNotFoundError(
-            hide_secrets(f"{run_id}: there is no run with this id in {store.uri}; MLFLOW_TRACKING_URI names another store")
-        ) from None
     sent: Counter[str] = Counter()
     with reporting_store_errors(store.uri):
-        query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{run_id}'"
-        nested = store.client.search_runs([run.info.experiment_id], query, max_results=1000)
-        for each in (*nested, run):
+        other = hide_secrets(f"this store is {store.uri}, MLFLOW_TRACKING_URI names another")
+        run = kept_run(store.client, run_id, asked=run_id, advice=other)
+        for each in (*runs_under(store.client, run), run):
             journal = Journal(Target(store.client, each.info.run_id), store.uri)
             left = journal.left()
             if left and each.info.status == "RUNNING" and not isinstance(left[-1], End):

@@ -14,6 +14,7 @@ from mlflow.models import Model
 from histo_mlflow.errors import OptionError, RequestError, SourceNotFoundError
 from histo_mlflow.scratch import scratch_folder
 from histo_mlflow.secrets import hide_secrets
+from histo_mlflow.tracking.kept import kept_run
 from histo_mlflow.tracking.logged_models import MODEL_KIND
 from histo_mlflow.tracking.production import versions_of
 from histo_mlflow.tracking.store import Store, reporting_store_errors
@@ -164,7 +165,8 @@ def located_model(store: Store, address: str, *, option: str = "model") -> Itera
         return
     artifact_uri = address
     if _RUN_ID.fullmatch(address):
-        artifact_uri = _model_of_run(store.client, address, option)
+        with reporting_store_errors(store.uri):
+            artifact_uri = _model_of_run(store.client, address, option)
     if not artifact_uri.startswith(("models:/", "runs:/")) or not _IS_WHOLE.fullmatch(artifact_uri):
         raise SourceNotFoundError(f"{option}={address}: {_advise(address)}")
     uri = store.opened().uri
@@ -210,10 +212,7 @@ def version_of(store: Store, address: str) -> str | None:
 
 
 def _model_of_run(client: MlflowClient, run_id: str, option: str) -> str:
-    try:
-        tags = client.get_run(run_id).data.tags
-    except MlflowException:
-        raise SourceNotFoundError(f"{option}={run_id}: there is no run with this id; `mlflow ui` shows what is there") from None
+    tags = kept_run(client, run_id, asked=f"{option}={run_id}").data.tags
     return str(tags.get(MODEL_URI_TAG, f"runs:/{run_id}/{_BEST_CHECKPOINT}"))
 
 

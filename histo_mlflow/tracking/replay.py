@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mlflow.entities import Run as KeptRun
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from histo_mlflow.scratch import scratch_folder
 from histo_mlflow.secrets import hide_secrets
+from histo_mlflow.tracking.kept import runs_under
 from histo_mlflow.tracking.mirror import MIRRORED_KINDS, Mirror, facts_of
 from histo_mlflow.tracking.store import Store, reporting_store_errors
 
@@ -28,12 +28,7 @@ def replay(store: Store, kept: KeptRun, mirror: Mirror) -> int:
                 if Path(artifact).suffix in MIRRORED_KINDS:
                     file = store.client.download_artifacts(kept.info.run_id, artifact, str(draft))
                     mirrored.log_file(Path(file), artifact)
-        nested = store.client.search_runs(
-            [kept.info.experiment_id],
-            f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{kept.info.run_id}'",
-            order_by=["attributes.start_time ASC"],
-            max_results=1000,
-        )
+        nested = reversed(runs_under(store.client, kept))  # in the order in which they were begun
     n_sent = 1 + sum(replay(store, each, mirror) for each in nested if each.info.status != "RUNNING")
     mirrored.end(kept.info.status)
     return n_sent

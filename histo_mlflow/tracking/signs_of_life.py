@@ -9,9 +9,9 @@ from functools import partial
 
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelStatus, Run
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from histo_mlflow.liveness import SIGN_SECONDS, Process, giving_signs
+from histo_mlflow.tracking.kept import runs_under
 from histo_mlflow.tracking.store_errors import suppressing_refusals
 
 HOST_TAG, PID_TAG, BOOT_TAG, NAMESPACE_TAG, STARTED_TAG = (
@@ -72,8 +72,7 @@ def end_orphans(client: MlflowClient, experiment_id: str) -> None:
         is_lost = not process.is_local and process.host == socket.gethostname() and is_silent(tags)
         if process.is_gone or is_lost:
             with suppressing_refusals():
-                nested = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{run.info.run_id}'"  # a fold has FINISHED when its model is logged
-                for each in (run, *client.search_runs([experiment_id], nested, max_results=1000)):
+                for each in (run, *runs_under(client, run)):  # a fold has FINISHED when its model is logged
                     end_models_of(client, each)
                 client.set_tag(run.info.run_id, "error", "the process ended without notice")
                 client.set_terminated(run.info.run_id, "FAILED")

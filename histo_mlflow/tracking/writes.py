@@ -190,9 +190,6 @@ Write = Metrics | Params | Tags | Tiles | File | Deletion | End
 _KINDS: dict[str, type[Write]] = {kind.__name__: kind for kind in (Metrics, Params, Tags, Tiles, File, Deletion, End)}
 
 
-_NAMES = list(_KINDS)  # a list, for what is looked up in it may not be hashable
-
-
 def to_json(write: Write) -> str:
     """Return a write as text, which holds no secret."""
     content = asdict(write)
@@ -205,9 +202,10 @@ def to_json(write: Write) -> str:
 def from_json(text: str) -> Write:
     """Return the write that `to_json` has made a text of; raises `ValueError` for another text."""
     content = parse_json(text)
-    if not isinstance(content, dict) or content.get("kind") not in _NAMES:
+    kind = _KINDS.get(str(content.get("kind"))) if isinstance(content, dict) else None
+    if kind is None:
         raise ValueError("it is no kept write")
-    write: Write = build_plain(_KINDS[content["kind"]], content)
+    write: Write = build_plain(kind, content)
     artifact = write.artifact if isinstance(write, (File, Deletion)) else ""
     if artifact.startswith("/") or ".." in Path(artifact).parts:
         raise ValueError(f"its artifact {shorten(artifact)} lies outside the run")

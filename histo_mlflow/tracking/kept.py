@@ -1,0 +1,30 @@
+"""Runs as the store has kept them: the one of an id, and those nested in one."""
+
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+from histo_mlflow.errors import SourceNotFoundError
+
+_NOT_THERE = {ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAMETER_VALUE)}
+_MAX_NESTED = 1000
+
+
+def kept_run(client: MlflowClient, run_id: str, *, asked: str, advice: str = "`mlflow ui` shows what is there") -> Run:
+    """Return the run of that id; raises `SourceNotFoundError` if there is none, and what MLflow raises for other reasons."""
+    try:
+        return client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code not in _NOT_THERE:
+            raise
+        raise SourceNotFoundError(f"{asked}: there is no run with this id; {advice}") from None
+
+
+def runs_under(client: MlflowClient, parent: Run, *, tag: str | None = None, value: object = None) -> list[Run]:
+    """Return the runs that are nested in `parent`, the newest first; those whose `tag` is `value`, if given."""
+    query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent.info.run_id}'"
+    if tag is not None:
+        query += f" AND tags.`{tag}` = '{value}'"
+    return list(client.search_runs([parent.info.experiment_id], query, max_results=_MAX_NESTED))
