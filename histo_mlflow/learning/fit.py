@@ -19,11 +19,11 @@ from histo_mlflow.errors import NonFiniteLossError, OptionError
 from histo_mlflow.learning.augmentation import AugmentationOptions, apply_changes, draw_changes, schedule
 from histo_mlflow.learning.batches import LabelledTiles, TileSource, batch_rows
 from histo_mlflow.learning.compute import Compute, EngineOptions
+from histo_mlflow.learning.depthwise import use_fast_depthwise
 from histo_mlflow.learning.distributed import ALONE, Ranks
 from histo_mlflow.learning.infer import cross_entropy_of, infer
 from histo_mlflow.learning.optimization import FitOptions, Objective, make_average, make_optimizer, make_scheduler
 from histo_mlflow.learning.state import TrainingState
-from histo_mlflow.learning.workspace import WORKSPACE
 
 # A look at the loss makes the host wait for a GPU, so there several steps are looked at together.
 _STEPS_PER_CHECK_ON_GPU = 16
@@ -103,6 +103,8 @@ def fit(
         NonFiniteLossError: The loss became NaN or infinite; says in which epoch and step.
     """
     network.to(compute.device).to(memory_format=torch.channels_last)
+    if compute.is_bf16 and compute.device.type == "cpu":
+        use_fast_depthwise(network)
     smallest = 2 * ranks.size  # each process needs two tiles for batch norm
     if options.batch_size < smallest:
         raise OptionError(f"batch_size={options.batch_size}: {ranks.size} processes need at least {smallest}")
@@ -170,7 +172,6 @@ def fit(
         on_epoch(report)
     if not state.best_weights:
         raise NonFiniteLossError("the validation loss was never finite; try a lower learning_rate")
-    WORKSPACE.release()
     network.load_state_dict(state.best_weights)
     network.eval()
     return FitResult(state.best_epoch, state.best_val_loss)

@@ -9,8 +9,6 @@ from torch.nn import functional
 from torchvision.models import efficientnet_b3
 from torchvision.models.efficientnet import MBConv
 
-from histo_mlflow.learning.depthwise import use_fast_depthwise
-from histo_mlflow.learning.mbconv import use_frugal_blocks
 from histo_mlflow.served_model.folding import fold_graph
 
 ARCHITECTURE = "efficientnet_b3"
@@ -37,8 +35,6 @@ class TileClassifier(nn.Module):
         self.tile_size_px = tile_size_px
         self.backbone = efficientnet_b3(weights=None, num_classes=n_classes)
         _start_as_identity(self.backbone)
-        use_fast_depthwise(self.backbone)
-        use_frugal_blocks(self.backbone)
         mean, std = torch.tensor(IMAGENET_MEAN).view(3, 1, 1), torch.tensor(IMAGENET_STD).view(3, 1, 1)
         # One multiply-add instead of /255, -mean, /std; not persistent, for they are facts and not weights.
         self.register_buffer("scale", 1 / (255 * std), persistent=False)
