@@ -23,9 +23,9 @@ from histo_mlflow.learning.batches import LabelledTiles
 from histo_mlflow.learning.compute import ComputeOptions, resolve_compute, seed_everything
 from histo_mlflow.learning.fit import fit
 from histo_mlflow.learning.infer import cross_entropy_of, infer
-from histo_mlflow.learning.network import TileClassifier
-from histo_mlflow.learning.optimization import FitOptions
+from histo_mlflow.learning.optimiser import FitOptions
 from histo_mlflow.learning.transforms import StainJitter, compress
+from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.tiles.open import open_tiles
 from histo_mlflow.tiles.splits import HoldOutOptions, hold_out
 

@@ -16,8 +16,8 @@ from histo_mlflow.learning.batches import LabelledTiles
 from histo_mlflow.learning.compute import Compute, seed_everything
 from histo_mlflow.learning.fit import fit, score
 from histo_mlflow.learning.infer import probabilities_of
-from histo_mlflow.learning.network import TileClassifier
-from histo_mlflow.learning.optimization import FitOptions
+from histo_mlflow.learning.optimiser import FitOptions
+from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.tiles.open import open_tiles
 from histo_mlflow.tiles.splits import HoldOutOptions, hold_out
 

@@ -17,11 +17,11 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from histo_mlflow.config import CvConfig, build
 from histo_mlflow.console import describe_epoch, format_table, say
-from histo_mlflow.experiment import epoch_metrics, run_split
 from histo_mlflow.learning.fit import EpochReport
-from histo_mlflow.learning.weights import InitialWeights
+from histo_mlflow.models.weights import InitialWeights
+from histo_mlflow.options import CvConfig, build
+from histo_mlflow.pipeline.split import epoch_metrics, run_split
 from histo_mlflow.tiles.demo import draw_demo
 from histo_mlflow.tiles.splits import Split, cut_folds
 from histo_mlflow.tiles.tile_set import TileSet

@@ -169,7 +169,7 @@ def step_without_set(options: argparse.Namespace) -> None:
 
     from histo_mlflow.learning.allocator import map_large_tensors
     from histo_mlflow.learning.compute import ComputeOptions, resolve_compute
-    from histo_mlflow.learning.network import TileClassifier
+    from histo_mlflow.models.classifier import TileClassifier
 
     map_large_tensors()
     batch_size, size_px = options.bare_step, options.tile_size

@@ -17,15 +17,15 @@ from common import RESULTS, describe_machine, draw_noise, write_results
 from sklearn import metrics as reference
 
 from histo_mlflow.console import format_table, say
-from histo_mlflow.drawing import collect_errors
 from histo_mlflow.evaluation.baselines import fit_baselines
 from histo_mlflow.evaluation.details import Details, Provenance
 from histo_mlflow.evaluation.findings import Findings, baseline_figures
 from histo_mlflow.evaluation.kept_numbers import write_numbers
 from histo_mlflow.evaluation.metrics import Predictions, evaluate_predictions
 from histo_mlflow.evaluation.report import draw_report
-from histo_mlflow.learning.network import TileClassifier
-from histo_mlflow.reporting import apply_baselines
+from histo_mlflow.models.classifier import TileClassifier
+from histo_mlflow.pipeline.draw import collect_errors
+from histo_mlflow.pipeline.report import apply_baselines
 from histo_mlflow.tiles.tile_set import COLORECTAL_CLASSES, TileSet
 
 _LOOP_RESAMPLES, _RESAMPLES = 10, 2000

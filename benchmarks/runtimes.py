@@ -21,10 +21,10 @@ from common import RESULTS, describe_machine, draw_noise, write_results
 from logged import save_logged
 
 from histo_mlflow.console import format_table, say
-from histo_mlflow.learning import exports
 from histo_mlflow.learning.compute import Compute
 from histo_mlflow.learning.infer import infer
-from histo_mlflow.learning.network import TileClassifier, fold_batch_norms
+from histo_mlflow.models import exports
+from histo_mlflow.models.classifier import TileClassifier, fold_batch_norms
 
 _SIZE_PX = 224
 

@@ -31,7 +31,7 @@ from PIL import Image
 from torch import Tensor
 
 from histo_mlflow.console import format_table, say
-from histo_mlflow.learning.network import TileClassifier
+from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.tiles.tile_set import COLORECTAL_CLASSES
 
 _N_TILES, _SIZE_PX = 32, 224

@@ -27,8 +27,8 @@ from histo_mlflow.learning.batches import LabelledTiles
 from histo_mlflow.learning.compute import Compute, ComputeOptions, resolve_compute
 from histo_mlflow.learning.fit import EpochReport, fit
 from histo_mlflow.learning.infer import infer
-from histo_mlflow.learning.network import TileClassifier, fold_batch_norms
-from histo_mlflow.learning.optimization import FitOptions, make_optimizer
+from histo_mlflow.learning.optimiser import FitOptions, make_optimizer
+from histo_mlflow.models.classifier import TileClassifier, fold_batch_norms
 
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)

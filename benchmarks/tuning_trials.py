@@ -14,11 +14,11 @@ from typing import Any
 import optuna
 from common import RESULTS
 
-from histo_mlflow.config import TrainConfig, build
 from histo_mlflow.console import say
-from histo_mlflow.experiment import run_split
-from histo_mlflow.inputs import open_learning_inputs
 from histo_mlflow.learning.fit import EpochReport
+from histo_mlflow.options import TrainConfig, build
+from histo_mlflow.pipeline.inputs import open_learning_inputs
+from histo_mlflow.pipeline.split import run_split
 from histo_mlflow.tiles.splits import hold_out
 from tuning.search_space import suggest
 

@@ -9,7 +9,7 @@ import click
 
 import histo_mlflow
 from histo_mlflow.command_line import COMMAND_SETTINGS, make_options, run_command, typed_values
-from histo_mlflow.config import (
+from histo_mlflow.options import (
     GIVEN,
     CompareConfig,
     CvConfig,
@@ -42,7 +42,7 @@ def _add_command(name: str, config_class: type, text: str) -> None:
     def callback(**_values: Any) -> None:
         config: object = build(config_class, _resolve(config_class, typed_values(click.get_current_context())))
         # Imported now: what an entry point needs takes seconds, and an option that is wrong needs none of it.
-        getattr(import_module(f"histo_mlflow.entry_points.{name}"), name)(config)
+        getattr(import_module(f"histo_mlflow.jobs.{name}"), name)(config)
 
     params = make_options(option_fields(config_class).values())
     params.append(click.Option(["--config"], default="none", show_default=True, help=_CONFIG_HELP))

@@ -13,11 +13,11 @@ from typing import Any, NoReturn
 import click
 from click.core import ParameterSource
 
+from histo_mlflow.base.escaping import visible, visible_lines
+from histo_mlflow.base.interruption import interruptible, stop_with_parent
+from histo_mlflow.base.secrets import hide_secrets
 from histo_mlflow.console import warn
 from histo_mlflow.errors import Interrupted, RequestError, WorkError
-from histo_mlflow.escaping import visible, visible_lines
-from histo_mlflow.interruption import interruptible, stop_with_parent
-from histo_mlflow.secrets import hide_secrets
 
 _WORK_FAILED, _REQUEST_WRONG = 1, 2
 

@@ -1,9 +1,9 @@
-"""Options that name a model, a version or a run, and what is done with it; `histo_mlflow.config` puts them together."""
+"""Options that name a model, a version or a run, and what is done with it; `histo_mlflow.options` puts them together."""
 
 from dataclasses import dataclass, field
 
+from histo_mlflow.base.secrets import hide_secrets
 from histo_mlflow.errors import OptionError
-from histo_mlflow.secrets import hide_secrets
 from histo_mlflow.tiles.open import check_given
 
 _MAX_REASON = 1000  # a decision with its figures has 5000 characters in MLflow's database; SQLite lets more pass

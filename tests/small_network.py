@@ -27,6 +27,6 @@ def small_efficientnet(*, weights: None, num_classes: int) -> EfficientNet:
 def using_small_network() -> Iterator[None]:
     """Let every `TileClassifier` that is made meanwhile be small, here and in processes that are started."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("histo_mlflow.learning.network.efficientnet_b3", small_efficientnet)
+        patch.setattr("histo_mlflow.models.classifier.efficientnet_b3", small_efficientnet)
         patch.setenv(SMALL_NETWORK, "true")
         yield

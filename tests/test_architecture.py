@@ -39,7 +39,7 @@ def test_learning_runs_where_mlflow_is_not_installed() -> None:
     code = (
         "import sys\n"
         "for name in ('mlflow', 'click', 'optuna', 'pandas', 'jinja2'): sys.modules[name] = None\n"
-        "import histo_mlflow.learning.fit, histo_mlflow.learning.weights, histo_mlflow.learning.checkpoints\n"
+        "import histo_mlflow.learning.fit, histo_mlflow.models.weights, histo_mlflow.models.checkpoint\n"
         "import histo_mlflow.tiles.open\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=True)
@@ -47,6 +47,6 @@ def test_learning_runs_where_mlflow_is_not_installed() -> None:
 
 @pytest.mark.parametrize("entry", ["train", "cv", "evaluate", "compare", "predict", "report"])
 def test_each_entry_point_is_one_module_with_one_function_of_its_name(entry: str) -> None:
-    tree = ast.parse((PROJECT / "histo_mlflow" / "entry_points" / f"{entry}.py").read_text())
+    tree = ast.parse((PROJECT / "histo_mlflow" / "jobs" / f"{entry}.py").read_text())
     public = [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
     assert public[0] == entry

@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 
 import histo_mlflow
 from histo_mlflow.cli import cli
-from histo_mlflow.config import (
+from histo_mlflow.options import (
     CompareConfig,
     CvConfig,
     EvaluateConfig,

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from mlflow import MlflowClient
 from PIL import Image
 
+from histo_mlflow.base.escaping import markdown, visible, visible_lines
 from histo_mlflow.console import format_table, say, warn
-from histo_mlflow.escaping import markdown, visible, visible_lines
 from histo_mlflow.evaluation.metrics import Evaluation, Predictions, evaluate_predictions
 from histo_mlflow.evaluation.page import render
-from histo_mlflow.model_card import write_card
+from histo_mlflow.pipeline.card import write_card
 from histo_mlflow.tiles.open import open_tiles
 from histo_mlflow.tracking.model_flavor import ModelFacts
 from histo_mlflow.tracking.runs import open_run

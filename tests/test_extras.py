@@ -6,7 +6,7 @@ import pytest
 from mlflow import MlflowClient
 
 from histo_mlflow.errors import Interrupted, StoreError
-from histo_mlflow.run_contents import not_at_the_cost_of_the_model
+from histo_mlflow.pipeline.contents import not_at_the_cost_of_the_model
 from histo_mlflow.tracking.runs import open_run
 from histo_mlflow.tracking.store import Store
 from tests.conftest import Histo

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from mlflow.exceptions import MlflowException
 from safetensors.torch import save_file
 
-from histo_mlflow.config import TrainConfig, build, flatten, read_kept_yaml, read_yaml
 from histo_mlflow.evaluation.costs import read_costs
-from histo_mlflow.learning.checkpoints import FACTS_KEY, CheckpointFacts, load_state, load_weights, save_state
-from histo_mlflow.learning.weights import read_initial_weights
+from histo_mlflow.models.checkpoint import FACTS_KEY, CheckpointFacts, load_state, load_weights, save_state
+from histo_mlflow.models.weights import read_initial_weights
+from histo_mlflow.options import TrainConfig, build, flatten, read_kept_yaml, read_yaml
 from histo_mlflow.served_model.inputs import batches_of
 from histo_mlflow.tracking.decisions import Decision, _parse
 from histo_mlflow.tracking.journal import _read

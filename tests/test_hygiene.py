@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from histo_mlflow.config import TrainConfig, build, option_fields
 from histo_mlflow.errors import TilesChangedError
 from histo_mlflow.evaluation.costs import default_costs
-from histo_mlflow.experiment import run_split
 from histo_mlflow.learning.fit import EpochReport
-from histo_mlflow.learning.weights import InitialWeights
-from histo_mlflow.recording import RecordedSplit, record_split
+from histo_mlflow.models.weights import InitialWeights
+from histo_mlflow.options import TrainConfig, build, option_fields
+from histo_mlflow.pipeline.record import RecordedSplit, record_split
+from histo_mlflow.pipeline.split import run_split
 from histo_mlflow.tiles.demo import draw_demo
 from histo_mlflow.tiles.npz import read_npz
 from histo_mlflow.tiles.splits import hold_out

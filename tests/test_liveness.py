@@ -5,7 +5,7 @@ import threading
 import time
 from dataclasses import replace
 
-from histo_mlflow.liveness import Process, giving_signs
+from histo_mlflow.base.liveness import Process, giving_signs
 
 
 def test_a_process_is_known_by_more_than_its_number() -> None:

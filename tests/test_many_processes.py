@@ -16,10 +16,10 @@ import pytest
 import torch.distributed as dist
 from mlflow.entities import Run
 
+from histo_mlflow.base.interruption import interruptible
+from histo_mlflow.base.liveness import Process
 from histo_mlflow.errors import Interrupted, RankFailedError, RankLostError
-from histo_mlflow.interruption import interruptible
-from histo_mlflow.learning.distributed import Ranks, noticing_losses
-from histo_mlflow.liveness import Process
+from histo_mlflow.learning.ranks import Ranks, noticing_losses
 from histo_mlflow.tracking.runs import open_run
 from histo_mlflow.tracking.store import Store
 from tests.conftest import PROJECT, PYTHONPATH, Histo

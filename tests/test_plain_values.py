@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from histo_mlflow.base.plain_values import build_plain, parse_json, read_small, shorten
 from histo_mlflow.errors import OptionError
 from histo_mlflow.evaluation.costs import read_costs
-from histo_mlflow.plain_values import build_plain, parse_json, read_small, shorten
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from histo_mlflow.entry_points.cv import _pool
 from histo_mlflow.evaluation.details import Details
 from histo_mlflow.evaluation.metrics import Predictions
-from histo_mlflow.reporting import describe_provenance, record_findings
-from histo_mlflow.run_contents import log_config
+from histo_mlflow.jobs.cv import _pool
+from histo_mlflow.pipeline.contents import log_config
+from histo_mlflow.pipeline.report import describe_provenance, record_findings
 from histo_mlflow.tiles.demo import draw_demo
 from histo_mlflow.tiles.splits import Split
 from histo_mlflow.tiles.tile_set import TileSet

@@ -16,10 +16,10 @@ import pytest
 import torch
 from mlflow.entities import Run
 
-from histo_mlflow.config import GIVEN, CvConfig, TrainConfig, build
-from histo_mlflow.entry_points.cv import cv
-from histo_mlflow.entry_points.train import train
 from histo_mlflow.errors import OptionError, RequestError, SourceNotFoundError, WorkError
+from histo_mlflow.jobs.cv import cv
+from histo_mlflow.jobs.train import train
+from histo_mlflow.options import GIVEN, CvConfig, TrainConfig, build
 from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.kept_checkpoints import KeepingOptions
 from histo_mlflow.tracking.store import Store

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from histo_mlflow import scratch
-from histo_mlflow.scratch import scratch_folder
+from histo_mlflow.base import scratch
+from histo_mlflow.base.scratch import scratch_folder
 
 HOLD = """
 import sys, time
-from histo_mlflow.scratch import scratch_folder
+from histo_mlflow.base.scratch import scratch_folder
 with scratch_folder() as folder:
     (folder / "large").write_bytes(b"0" * 1000)
     print(folder, flush=True)

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from histo_mlflow.base.secrets import hide_secrets
 from histo_mlflow.command_line import run_command
-from histo_mlflow.run_contents import log_config
-from histo_mlflow.secrets import hide_secrets
+from histo_mlflow.pipeline.contents import log_config
 from histo_mlflow.tracking.runs import open_run
 from histo_mlflow.tracking.store import Store
 from tests.conftest import Histo

@@ -6,12 +6,12 @@ from typing import Any
 
 import optuna
 
-from histo_mlflow.config import TrainConfig, build, flatten
 from histo_mlflow.console import describe_epoch, say
 from histo_mlflow.errors import Interrupted
-from histo_mlflow.experiment import epoch_metrics, run_split
-from histo_mlflow.inputs import LearningInputs
 from histo_mlflow.learning.fit import EpochReport
+from histo_mlflow.options import TrainConfig, build, flatten
+from histo_mlflow.pipeline.inputs import LearningInputs
+from histo_mlflow.pipeline.split import epoch_metrics, run_split
 from histo_mlflow.tiles.splits import Split
 from histo_mlflow.tracking.runs import Run, open_run
 from tuning.search_space import suggest

@@ -1,4 +1,4 @@
-"""What can be asked of a search; the options of training come from `histo_mlflow.config`."""
+"""What can be asked of a search; the options of training come from `histo_mlflow.options`."""
 
 from dataclasses import dataclass, field
 

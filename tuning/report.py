@@ -11,9 +11,9 @@ import optuna
 import yaml
 from scipy import stats
 
-from histo_mlflow.config import TrainConfig, option_fields
+from histo_mlflow.base.scratch import scratch_folder
 from histo_mlflow.console import format_table
-from histo_mlflow.scratch import scratch_folder
+from histo_mlflow.options import TrainConfig, option_fields
 from histo_mlflow.tracking.runs import Run
 from tuning.figures import draw_study
 from tuning.objective import Objective

@@ -22,13 +22,13 @@ import optuna
 from mlflow.exceptions import MlflowException
 from optuna.trial import TrialState
 
+from histo_mlflow.base.interruption import stop_with_parent
 from histo_mlflow.command_line import COMMAND_SETTINGS, make_options, run_command
-from histo_mlflow.config import TrainConfig, build, flatten, option_fields
 from histo_mlflow.console import say, warn
-from histo_mlflow.entry_points.train import train
 from histo_mlflow.errors import Interrupted, WorkError
-from histo_mlflow.inputs import open_learning_inputs
-from histo_mlflow.interruption import stop_with_parent
+from histo_mlflow.jobs.train import train
+from histo_mlflow.options import TrainConfig, build, flatten, option_fields
+from histo_mlflow.pipeline.inputs import open_learning_inputs
 from histo_mlflow.tiles.splits import FoldOptions, cut_folds, hold_out
 from histo_mlflow.tracking.acceptance import check_options_accepted
 from histo_mlflow.tracking.mirror import make_mirror

@@ -12,8 +12,8 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
+from histo_mlflow.base.secrets import hide_secrets
 from histo_mlflow.errors import OptionError, WorkError
-from histo_mlflow.secrets import hide_secrets
 from tuning.options import HYPERBAND, MEDIAN, RANDOM, SearchOptions
 from tuning.search_space import suggest
 

@@ -10,15 +10,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from histo_mlflow.base.plain_values import parse_json
 from histo_mlflow.evaluation.comparison import COMPARED, Comparison
-from histo_mlflow.evaluation.figures import draw_differences
 from histo_mlflow.evaluation.intervals import CONFIDENCE, Figure
 from histo_mlflow.evaluation.kept_numbers import reading_kept
 from histo_mlflow.evaluation.lettering import write_key
 from histo_mlflow.evaluation.metrics import Predictions
 from histo_mlflow.evaluation.page import picture_data, png_of, render
+from histo_mlflow.evaluation.plots import draw_differences
 from histo_mlflow.evaluation.wording import OVERALL_NAMES, as_json, from_json
-from histo_mlflow.plain_values import parse_json
 
 _SHOWN = 18
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
+from histo_mlflow.base.plain_values import read_yaml_mapping, shorten
 from histo_mlflow.errors import OptionError, SourceNotFoundError
 from histo_mlflow.evaluation.intervals import Floats
-from histo_mlflow.plain_values import read_yaml_mapping, shorten
 
 DEFAULT = "default"
 

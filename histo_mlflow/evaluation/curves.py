@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from histo_mlflow.evaluation.figures import TEST, TRAIN, VAL, begin_picture, finish
+from histo_mlflow.evaluation.plots import TEST, TRAIN, VAL, begin_picture, finish
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from histo_mlflow.base.plain_values import parse_json
 from histo_mlflow.errors import TileFormatError
 from histo_mlflow.evaluation.details import Details, Provenance
 from histo_mlflow.evaluation.findings import BASELINE_FIGURES, Findings
@@ -24,7 +25,6 @@ from histo_mlflow.evaluation.tables import (
     robustness_table,
 )
 from histo_mlflow.evaluation.wording import OVERALL_NAMES, as_json, from_json
-from histo_mlflow.plain_values import parse_json
 
 _DAMAGE = (OSError, KeyError, TypeError, ValueError, AttributeError, EOFError, zipfile.BadZipFile)
 # Fields of `Provenance`, and what they are called in the summary.

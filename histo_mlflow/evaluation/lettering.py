@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from histo_mlflow.escaping import visible, visible_lines
+from histo_mlflow.base.escaping import visible, visible_lines
 
 if TYPE_CHECKING:  # matplotlib is imported where a picture begins: training need not wait for it
     from matplotlib.figure import Figure as Picture

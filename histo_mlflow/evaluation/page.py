@@ -11,7 +11,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from numpy.typing import NDArray
 
-from histo_mlflow.escaping import visible
+from histo_mlflow.base.escaping import visible
 from histo_mlflow.evaluation.lettering import letter
 
 if TYPE_CHECKING:

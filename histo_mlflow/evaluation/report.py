@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from histo_mlflow.evaluation import figures as pictures
+from histo_mlflow.evaluation import plots
 from histo_mlflow.evaluation.findings import CALIBRATION_FIGURES, Findings
 from histo_mlflow.evaluation.gallery import GalleryRow, most_confused
 from histo_mlflow.evaluation.intervals import CONFIDENCE
@@ -84,14 +84,14 @@ class _Report:
         rescaled = self._findings.rescaled
         return {
             "confusion_png": self._picture(
-                pictures.draw_confusion(predictions.confusion, self._classes, title=self._title()), "confusion_matrix.png"
+                plots.draw_confusion(predictions.confusion, self._classes, title=self._title()), "confusion_matrix.png"
             ),
-            "roc_png": self._picture(pictures.draw_roc_and_precision(predictions), "roc_pr.png"),
+            "roc_png": self._picture(plots.draw_roc_and_precision(predictions), "roc_pr.png"),
             "calibration_png": self._picture(
-                pictures.draw_calibration(predictions, rescaled, other_label=before), "calibration.png"
+                plots.draw_calibration(predictions, rescaled, other_label=before), "calibration.png"
             ),
-            "selective_png": self._picture(pictures.draw_risk_coverage(predictions, details.threshold), "risk_coverage.png"),
-            "robustness_png": self._picture(pictures.draw_robustness(details.robustness), "robustness.png")
+            "selective_png": self._picture(plots.draw_risk_coverage(predictions, details.threshold), "risk_coverage.png"),
+            "robustness_png": self._picture(plots.draw_robustness(details.robustness), "robustness.png")
             if details.robustness
             else None,
         }
@@ -140,7 +140,7 @@ class _Report:
     def _shown_errors(self) -> list[dict[str, Any]]:
         if not self._gallery:
             return []
-        (self._folder / "gallery.png").write_bytes(png_of(pictures.draw_sheet(self._gallery, self._classes)))
+        (self._folder / "gallery.png").write_bytes(png_of(plots.draw_sheet(self._gallery, self._classes)))
         return [
             {
                 "heading": row.heading(self._classes),

@@ -20,9 +20,9 @@ from histo_mlflow.learning.augmentation import AugmentationOptions, apply_change
 from histo_mlflow.learning.batches import LabelledTiles, TileSource, batch_rows
 from histo_mlflow.learning.compute import Compute, EngineOptions
 from histo_mlflow.learning.depthwise import use_fast_depthwise
-from histo_mlflow.learning.distributed import ALONE, Ranks
 from histo_mlflow.learning.infer import cross_entropy_of, infer
-from histo_mlflow.learning.optimization import FitOptions, Objective, make_average, make_optimizer, make_scheduler
+from histo_mlflow.learning.optimiser import FitOptions, Objective, make_average, make_optimizer, make_scheduler
+from histo_mlflow.learning.ranks import ALONE, Ranks
 from histo_mlflow.learning.state import TrainingState
 
 # A look at the loss makes the host wait for a GPU, so there several steps are looked at together.

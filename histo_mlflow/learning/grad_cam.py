@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from histo_mlflow.learning.network import TileClassifier
+from histo_mlflow.models.classifier import TileClassifier
 
 _BATCH = 8
 

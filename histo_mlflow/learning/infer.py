@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from histo_mlflow.learning.batches import TileSource
 from histo_mlflow.learning.compute import Compute
-from histo_mlflow.learning.network import fold_batch_norms
+from histo_mlflow.models.classifier import fold_batch_norms
 
 _MAX_BATCH_TILES = 128
 _MAX_BATCH_PIXELS_ON_CPU = 2**21  # 41 tiles of 224 px: more are no faster there, and cost 17 MB of memory each in fp32

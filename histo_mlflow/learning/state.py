@@ -11,8 +11,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
 from histo_mlflow.errors import RequestError, TileFormatError
-from histo_mlflow.learning.checkpoints import DAMAGE
-from histo_mlflow.learning.distributed import ALONE, Ranks
+from histo_mlflow.learning.ranks import ALONE, Ranks
+from histo_mlflow.models.checkpoint import DAMAGE
 
 
 @dataclass(eq=False)

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from histo_mlflow.base.escaping import visible
 from histo_mlflow.errors import RequestError, TileFormatError
-from histo_mlflow.escaping import visible
 from histo_mlflow.tiles.cache import Unpacked, cache_key, create_array, file_stamp, unpacked_once
 from histo_mlflow.tiles.images import (
     OTHER_IMAGE_SUFFIXES,

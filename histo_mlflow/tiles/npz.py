@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from histo_mlflow.base.plain_values import shorten
 from histo_mlflow.errors import RequestError, TileFormatError
-from histo_mlflow.plain_values import shorten
 from histo_mlflow.tiles.archive import (
     Header,
     checksum,

@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from histo_mlflow.base.escaping import visible
 from histo_mlflow.errors import OptionError, RequestError, SourceNotFoundError
-from histo_mlflow.escaping import visible
 from histo_mlflow.tiles.demo import draw_demo
 from histo_mlflow.tiles.folder import NESTED, read_folder
 from histo_mlflow.tiles.images import SLIDE_SUFFIXES

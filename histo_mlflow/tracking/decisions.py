@@ -15,9 +15,9 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from histo_mlflow.base.interruption import shielded
+from histo_mlflow.base.plain_values import build_plain, parse_json
 from histo_mlflow.errors import RequestError, SourceNotFoundError
-from histo_mlflow.interruption import shielded
-from histo_mlflow.plain_values import build_plain, parse_json
 from histo_mlflow.tracking.production import promote, read_pointers
 from histo_mlflow.tracking.provenance import user_name
 from histo_mlflow.tracking.registry import CANDIDATE_ALIAS, changing_model, create_version

@@ -14,9 +14,9 @@ from pathlib import Path
 import platformdirs
 from tqdm import tqdm
 
+from histo_mlflow.base.plain_values import read_small
+from histo_mlflow.base.secrets import hide_secrets
 from histo_mlflow.errors import RequestError, StoreError
-from histo_mlflow.plain_values import read_small
-from histo_mlflow.secrets import hide_secrets
 from histo_mlflow.tracking.kept import kept_run, runs_under
 from histo_mlflow.tracking.reach import patience_seconds, reach_of, trying_once
 from histo_mlflow.tracking.store import Store, reporting_store_errors

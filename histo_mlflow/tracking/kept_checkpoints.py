@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from histo_mlflow.base.scratch import scratch_folder
 from histo_mlflow.errors import OptionError
-from histo_mlflow.scratch import scratch_folder
 from histo_mlflow.tracking.runs import Run
 
 FOLDER = "checkpoints"

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from mlflow import MlflowClient
 
-from histo_mlflow.liveness import Process
+from histo_mlflow.base.liveness import Process
 
 _PATIENCE_SECONDS = 120.0
 _POLL_SECONDS = 0.2

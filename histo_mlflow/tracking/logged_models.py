@@ -12,8 +12,8 @@ from mlflow.entities import LoggedModelStatus
 from mlflow.entities import Run as KeptRun
 from mlflow.models import Model
 
+from histo_mlflow.base.interruption import shielded
 from histo_mlflow.errors import Interrupted
-from histo_mlflow.interruption import shielded
 from histo_mlflow.tracking import model_flavor
 from histo_mlflow.tracking.model_flavor import ModelFacts
 from histo_mlflow.tracking.reach import ANSWER_SECONDS, trying_once

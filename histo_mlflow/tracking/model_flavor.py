@@ -29,8 +29,8 @@ from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.models.signature import ModelSignature
 from mlflow.types.schema import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 
+from histo_mlflow.base.plain_values import build_plain, parse_json, read_small
 from histo_mlflow.errors import RequestError
-from histo_mlflow.plain_values import build_plain, parse_json, read_small
 from histo_mlflow.served_model import loader
 
 _CODE_FOLDER, _DATA_FOLDER = "code", "data"

@@ -11,9 +11,9 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
+from histo_mlflow.base.scratch import scratch_folder
+from histo_mlflow.base.secrets import hide_secrets
 from histo_mlflow.errors import OptionError, RequestError, SourceNotFoundError
-from histo_mlflow.scratch import scratch_folder
-from histo_mlflow.secrets import hide_secrets
 from histo_mlflow.tracking.kept import kept_run
 from histo_mlflow.tracking.logged_models import MODEL_KIND
 from histo_mlflow.tracking.production import versions_of

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from mlflow.entities import Run as KeptRun
 
-from histo_mlflow.scratch import scratch_folder
-from histo_mlflow.secrets import hide_secrets
+from histo_mlflow.base.scratch import scratch_folder
+from histo_mlflow.base.secrets import hide_secrets
 from histo_mlflow.tracking.kept import runs_under
 from histo_mlflow.tracking.mirror import MIRRORED_KINDS, Mirror, facts_of
 from histo_mlflow.tracking.store import Store, reporting_store_errors

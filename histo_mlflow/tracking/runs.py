@@ -15,9 +15,9 @@ from mlflow.entities import RunStatus
 from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
 
+from histo_mlflow.base.interruption import acknowledge, shielded
+from histo_mlflow.base.secrets import hide_secrets
 from histo_mlflow.errors import Interrupted, StoreError
-from histo_mlflow.interruption import acknowledge, shielded
-from histo_mlflow.secrets import hide_secrets
 from histo_mlflow.tracking.journal import Journal
 from histo_mlflow.tracking.last_word import insist_on_killed
 from histo_mlflow.tracking.mirror import Mirror, MirroredRun, facts_of

@@ -10,7 +10,7 @@ from functools import partial
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelStatus, Run
 
-from histo_mlflow.liveness import SIGN_SECONDS, Process, giving_signs
+from histo_mlflow.base.liveness import SIGN_SECONDS, Process, giving_signs
 from histo_mlflow.tracking.kept import runs_under
 from histo_mlflow.tracking.store_errors import suppressing_refusals
 

@@ -15,8 +15,8 @@ import mlflow
 from filelock import FileLock
 from mlflow import MlflowClient
 
+from histo_mlflow.base.secrets import hide_secrets
 from histo_mlflow.errors import SourceNotFoundError, StoreError
-from histo_mlflow.secrets import hide_secrets
 from histo_mlflow.tracking.busy_database import wait_while_locked
 from histo_mlflow.tracking.mirror import Mirror
 from histo_mlflow.tracking.signs_of_life import end_orphans

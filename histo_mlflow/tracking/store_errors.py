@@ -13,8 +13,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, ErrorCode
 from sqlalchemy.exc import SQLAlchemyError
 
+from histo_mlflow.base.secrets import hide_secrets
 from histo_mlflow.errors import RequestError, StoreError, WorkError
-from histo_mlflow.secrets import hide_secrets
 
 _REASON_CHARACTERS = 300
 _OTHER = "or name another with MLFLOW_TRACKING_URI"

@@ -16,9 +16,9 @@ from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
-from histo_mlflow.escaping import visible, visible_lines
-from histo_mlflow.plain_values import build_plain, parse_json, shorten
-from histo_mlflow.secrets import hide_secrets
+from histo_mlflow.base.escaping import visible, visible_lines
+from histo_mlflow.base.plain_values import build_plain, parse_json, shorten
+from histo_mlflow.base.secrets import hide_secrets
 
 _TAG_CHARACTERS = 5000
 

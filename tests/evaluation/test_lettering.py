@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from matplotlib.text import Text
 
-from histo_mlflow.evaluation import figures
+from histo_mlflow.evaluation import plots
 from histo_mlflow.evaluation.comparison import compare_predictions
 from histo_mlflow.evaluation.comparison_page import OfModels, draw_comparison
 from histo_mlflow.evaluation.curves import draw_curves
@@ -76,11 +76,11 @@ def _pictures(classes: tuple[str, ...]) -> list[Figure]:
         for heading, rows in choose_errors(predictions)
     ]
     return [
-        figures.draw_confusion(predictions.confusion, classes, title="a title"),
-        figures.draw_roc_and_precision(predictions),
-        figures.draw_calibration(predictions, None, other_label=""),
-        figures.draw_differences(classes, [(0.1, 0.0, 0.2)] * len(classes), figure="sensitivity"),
-        figures.draw_sheet(gallery, classes),
+        plots.draw_confusion(predictions.confusion, classes, title="a title"),
+        plots.draw_roc_and_precision(predictions),
+        plots.draw_calibration(predictions, None, other_label=""),
+        plots.draw_differences(classes, [(0.1, 0.0, 0.2)] * len(classes), figure="sensitivity"),
+        plots.draw_sheet(gallery, classes),
     ]
 
 

@@ -12,8 +12,8 @@ from histo_mlflow.learning.augmentation import AugmentationOptions
 from histo_mlflow.learning.batches import LabelledTiles, batch_rows
 from histo_mlflow.learning.compute import Compute, seed_everything
 from histo_mlflow.learning.fit import EpochReport, FitResult, fit, score
-from histo_mlflow.learning.network import TileClassifier
-from histo_mlflow.learning.optimization import FitOptions, Objective
+from histo_mlflow.learning.optimiser import FitOptions, Objective
+from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.tiles.tile_set import TileSet
 
 CPU = Compute(torch.device("cpu"), is_bf16=False)

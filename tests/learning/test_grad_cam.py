@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from histo_mlflow.learning.grad_cam import grad_cam
-from histo_mlflow.learning.network import TileClassifier
+from histo_mlflow.models.classifier import TileClassifier
 
 
 @pytest.fixture(scope="module")

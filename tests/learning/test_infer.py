@@ -5,7 +5,7 @@ from sklearn.metrics import log_loss
 
 from histo_mlflow.learning.compute import Compute, seed_everything
 from histo_mlflow.learning.infer import cross_entropy_of, infer, probabilities_of
-from histo_mlflow.learning.network import TileClassifier
+from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.tiles.tile_set import TileSet
 
 CPU = Compute(torch.device("cpu"), is_bf16=False)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
-from histo_mlflow.learning.network import TileClassifier
+from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.tracking.model_flavor import ModelFacts, load_saved, save_model
 from tests.small_network import using_small_network
 from tests.test_hostile_texts import _altered, _dump, _little_memory, _texts, _values

@@ -27,7 +27,7 @@ from PIL import Image
 
 from histo_mlflow.errors import RequestError
 from histo_mlflow.learning.compute import seed_everything
-from histo_mlflow.learning.network import TileClassifier, with_temperature
+from histo_mlflow.models.classifier import TileClassifier, with_temperature
 from histo_mlflow.served_model import inputs, loader
 from histo_mlflow.tiles.images import decode_image
 from histo_mlflow.tracking.model_flavor import ModelFacts, load_saved, read_facts, save_model

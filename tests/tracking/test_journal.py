@@ -20,10 +20,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, TEMPORARILY_UNAVAILABLE
 from werkzeug.serving import BaseWSGIServer, make_server
 
-from histo_mlflow.config import DeliverConfig, build
-from histo_mlflow.entry_points.deliver import deliver
+from histo_mlflow.base.interruption import interruptible, shielded
 from histo_mlflow.errors import Interrupted, RequestError, SourceNotFoundError, StoreError
-from histo_mlflow.interruption import interruptible, shielded
+from histo_mlflow.jobs.deliver import deliver
+from histo_mlflow.options import DeliverConfig, build
 from histo_mlflow.tracking import journal, reach
 from histo_mlflow.tracking.journal import journals_folder
 from histo_mlflow.tracking.reach import Reach

@@ -9,8 +9,8 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
+from histo_mlflow.base.interruption import interruptible, shielded
 from histo_mlflow.errors import Interrupted
-from histo_mlflow.interruption import interruptible, shielded
 from histo_mlflow.tracking.runs import Run, begun_run, open_run
 from histo_mlflow.tracking.store import Store
 

@@ -12,8 +12,8 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 
-from histo_mlflow.config import TrainConfig, build
-from histo_mlflow.entry_points.train import train
+from histo_mlflow.jobs.train import train
+from histo_mlflow.options import TrainConfig, build
 from histo_mlflow.tracking.store import open_store
 from tests.conftest import PROJECT
 from tests.servers import postgresql

@@ -1,0 +1,1 @@
+"""What everything stands on: texts, small files, processes; knows nothing of tiles."""

@@ -1,0 +1,1 @@
+"""What learns: networks, their first weights, their files."""

@@ -1,0 +1,139 @@
+"""Weights and training state as files, written whole or not at all and read without unpickling objects."""
+
+import json
+import unicodedata
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from histo_mlflow.base.plain_values import build_plain, parse_json, shorten
+from histo_mlflow.errors import RequestError, TileFormatError, WorkError
+from histo_mlflow.models.classifier import ARCHITECTURE, TileClassifier
+
+FACTS_KEY = "histo_mlflow"
+_HEAD = "backbone.classifier.1.weight"
+_MAX_TILE_SIZE_PX = 8192
+# What torch, safetensors and a parser of JSON raise for bytes that are not as they should be; RecursionError is a RuntimeError.
+DAMAGE = (
+    SafetensorError, UnpicklingError, RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError,
+    MemoryError, zipfile.BadZipFile,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CheckpointFacts:
+    """What must be known to use the weights: it travels in the file's header."""
+
+    classes: tuple[str, ...]
+    tile_size_px: int
+    epoch: int
+    val_loss: float
+    data_fingerprint: str
+    is_synthetic: bool
+    architecture: str = ARCHITECTURE
+
+
+def epoch_file_name(epoch: int) -> str:
+    """Return the name of the checkpoint of an epoch, which sorts in order."""
+    return f"epoch_{epoch:03d}.safetensors"
+
+
+def save_weights(path: Path, network: torch.nn.Module, facts: CheckpointFacts) -> None:
+    """Write the weights and `facts` as safetensors."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    header = {FACTS_KEY: json.dumps(asdict(facts))}
+    _write_whole(path, lambda draft: save_file(tensors, draft, metadata=header))
+
+
+def load_weights(path: Path) -> tuple[TileClassifier, CheckpointFacts]:
+    """Return the network in evaluation mode, on the CPU, and its facts; raises `RequestError` for another file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = (file.metadata() or {}).get(FACTS_KEY)
+            if header is None:
+                raise RequestError(f"{path} holds weights without class names; use it as weights= and train, then evaluate")
+            facts = read_facts(header)
+            _check_size(facts, n_rows=file.get_slice(_HEAD).get_shape()[0], path=path)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no dict
+        network = TileClassifier(n_classes=len(facts.classes), tile_size_px=facts.tile_size_px)
+        network.load_state_dict(tensors)
+    except RequestError:
+        raise
+    except DAMAGE as error:
+        reason = str(error).partition("\n")[0][:300]
+        raise TileFormatError(f"{path} is not a checkpoint ({reason}); give a .safetensors file of a run") from None
+    return network.eval(), facts
+
+
+def read_facts(header: str) -> CheckpointFacts:
+    """Return the facts in a file's header; raises `ValueError` unless each has its type and no class is named twice."""
+    facts = build_plain(CheckpointFacts, parse_json(header))
+    classes = tuple(unicodedata.normalize("NFC", name) for name in facts.classes)  # as tiles have them
+    if len(set(classes)) < len(classes):
+        raise ValueError(f"classes={shorten(' '.join(classes))} are not all different")
+    return replace(facts, classes=classes)
+
+
+def _check_size(facts: CheckpointFacts, *, n_rows: int, path: Path) -> None:
+    """Raise `TileFormatError` where the header asks for a larger network than there are weights for, before it is made."""
+    if len(facts.classes) != n_rows or not 0 < facts.tile_size_px <= _MAX_TILE_SIZE_PX:
+        raise TileFormatError(
+            f"{path} names {len(facts.classes)} classes and tiles of {facts.tile_size_px} px, which its weights don't fit; "
+            "give a .safetensors file of a run"
+        )
+
+
+def load_plainly(path: Path) -> Any:
+    """Return what `torch.save` wrote, on the CPU, without unpickling objects; raises one of `DAMAGE` for whatever else it is.
+
+    An archive that inflates is refused, for torch writes none and a small one could fill the memory.
+    """
+    if not path.is_file():  # reading a pipe would wait for ever
+        raise ValueError("there is no such file")
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+                raise ValueError("it is compressed, as torch writes none")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's words on odd pickles; what it can't read it refuses
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def save_state(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a training state, which `load_state` reads without unpickling objects."""
+    _write_whole(path, lambda draft: torch.save(dict(content), draft))
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Return what `save_state` wrote, on the CPU; raises `TileFormatError` for another or a damaged file."""
+    try:
+        content = load_plainly(path)
+    except DAMAGE as error:
+        reason = str(error).partition("\n")[0][:300]
+        raise TileFormatError(
+            f"{path} is no whole training state ({reason}); start a new run from the last weights: "
+            "weights=runs:/RUN_ID/checkpoints/epoch_NNN.safetensors"
+        ) from None
+    if not isinstance(content, dict) or "random_states" not in content:
+        raise TileFormatError(f"{path} is no training state; give the run id of a training: resume=RUN_ID")
+    return content
+
+
+def _write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(path.name + ".draft")
+    try:
+        write(draft)
+        draft.replace(path)
+    except (SafetensorError, RuntimeError, OSError) as error:  # torch and safetensors have their own for a full disk
+        raise WorkError(f"can't write {path} ({error}); check disk space and permissions, then run again") from error
+    finally:
+        draft.unlink(missing_ok=True)

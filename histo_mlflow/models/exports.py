@@ -1,0 +1,229 @@
+"""A network in the formats of other runtimes: writes each, and runs what was written.
+
+Except for WSInfer's, every format takes what the network itself takes, uint8 ``(n_tiles, height, width, 3)`` with any number
+of tiles, and gives logits; height and width are those of the model. The runtimes are optional and are imported where they are
+used.
+"""
+
+import importlib
+import json
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from histo_mlflow.errors import OptionError
+from histo_mlflow.models.classifier import ARCHITECTURE, IMAGENET_MEAN, IMAGENET_STD, TileClassifier, fold_batch_norms
+
+TORCH = "torch"
+ONNX, TORCHSCRIPT, OPENVINO, WSINFER = "onnx", "torchscript", "openvino", "wsinfer"
+FORMATS = (ONNX, TORCHSCRIPT, OPENVINO, WSINFER)
+_FILES = {ONNX: "model.onnx", TORCHSCRIPT: "model.pt", OPENVINO: "model.xml", WSINFER: "torchscript_model.pt"}
+_NEEDED = {
+    ONNX: ("onnx", "onnxscript", "onnxruntime"),
+    TORCHSCRIPT: (),
+    OPENVINO: ("onnx", "onnxscript", "openvino"),
+    WSINFER: ("wsinfer_zoo",),
+}
+
+# uint8 (n_tiles, height, width, 3) to logits (n_tiles, n_classes)
+Logits = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class RuntimeOptions:
+    """What runs the network."""
+
+    runtime: str = field(
+        default=TORCH,
+        metadata={
+            "help": "`torch`, or on a CPU `onnx` (ONNX Runtime) or `openvino`, which with precision=bf16 is the fastest from "
+            "about a thousand tiles on; both take tiles of the model's own size only.",
+            "choices": (TORCH, ONNX, OPENVINO),
+        },
+    )
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Which model is written in which form."""
+
+    model: str = field(
+        default="models:/histo-b3/Production",
+        metadata={"help": "The model to export, as `evaluate --model`.", "is_positional": True},
+    )
+    to: str = field(
+        default=ONNX,
+        metadata={
+            "help": "`onnx`, `torchscript`, `openvino`: from uint8 tiles to logits. `wsinfer`: the folder that WSInfer and "
+            "QuPath take.",
+            "choices": FORMATS,
+        },
+    )
+    output: str = field(default="none", metadata={"help": "Folder to make; `none`: exported-<format>."})
+    data: str = field(default="", metadata={"help": "Tiles on which the export is compared with the model; must be given."})
+    microns_per_pixel: float = field(default=0.5, metadata={"help": "For WSInfer, where the model itself does not know it."})
+    tolerance: float = field(default=1e-4, metadata={"help": "By how much a probability may differ from the model's."})
+
+    def __post_init__(self) -> None:
+        if not 0 < self.tolerance < 1:
+            raise OptionError(f"tolerance={self.tolerance}: a probability between 0 and 1 is needed")
+
+
+def require(format_name: str) -> None:
+    """Raise an `OptionError` that says what to install unless the packages for a format are here."""
+    for name in _NEEDED[format_name]:
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            raise OptionError(f"{format_name} needs the package {name}: python -m pip install -e '.[export]'") from None
+
+
+def write(network: TileClassifier, format_name: str, folder: Path, *, classes: Sequence[str], microns_per_pixel: float) -> None:
+    """Write `network` into an empty folder in one of `FORMATS`.
+
+    Args:
+        network: In evaluation mode on the CPU; batch norms are folded into the convolutions of the copy that is written.
+        format_name: One of `FORMATS`.
+        folder: Exists, and gets the files.
+        classes: Names in the order of the logits; only WSInfer's format can hold them.
+        microns_per_pixel: For which the tiles were made; likewise.
+    """
+    folded = fold_batch_norms(network)
+    assert isinstance(folded, TileClassifier)
+    size = network.tile_size_px
+    file = folder / _FILES[format_name]
+    with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
+        # torch's exporters warn of their own deprecated parts.
+        warnings.simplefilter("ignore")
+        if format_name == WSINFER:
+            _trace(_Normalized(folded), torch.zeros((2, 3, size, size)), file)
+            config = _wsinfer_config(classes, size, microns_per_pixel)
+            (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+            return
+        module, example = _AtOneSize(folded), torch.zeros((2, size, size, 3), dtype=torch.uint8)
+        if format_name == TORCHSCRIPT:
+            _trace(module, example, file)
+            return
+        onnx_file = folder / _FILES[ONNX]
+        torch.onnx.export(
+            module,
+            (example,),
+            onnx_file,
+            input_names=["tiles"],
+            output_names=["logits"],
+            dynamic_shapes={"tiles": {0: torch.export.Dim("n_tiles")}},
+            external_data=False,
+            verbose=False,
+        )
+        if format_name == OPENVINO:
+            openvino: Any = importlib.import_module("openvino")
+            openvino.save_model(openvino.convert_model(onnx_file), file, compress_to_fp16=False)
+            onnx_file.unlink()
+
+
+def open_written(format_name: str, folder: Path, *, precision: str = "fp32") -> Logits:
+    """Return what runs the files that `write` left in `folder`, on the CPU; `precision` ``bf16`` only with OpenVINO."""
+    file = str(folder / _FILES[format_name])
+    if format_name == ONNX:
+        session: Any = importlib.import_module("onnxruntime").InferenceSession(file, providers=["CPUExecutionProvider"])
+        return lambda tiles: np.asarray(session.run(None, {"tiles": tiles})[0], dtype=np.float32)
+    if format_name == OPENVINO:
+        hints = {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32", "PERFORMANCE_HINT": "LATENCY"}
+        compiled: Any = importlib.import_module("openvino").Core().compile_model(file, "CPU", hints)
+        return lambda tiles: np.array(compiled(tiles)[0], dtype=np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        script = torch.jit.load(file)  # type: ignore[no-untyped-call]
+    prepare = _wsinfer_transform(folder) if format_name == WSINFER else torch.tensor  # a copy: tiles of a map are not writable
+
+    @torch.inference_mode()
+    def run(tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
+        logits: NDArray[np.float32] = script(prepare(tiles)).float().numpy()
+        return logits
+
+    return run
+
+
+class RuntimeNetwork(nn.Module):
+    """A written network in the place of a module: what infers with one infers with the other."""
+
+    def __init__(self, run: Logits, tile_size_px: int) -> None:
+        super().__init__()
+        self._run = run
+        self.tile_size_px = tile_size_px
+
+    def forward(self, tiles: Tensor) -> Tensor:
+        """Return logits ``(n_tiles, n_classes)`` of uint8 tiles ``(n_tiles, height, width, 3)`` of the model's own size."""
+        if tuple(tiles.shape[1:3]) != (self.tile_size_px, self.tile_size_px):
+            raise OptionError(
+                f"this runtime takes tiles of {self.tile_size_px} px, these are {tiles.shape[2]} x {tiles.shape[1]}; "
+                "use runtime=torch, which resizes them"
+            )
+        return torch.from_numpy(self._run(tiles.contiguous().numpy()))
+
+
+class _AtOneSize(nn.Module):
+    """The classifier without resizing and without its check of the type, which are beyond what runtimes have in common."""
+
+    def __init__(self, network: TileClassifier) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, tiles: Tensor) -> Tensor:
+        network = self.network
+        pixels = tiles.permute(0, 3, 1, 2) * network.scale + network.shift
+        logits: Tensor = network.backbone(pixels) / network.temperature
+        return logits
+
+
+class _Normalized(nn.Module):
+    """From normalised float ``(n_tiles, 3, height, width)``, as WSInfer and QuPath prepare tiles, to logits."""
+
+    def __init__(self, network: TileClassifier) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        logits: Tensor = self.network.backbone(pixels) / self.network.temperature
+        return logits
+
+
+def _trace(module: nn.Module, example: Tensor, file: Path) -> None:
+    torch.jit.trace(module, example, check_trace=False).save(str(file))  # type: ignore[no-untyped-call]
+
+
+def _wsinfer_config(classes: Sequence[str], tile_size_px: int, microns_per_pixel: float) -> dict[str, Any]:
+    """Return a config.json after the schema that wsinfer-zoo publishes (its version 1.0), checked against it."""
+    config = {
+        "spec_version": "1.0",
+        "architecture": ARCHITECTURE,
+        "num_classes": len(classes),
+        "class_names": list(classes),
+        "patch_size_pixels": tile_size_px,
+        "spacing_um_px": microns_per_pixel,
+        "transform": [
+            {"name": "Resize", "arguments": {"size": tile_size_px}},
+            {"name": "ToTensor"},
+            {"name": "Normalize", "arguments": {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)}},
+        ],
+    }
+    client: Any = importlib.import_module("wsinfer_zoo.client")
+    client.ModelConfiguration.from_dict(config)
+    return config
+
+
+def _wsinfer_transform(folder: Path) -> Callable[[NDArray[np.uint8]], Tensor]:
+    """Return what does to tiles as they come what WSInfer does after its config.json."""
+    from PIL import Image
+    from torchvision import transforms
+
+    steps = json.loads((folder / "config.json").read_text())["transform"]
+    compose = transforms.Compose([getattr(transforms, step["name"])(**step.get("arguments", {})) for step in steps])
+    return lambda tiles: torch.stack([compose(Image.fromarray(tile)) for tile in tiles])

@@ -1,0 +1,120 @@
+"""The model card: what a reader must know before using a version, in Markdown.
+
+Its sections follow Mitchell et al. 2019, "Model Cards for Model Reporting".
+"""
+
+import platform
+from importlib.metadata import version
+
+import histo_mlflow
+from histo_mlflow.base.escaping import markdown, visible
+from histo_mlflow.evaluation.metrics import Evaluation
+from histo_mlflow.evaluation.wording import OVERALL_NAMES, in_words
+from histo_mlflow.tracking.model_flavor import ModelFacts
+
+_HEADLINES = ("balanced_accuracy", "accuracy", "macro_f1", "macro_auroc", "log_loss", "ece_top_label")
+_PACKAGES = ("mlflow", "torch", "torchvision", "numpy")
+
+
+def write_card(facts: ModelFacts, val: Evaluation, test: tuple[str, Evaluation] | None, *, model_name: str) -> str:
+    """Return the card that MLflow shows for a version and that lies in the model as ``model_card.md``.
+
+    Args:
+        facts: What travels with the model.
+        val: Its evaluation on the validation tiles that selected it.
+        test: Name and evaluation of the test set that was watched, if there was one.
+        model_name: Under which it is registered.
+    """
+    # Of ours the metadata would be missing where MLflow has built the environment: there nothing of ours is installed.
+    packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
+    synthetic = "**Learnt from synthetic demo tiles, not from tissue: of no use on tissue.**\n\n" if facts.is_synthetic else ""
+    return f"""{synthetic}Classifies histology tiles. For research use, **not for diagnosis**.
+
+## Intended use
+
+One label and one probability per class for each tile of haematoxylin-eosin stained tissue that was cut as the tiles
+below were. Every tile gets one of these classes, also one that shows none of them. Not validated for clinical use; not for
+diagnosis, staging or the choice of a treatment.
+
+- **Classes, in this order:** {" ".join(markdown(name) for name in facts.classes)}
+- **Input:** uint8 RGB `(n, height, width, 3)`, or PNG, JPEG or TIFF files; {facts.microns_per_pixel:g} microns per pixel at
+  {facts.tile_size_px} px; other sizes are resized to that, whatever their scale
+- **Architecture:** {facts.architecture}, started from {markdown(facts.weights_origin)}
+
+## Data and selection
+
+- **Learnt from:** {markdown(facts.data_source)} (SHA-256 `{facts.data_fingerprint}`)
+- **Kept together when it was split:** {facts.split_unit}
+- **Selected:** {markdown(facts.selected)}
+
+## Figures
+
+{_overall_table(val, test)}
+
+{_class_table(facts, val, test)}
+
+Values in brackets are 95 % intervals. The validation tiles selected the epoch, so their figures are optimistic. The
+intervals know of chance among these tiles, not of other laboratories, scanners or patients.
+
+## Calibration
+
+{_describe_calibration(facts)}.
+
+## Limits
+
+- Other stains, scanners, scales, organs and artefacts than those of the data above: not known, expect worse.
+- Sex, age and origin of the patients: not known to the software, so nothing is said of how it does for whom.
+- A probability is the network's confidence in a tile, not the probability of a disease.
+
+## Use
+
+```python
+import mlflow
+model = mlflow.pyfunc.load_model("models:/{model_name}/Production")
+table = model.predict(tiles)   # label, prob_{visible(facts.classes[0])} ... prob_{visible(facts.classes[-1])}
+```
+
+Made with histo-mlflow {histo_mlflow.__version__}, Python {platform.python_version()}, {packages}.
+"""
+
+
+def _overall_table(val: Evaluation, test: tuple[str, Evaluation] | None) -> str:
+    columns = [(f"{len(val.predictions.labels)} validation tiles", val)]
+    if test is not None:
+        columns.append((f"{len(test[1].predictions.labels)} test tiles: {test[0]}", test[1]))
+    rows = [
+        [OVERALL_NAMES[name], *(in_words(evaluation.overall[name]) for _, evaluation in columns)]
+        for name in _HEADLINES
+        if name in val.overall
+    ]
+    return _table(["", *(title for title, _ in columns)], rows)
+
+
+def _class_table(facts: ModelFacts, val: Evaluation, test: tuple[str, Evaluation] | None) -> str:
+    parts = list(facts.tiles_per_class)
+    header = [
+        "class",
+        *(f"{part} tiles" for part in parts),
+        "sensitivity (validation)",
+        *(["sensitivity (test)"] if test else []),
+    ]
+    rows = []
+    for k, (name, row) in enumerate(zip(facts.classes, val.per_class, strict=True)):
+        counts = [str(facts.tiles_per_class[part][k]) for part in parts]
+        tested = [in_words(test[1].per_class[k].figures["sensitivity"])] if test else []
+        rows.append([name, *counts, in_words(row.figures["sensitivity"]), *tested])
+    return _table(header, rows)
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(map(markdown, cells))} |" for cells in [header, ["---"] * len(header), *rows])
+
+
+def _describe_calibration(facts: ModelFacts) -> str:
+    if facts.is_calibrated:
+        said = f"Logits are divided by a temperature of {facts.temperature:.3f}, fitted on the validation tiles"
+    else:
+        said = "None; the probabilities are the network's own"
+    if facts.abstain_below is None:
+        return f"{said}. No threshold reaches 99 % accuracy on the validation tiles, so it can't abstain"
+    return f'{said}. `predict(tiles, params={{"abstain": True}})` abstains below {facts.abstain_below:.3f}'

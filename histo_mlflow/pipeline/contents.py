@@ -1,0 +1,94 @@
+"""What every run says of itself: tags, options, data sets."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from histo_mlflow.base.scratch import scratch_folder
+from histo_mlflow.base.secrets import hide_secrets
+from histo_mlflow.console import warn
+from histo_mlflow.errors import StoreError
+from histo_mlflow.learning.compute import Compute
+from histo_mlflow.tiles.tile_set import TileSet
+from histo_mlflow.tracking.provenance import describe_origin
+from histo_mlflow.tracking.runs import Run
+
+REPORT_TAG = "histo.report"
+"""Of a run whose report has failed, or was made later."""
+
+
+def training_tags(entry_point: str, tiles: TileSet, test: TileSet | None, *, seed: int) -> dict[str, object]:
+    """Return the tags that say how a training came about."""
+    return {
+        **describe_origin(),
+        "histo.entry_point": entry_point,
+        "histo.seed": seed,
+        "histo.data_fingerprint": tiles.fingerprint,
+        "histo.test_data_fingerprint": test.fingerprint if test else "none",
+        "histo.synthetic": str(tiles.is_synthetic).lower(),
+    }
+
+
+def evaluation_tags(entry_point: str, tiles: TileSet, compute: Compute, *, model: str) -> dict[str, object]:
+    """Return the tags that say how an evaluation came about."""
+    return {
+        **describe_origin(),
+        "histo.entry_point": entry_point,
+        "histo.compute": compute.describe(),
+        "histo.model": model,
+        "histo.data_fingerprint": tiles.fingerprint,
+        "histo.synthetic": str(tiles.is_synthetic).lower(),
+    }
+
+
+def log_split_datasets(run: Run, tiles: TileSet, parts: dict[str, NDArray[np.int64]], title: str) -> None:
+    """Record each part of a tile set as a dataset of its own name, with the fingerprint of all its pixels."""
+    for split, rows in parts.items():
+        counts = np.bincount(tiles.labels[rows], minlength=len(tiles.classes))
+        profile = {
+            "n_tiles": len(rows),
+            "tile_size_px": tiles.tile_size_px,
+            "tiles_per_class": dict(zip(tiles.classes, counts.tolist(), strict=True)),
+            "sha256": tiles.fingerprint,
+        }
+        run.log_dataset(
+            name=f"{Path(tiles.source).name} {title} {split}"[:500],
+            split=split,
+            source=tiles.source,
+            fingerprint=tiles.fingerprint,
+            profile=yaml.safe_dump(profile, sort_keys=False),
+        )
+
+
+@contextmanager
+def not_at_the_cost_of_the_model(run: Run, what: str, *, then: str = "") -> Iterator[None]:
+    """Turn whatever goes wrong with `what`, a picture, a page or a mere extra, into a warning and a tag.
+
+    Hours of training hang on no font. Errors of the store are raised, for what comes next needs it. `then` says what follows
+    from its lack; by default the command that draws it later.
+    """
+    try:
+        yield
+    except StoreError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        remedy = then or f"Once mended: histo report {run.id}"
+        warn(f"{what} could not be made ({reason}); all else is kept. {remedy}")
+        run.set_tags({REPORT_TAG: f"failed: {what}: {reason}"})
+
+
+def log_config(run: Run, values: dict[str, Any]) -> None:
+    """Keep the resolved options as parameters and as ``config.yaml``, which ``--config`` reads back."""
+    run.log_params(values)
+    with scratch_folder() as draft:
+        file = draft / "config.yaml"
+        # Value by value: the text as a whole would be no yaml any more where a value is hidden.
+        shown = {name: hide_secrets(value) if isinstance(value, str) else value for name, value in values.items()}
+        file.write_text(yaml.safe_dump(shown, sort_keys=False))
+        run.log_file(file)

@@ -1,0 +1,141 @@
+"""Pictures and pages of a run, drawn when nothing can be lost by it any more, or later by `histo report`; keeps no number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from histo_mlflow.base.scratch import scratch_folder
+from histo_mlflow.evaluation.comparison import Comparison
+from histo_mlflow.evaluation.comparison_page import OfModels, draw_comparison
+from histo_mlflow.evaluation.findings import Findings
+from histo_mlflow.evaluation.gallery import GalleryRow, Shown, caption, choose_errors, lay_over
+from histo_mlflow.evaluation.metrics import Predictions
+from histo_mlflow.evaluation.page import png_of
+from histo_mlflow.evaluation.report import draw_report
+from histo_mlflow.learning.grad_cam import grad_cam
+from histo_mlflow.models.checkpoint import load_weights
+from histo_mlflow.models.classifier import TileClassifier
+from histo_mlflow.tiles.tile_set import TileSet
+from histo_mlflow.tracking.kept_checkpoints import BEST, FOLDER
+from histo_mlflow.tracking.runs import Run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Picture
+
+CURVES = "curves.png"
+_CPU = torch.device("cpu")
+_SMALLEST_MAPPED_PX = 96  # the last convolution has 3 x 3 cells; fewer say nothing of where
+
+Attempt = Callable[[str], AbstractContextManager[None]]
+"""From what is drawn, in words, to the context in which that is done: it says what becomes of an error."""
+
+
+def _ask_none() -> None:
+    return None
+
+
+@dataclass(frozen=True, eq=False)
+class Drawable:
+    """What the pictures of a run are drawn from.
+
+    Attributes:
+        run: That keeps them.
+        findings: Of each scored split.
+        curves: Draws how it went, epoch by epoch; None where it has not learnt.
+        network: Returns whom to ask for the evidence in a tile, or None.
+        device: That this works on.
+    """
+
+    run: Run
+    findings: Sequence[Findings]
+    curves: Callable[[], Picture] | None = None
+    network: Callable[[], TileClassifier | None] = _ask_none
+    device: torch.device = _CPU
+
+
+def draw(drawable: Drawable, tiles: Mapping[str, TileSet], attempt: Attempt) -> None:
+    """Draw curves, and of each scored split the figures, the errors to look at and the page, into the run.
+
+    Args:
+        drawable: What is drawn.
+        tiles: By name of split; errors of others are not shown.
+        attempt: Each picture or page is made in.
+    """
+    run, network = drawable.run, cache(drawable.network)
+    if drawable.curves is not None:
+        with attempt(CURVES), _draft_for(run) as folder:
+            (folder / CURVES).write_bytes(png_of(drawable.curves()))
+    for findings in drawable.findings:
+        split = findings.about.split
+        gallery: list[GalleryRow] = []
+        if split in tiles:
+            with attempt(f"the gallery of evaluation/{split}"):
+                gallery = collect_errors(findings.predictions, tiles[split], findings.indices, network, drawable.device)
+        with attempt(f"the report of evaluation/{split}"), _draft_for(run, f"evaluation/{split}") as folder:
+            draw_report(folder, findings, gallery)
+
+
+def draw_models(run: Run, comparison: Comparison, about: OfModels, tiles: TileSet | None, attempt: Attempt) -> None:
+    """Draw the page of a comparison of two models into the run; without `tiles` it shows none."""
+    with attempt("the page of comparison"), _draft_for(run, "comparison") as folder:
+        draw_comparison(folder, comparison, None if tiles is None else tiles.images, about)
+
+
+@contextmanager
+def _draft_for(run: Run, kept_in: str | None = None) -> Iterator[Path]:
+    """Give a folder whose files are kept with the run afterwards, also those that were drawn before an error."""
+    with scratch_folder() as draft:
+        try:
+            yield draft
+        finally:
+            run.log_folder(draft, kept_in)
+
+
+def collect_errors(
+    predictions: Predictions,
+    tiles: TileSet,
+    rows: NDArray[np.int64],
+    network: Callable[[], TileClassifier | None],
+    device: torch.device,
+) -> list[GalleryRow]:
+    """Return the errors to look at, with the evidence for the called class where there is a `network` to ask."""
+    gallery = []
+    for heading, chosen in choose_errors(predictions):
+        images = np.array(tiles.images[rows[chosen]])
+        maps = _find_evidence(network(), images, predictions.predicted[chosen], device)
+        shown = [
+            Shown(image, None if maps is None else lay_over(image, maps[k]), caption(predictions, int(row), int(rows[row])))
+            for k, (image, row) in enumerate(zip(images, chosen, strict=True))
+        ]
+        gallery.append(GalleryRow(heading, tuple(shown)))
+    return gallery
+
+
+def _find_evidence(
+    network: TileClassifier | None, images: NDArray[np.uint8], called: NDArray[np.int64], device: torch.device
+) -> NDArray[np.float32] | None:
+    if network is None or not shows_evidence(network.tile_size_px):
+        return None
+    return grad_cam(network, images, called, device=device)
+
+
+def shows_evidence(tile_size_px: int) -> bool:
+    """Return whether a network of that size has cells enough to say where in a tile the evidence lies."""
+    return tile_size_px >= _SMALLEST_MAPPED_PX
+
+
+def load_best_network(run: Run) -> TileClassifier | None:
+    """Return the network of the best epoch of a run, or None if it keeps none."""
+    if not run.has_file(f"{FOLDER}/{BEST}"):
+        return None
+    with scratch_folder() as draft:
+        return load_weights(run.fetch_file(f"{FOLDER}/{BEST}", draft))[0]

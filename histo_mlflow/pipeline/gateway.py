@@ -1,0 +1,63 @@
+"""The gate to Production: a candidate is compared with the version in use on one labelled set, and the decision is kept."""
+
+import json
+from dataclasses import asdict
+from functools import partial
+
+from histo_mlflow.base.scratch import scratch_folder
+from histo_mlflow.evaluation.gate import GateOptions, judge
+from histo_mlflow.evaluation.wording import as_json
+from histo_mlflow.learning.compute import Compute
+from histo_mlflow.pipeline.compare import check_comparable, compare_models
+from histo_mlflow.pipeline.contents import not_at_the_cost_of_the_model
+from histo_mlflow.pipeline.draw import draw_models
+from histo_mlflow.pipeline.inputs import load_model
+from histo_mlflow.tiles.tile_set import TileSet, with_class_order
+from histo_mlflow.tracking.decisions import PROMOTED, REFUSED, Decision, carry_out
+from histo_mlflow.tracking.runs import Run
+
+
+def pass_gate(
+    run: Run, name: str, *, version: str, incumbent: str, tiles: TileSet, compute: Compute, options: GateOptions
+) -> Decision:
+    """Compare `version` with `incumbent` on `tiles`, promote it or refuse it, and return the decision.
+
+    The figures, the page of the comparison and ``decision.json`` are kept in `run`, the decision on the registered model too.
+    """
+    old, new = (load_model(run.store, f"models:/{name}/{each}", compute.device) for each in (incumbent, version))
+    check_comparable(old, new)
+    comparison, about = compare_models(run, old, new, with_class_order(tiles, old.classes), compute)
+    verdict = judge(comparison, options)
+    evidence = {
+        "test_data": tiles.source,
+        "test_data_fingerprint": tiles.fingerprint,
+        "n_tiles": len(tiles),
+        "looks": about.looks,
+        "differences": {figure: as_json(value) for figure, value in comparison.differences.items()},
+        "options": asdict(options),
+        "incumbent_learnt_from_these_tiles": tiles.fingerprint == old.data_fingerprint,
+    }
+    what = PROMOTED if verdict.is_passed else REFUSED
+    decision = Decision(what, version, incumbent, verdict.describe(), run=run.id, evidence=evidence)
+    keep_decision(run, name, decision)
+    draw_models(run, comparison, about, tiles, partial(not_at_the_cost_of_the_model, run))
+    return decision
+
+
+def keep_decision(run: Run, name: str, decision: Decision) -> None:
+    """Carry the decision out and keep it in `run` as ``decision.json``."""
+    carry_out(run.store, name, decision)
+    with scratch_folder() as draft:
+        file = draft / "decision.json"
+        file.write_text(json.dumps({"model_name": name, **asdict(decision)}, indent=2) + "\n")
+        run.log_file(file)
+    run.set_tags({"histo.decision": decision.what, "histo.decided_version": decision.version})
+
+
+def describe_decision(name: str, decision: Decision) -> str:
+    """Return what was decided and why, in two or three lines."""
+    before = f", was version {decision.incumbent}" if decision.incumbent else ""
+    head = {
+        REFUSED: f"REFUSED: version {decision.version} of {name}; Production stays version {decision.incumbent}",
+    }.get(decision.what, f"{decision.what}: version {decision.version} of {name} is now in Production{before}")
+    return f"{head}\n  " + "\n  ".join(decision.reason.split("; "))

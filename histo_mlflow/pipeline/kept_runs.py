@@ -1,0 +1,93 @@
+"""What an ended run keeps for its pictures, read back from the store; the tiles are opened where they still are the same."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from histo_mlflow.base.plain_values import read_yaml_mapping
+from histo_mlflow.base.scratch import scratch_folder
+from histo_mlflow.errors import RequestError
+from histo_mlflow.evaluation.comparison import Comparison
+from histo_mlflow.evaluation.comparison_page import OfModels, read_comparison
+from histo_mlflow.evaluation.curves import draw_curves, draw_fold_curves
+from histo_mlflow.evaluation.findings import Findings
+from histo_mlflow.evaluation.kept_numbers import read_numbers
+from histo_mlflow.learning.augmentation import last_augmented_epoch
+from histo_mlflow.options import LearningConfig, build
+from histo_mlflow.pipeline.draw import Drawable, load_best_network
+from histo_mlflow.tiles.open import open_tiles
+from histo_mlflow.tiles.tile_set import TileSet
+from histo_mlflow.tracking.found_runs import nested_runs
+from histo_mlflow.tracking.runs import Run
+
+_SPLITS = ("val", "test", "oof")
+_CURVES = tuple(f"{split}/{figure}" for split in ("train", "val", "test") for figure in ("loss", "accuracy"))
+FOLD_TAG = "histo.fold"
+
+
+def read_drawable(run: Run) -> Drawable:
+    """Return what the curves and reports of a run are drawn from; it may be nothing.
+
+    Raises:
+        TileFormatError: What it keeps of a scored split is damaged, or of a version that has kept less.
+    """
+    findings, config = _read_findings(run), read_config(run)
+    source = findings[0].about.source if findings else config.get("data")
+    learning = build(LearningConfig, config)
+    aug_cutoff = last_augmented_epoch(learning.augmentation, epochs=learning.fit.epochs)
+    if history := _read_history(run):
+        fold = run.tags().get(FOLD_TAG)
+        title = f"{f'fold {fold}' if fold else 'hold-out'}: {source}"
+        best_epoch = 1 + int(np.argmin(history["val/loss"]))
+        curves = partial(draw_curves, history, aug_cutoff=aug_cutoff, best_epoch=best_epoch, title=title)
+        return Drawable(run, findings, curves, partial(load_best_network, run))
+    if histories := [each for fold in nested_runs(run, FOLD_TAG) if (each := _read_history(fold))]:
+        title = f"cross-validation: {source}"
+        return Drawable(run, findings, partial(draw_fold_curves, histories, aug_cutoff=aug_cutoff, title=title))
+    return Drawable(run, findings)
+
+
+def read_compared(run: Run) -> tuple[Comparison, OfModels] | None:
+    """Return the comparison of two models that a run keeps, or None."""
+    if not run.has_file("comparison/comparison.json"):
+        return None
+    with scratch_folder() as draft:
+        return read_comparison(run.fetch_file("comparison", draft))
+
+
+def read_config(run: Run) -> Mapping[str, Any]:
+    """Return the options of a run by public name."""
+    if not run.has_file("config.yaml"):
+        return {}
+    with scratch_folder() as draft:
+        return read_yaml_mapping(run.fetch_file("config.yaml", draft))
+
+
+def reopen_tiles(source: str, tile_size_px: int, fingerprint: str) -> TileSet:
+    """Return the tiles that a run has named, as it has opened them.
+
+    Raises:
+        RequestError: They are not there any more, or are not the same.
+        WorkError: They can't be read.
+    """
+    tiles = open_tiles(source, image_size=tile_size_px)
+    if tiles.fingerprint != fingerprint:
+        raise RequestError(f"{source!r} holds other tiles (SHA-256 {tiles.fingerprint[:12]}, was {fingerprint[:12]})")
+    return tiles
+
+
+def _read_findings(run: Run) -> list[Findings]:
+    found = []
+    for split in _SPLITS:
+        if run.has_file(f"evaluation/{split}/summary.json"):
+            with scratch_folder() as draft:
+                found.append(read_numbers(run.fetch_file(f"evaluation/{split}", draft)))
+    return found
+
+
+def _read_history(run: Run) -> dict[str, Sequence[float]]:
+    """Return loss and accuracy of each epoch, by public name; nothing of a run that has not learnt."""
+    histories = {name: list(run.logged_values(name).values()) for name in _CURVES}
+    return {name: values for name, values in histories.items() if values} if histories["val/loss"] else {}

@@ -1,0 +1,99 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from histo_mlflow.cli import cli
+from histo_mlflow.errors import OptionError, SourceNotFoundError
+from histo_mlflow.options import CvConfig, EvaluateConfig, PredictConfig, TrainConfig, build, flatten, option_fields, read_yaml
+
+_ALIASES = "a0: &a0 [x, x]\n" + "".join(f"a{k}: &a{k} [*a{k - 1}, *a{k - 1}]\n" for k in range(1, 30)) + "data: *a29\n"
+CONFIGS = [TrainConfig, CvConfig, EvaluateConfig, PredictConfig]
+
+
+@pytest.mark.parametrize("config_class", CONFIGS)
+def test_options_survive_the_way_to_values_and_back(config_class: type) -> None:
+    config = build(config_class, {"data": "tiles.npz"})
+    assert build(config_class, flatten(config)) == config
+    assert list(flatten(config)) == list(option_fields(config_class))
+
+
+@pytest.mark.parametrize("config_class", CONFIGS)
+def test_every_option_has_a_default_and_a_sentence_of_help(config_class: type) -> None:
+    for name, option in option_fields(config_class).items():
+        assert isinstance(option.default, (str, int, float, bool)), name
+        assert len(option.metadata["help"]) > 10, name
+
+
+def test_given_values_reach_their_option() -> None:
+    config = build(TrainConfig, {"epochs": 3, "aug_cutoff": 2, "seed": 5, "register": False})
+    assert (config.learning.fit.epochs, config.learning.augmentation.aug_cutoff) == (3, 2)
+    assert (config.learning.seed.seed, config.registry.register) == (5, False)
+
+
+def test_yaml_with_an_exponent_without_point(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("learning_rate: 1e-4\nepochs: 3\n")
+    assert read_yaml(tmp_path / "a.yaml", TrainConfig) == {"learning_rate": 1e-4, "epochs": 3}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("epochz: 3", "unknown option epochz"),
+        ("epochs: three", "epochs='three' must be int"),
+        ("epochs: true", "epochs=True must be int"),
+        ("- 1", "not a mapping"),
+        ("a: [", "is not yaml"),
+        ("epochs: " + "[" * 5000 + "]" * 5000, "nested too deeply"),
+        (_ALIASES, "holds an alias"),
+        ("#" * 100_000, "larger than 65536 bytes"),
+        ("epochs: " + "x" * 50_000, r"epochs='x{1,20}\.\.\.x+' must be int"),
+        ("!!python/object/apply:os.system ['false']", "is not yaml"),
+        ('epochs: !!int ""', "holds a tag"),
+        ("epochs: !!timestamp x", "holds a tag"),
+        ("epochs: 2001-99-99", "is not yaml"),
+        ("epochs: " + "9" * 5000, "is not yaml"),
+        ("epochs: 0x" + "f" * 5000, "epochs is out of range"),
+        ("learning_rate: 0x" + "f" * 5000, "learning_rate is out of range"),
+        ("epochs: 1\nepochs: 2", "epochs stands there twice"),
+    ],
+)
+def test_bad_yaml(tmp_path: Path, text: str, reason: str) -> None:
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(OptionError, match=reason):
+        read_yaml(tmp_path / "a.yaml", TrainConfig)
+
+
+def test_missing_yaml(tmp_path: Path) -> None:
+    with pytest.raises(SourceNotFoundError):
+        read_yaml(tmp_path / "none.yaml", TrainConfig)
+
+
+@pytest.mark.parametrize("name", ["epochs", "learning_rate", "register", "weights", "seed"])
+def test_what_is_typed_goes_before_the_yaml_and_the_yaml_before_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Of each kind of option, with the default typed against another value in the yaml."""
+    default = option_fields(TrainConfig)[name].default
+    other = {"epochs": 5, "learning_rate": 0.5, "register": False, "weights": "none", "seed": 7}[name]
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump({name: other}))
+    seen: list[object] = []
+    monkeypatch.setattr("histo_mlflow.jobs.train.train", lambda config: seen.append(flatten(config)[name]))
+    for given in ([], ["--config", str(tmp_path / "a.yaml")]):
+        cli.main(["train", *given], standalone_mode=False)
+        for spelled in (name, name.replace("_", "-")):
+            cli.main(["train", *given, f"--{spelled}", str(default).lower()], standalone_mode=False)
+    assert seen == [default] * 3 + [other, default, default]
+
+
+def test_options_by_place_may_be_named_and_a_boolean_alone_is_true(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[dict[str, object]] = []
+    for job in ("compare", "promote"):
+        monkeypatch.setattr(f"histo_mlflow.jobs.{job}.{job}", lambda config: seen.append(flatten(config)))
+    cli.main(["compare", "--model_a", "models:/x/1", "--data", "a.npz"], standalone_mode=False)
+    cli.main(["compare", "models:/x/1", "models:/x/2", "--data", "a.npz"], standalone_mode=False)
+    cli.main(["promote", "--force", "--reason", "why"], standalone_mode=False)
+    assert [(each["model_a"], each["model_b"]) for each in seen[:2]] == [
+        ("models:/x/1", "models:/histo-b3@candidate"), ("models:/x/1", "models:/x/2"),
+    ]  # fmt: skip
+    assert (seen[2]["force"], seen[2]["reason"]) == (True, "why")
