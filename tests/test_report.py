@@ -94,7 +94,7 @@ def test_what_can_not_be_drawn_again_is_one_line(
         assert done.returncode == 2, done.stderr
         assert words in done.stderr
         assert len(done.stderr.strip().splitlines()) == 1
-    monkeypatch.setattr("histo_mlflow.evaluation.report.pictures.draw_confusion", _fail)
+    monkeypatch.setattr("histo_mlflow.evaluation.report.plots.draw_confusion", _fail)
     done = histo_here("report", scored)
     assert done.returncode == 1
     assert "the report of evaluation/val could not be made (ValueError: nothing can be drawn)" in done.stderr
