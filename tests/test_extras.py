@@ -34,8 +34,8 @@ def test_a_training_whose_every_picture_fails_has_its_model(
     def fail(*_: object, **__: object) -> None:
         raise ValueError("nothing can be drawn")
 
-    drawn = ("recording.draw_curves", "evaluation.report.pictures.draw_confusion")
-    for name in (*drawn, "drawing.collect_errors", "reporting.fit_baselines"):
+    drawn = ("pipeline.record.draw_curves", "evaluation.report.plots.draw_confusion")
+    for name in (*drawn, "pipeline.draw.collect_errors", "pipeline.report.fit_baselines"):
         monkeypatch.setattr(f"histo_mlflow.{name}", fail)
     done = histo_here("train", "--data", str(tiny_npz), "--weights", "none", "--epochs", "1")
     assert done.returncode == 0, done.stderr

@@ -85,7 +85,7 @@ def test_only_scoring_reads_the_test_set(store: Store, tiny_tiles: TileSet) -> N
     assert _READERS, "the watch has seen nothing"
     # The watch of each epoch and the final score (which gather tiles in a thread), the report, and the counts per class that
     # describe the data set.
-    allowed = ("fit.score", "batches.gather", "reporting.report", "run_contents.log_split_datasets")
+    allowed = ("fit.score", "batches.gather", "report.report", "contents.log_split_datasets")
     strangers = [path for path in _READERS if not any(name in path for name in allowed)]
     assert strangers == []
     assert any("fit.score" in path for path in _READERS)
