@@ -4,13 +4,15 @@ import importlib
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from mlflow.entities import Run as KeptRun
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+from histo_mlflow.tracking.options import MirrorOptions
 
 _PROJECT = "histo-mlflow"  # unless WANDB_PROJECT names another
 _INIT_SECONDS = 20.0
@@ -22,19 +24,6 @@ _NAMED_FOLDERS = 6
 _EXIT_CODES = {"FINISHED": 0, "FAILED": 1, "KILLED": 255}
 
 Tell = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class MirrorOptions:
-    """Whether runs are mirrored, and where to."""
-
-    wandb: bool = field(
-        default=False,
-        metadata={
-            "help": "Mirror the run to Weights & Biases while it goes on; without a key or network it is recorded here, to be "
-            "sent later. Needs the extra `wandb`."
-        },
-    )
 
 
 @dataclass(frozen=True)
