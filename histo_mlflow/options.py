@@ -33,8 +33,8 @@ from histo_mlflow.models.weights import NetworkOptions
 from histo_mlflow.tiles.open import DataOptions
 from histo_mlflow.tiles.splits import FoldOptions, HoldOutOptions
 from histo_mlflow.tracking.kept_checkpoints import KeepingOptions
-from histo_mlflow.tracking.mirror import MirrorOptions
 from histo_mlflow.tracking.registry import RegistryOptions
+from histo_mlflow.tracking.wandb_sink import MirrorOptions
 
 ConfigT = TypeVar("ConfigT")
 

@@ -24,14 +24,13 @@ from optuna.trial import TrialState
 
 from histo_mlflow.base.interruption import stop_with_parent
 from histo_mlflow.command_line import COMMAND_SETTINGS, make_options, run_command
-from histo_mlflow.console import say, warn
+from histo_mlflow.console import say
 from histo_mlflow.errors import Interrupted, WorkError
 from histo_mlflow.jobs.train import train
 from histo_mlflow.options import TrainConfig, build, flatten, option_fields
 from histo_mlflow.pipeline.inputs import open_learning_inputs
 from histo_mlflow.tiles.splits import FoldOptions, cut_folds, hold_out
 from histo_mlflow.tracking.acceptance import check_options_accepted
-from histo_mlflow.tracking.mirror import make_mirror
 from histo_mlflow.tracking.provenance import describe_origin
 from histo_mlflow.tracking.runs import Run, open_run
 from histo_mlflow.tracking.store import Store, open_store
@@ -71,7 +70,7 @@ def search(options: SearchOptions, base: dict[str, Any]) -> None:
     study = open_study(options, asked, seed=seed)
     if is_worker or study.get_trials(deepcopy=False):
         study.sampler.reseed_rng()
-    store = open_store(mirror=make_mirror(config.mirror, say=say, warn=warn))
+    store = open_store(config.mirror)
     if is_worker:
         parent = Run(store, os.environ[PARENT_VARIABLE])
         work(study, Objective(parent, inputs, splits, base, options.trials), options.storage)

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from histo_mlflow.console import say, warn
+from histo_mlflow.console import say
 from histo_mlflow.evaluation.costs import read_costs
 from histo_mlflow.learning.compute import resolve_compute_for_report
 from histo_mlflow.options import CompareConfig, flatten
@@ -13,7 +13,6 @@ from histo_mlflow.pipeline.inputs import announce, load_model
 from histo_mlflow.tiles.open import check_source, open_tiles
 from histo_mlflow.tiles.tile_set import with_class_order
 from histo_mlflow.tracking.acceptance import check_options_accepted
-from histo_mlflow.tracking.mirror import make_mirror
 from histo_mlflow.tracking.runs import open_run
 from histo_mlflow.tracking.store import open_store
 
@@ -23,7 +22,7 @@ def compare(config: CompareConfig) -> str:
     check_options_accepted(flatten(config))
     compute = resolve_compute_for_report(config.compute)
     check_source(config.pair.data)
-    store = open_store(mirror=make_mirror(config.mirror, say=say, warn=warn))
+    store = open_store(config.mirror)
     a, b = (load_model(store, address, compute.device) for address in (config.pair.model_a, config.pair.model_b))
     check_comparable(a, b)
     costs = read_costs(config.costs.costs, a.classes)

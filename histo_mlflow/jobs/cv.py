@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from histo_mlflow.base.scratch import scratch_folder
-from histo_mlflow.console import format_table, say, warn
+from histo_mlflow.console import format_table, say
 from histo_mlflow.evaluation.costs import read_costs
 from histo_mlflow.evaluation.curves import draw_fold_curves
 from histo_mlflow.evaluation.details import Details
@@ -31,7 +31,6 @@ from histo_mlflow.tiles.splits import Split, cut_folds
 from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.acceptance import check_options_accepted
 from histo_mlflow.tracking.found_runs import find_nested_run
-from histo_mlflow.tracking.mirror import make_mirror
 from histo_mlflow.tracking.registry import ask_to_register
 from histo_mlflow.tracking.runs import Run, open_run
 from histo_mlflow.tracking.store import open_store
@@ -67,7 +66,7 @@ def cv(config: CvConfig) -> None:
     if not is_first_process():
         follow(inputs, splits, learning)
         return
-    store = open_store(mirror=make_mirror(config.mirror, say=say, warn=warn))
+    store = open_store(config.mirror)
     if config.registry.register:
         ask_to_register(store, config.registry.model_name)
     tags = training_tags("cv", tiles, inputs.test, seed=seed)

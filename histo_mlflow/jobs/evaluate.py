@@ -32,7 +32,6 @@ from histo_mlflow.tiles.open import check_source, open_tiles
 from histo_mlflow.tiles.tile_set import TileSet, with_class_order
 from histo_mlflow.tracking.acceptance import check_classes_accepted, check_options_accepted
 from histo_mlflow.tracking.looks import count_looks, note_looks
-from histo_mlflow.tracking.mirror import make_mirror
 from histo_mlflow.tracking.runs import Run, open_run
 from histo_mlflow.tracking.store import open_store
 
@@ -44,7 +43,7 @@ def evaluate(config: EvaluateConfig) -> str:
     check_options_accepted(flatten(config))
     compute = resolve_compute_for_report(config.compute)
     check_source(config.scoring.data)
-    store = open_store(mirror=make_mirror(config.mirror, say=say, warn=warn))
+    store = open_store(config.mirror)
     model = load_model(store, config.scoring.model, compute.device)
     check_classes_accepted(model.classes, where=model.address)
     costs = read_costs(config.costs.costs, model.classes)

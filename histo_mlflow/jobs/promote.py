@@ -1,6 +1,6 @@
 """Decide whether a version goes to Production: by comparison with the one in use, or by force with a reason."""
 
-from histo_mlflow.console import say, warn
+from histo_mlflow.console import say
 from histo_mlflow.errors import OptionError, RequestError, WorkError
 from histo_mlflow.learning.compute import resolve_compute_for_report
 from histo_mlflow.options import PromoteConfig, flatten
@@ -10,7 +10,6 @@ from histo_mlflow.pipeline.inputs import announce
 from histo_mlflow.tiles.open import check_source, open_tiles
 from histo_mlflow.tracking.acceptance import check_options_accepted
 from histo_mlflow.tracking.decisions import FIRST, FORCED, REFUSED, Decision, complete
-from histo_mlflow.tracking.mirror import make_mirror
 from histo_mlflow.tracking.production import read_pointers
 from histo_mlflow.tracking.provenance import describe_origin
 from histo_mlflow.tracking.registry import ask_to_register, find_version
@@ -26,7 +25,7 @@ def promote(config: PromoteConfig) -> None:
     has_tiles = choice.test_data not in {"", "none"}
     if choice.force and not stated:
         raise OptionError("force needs a reason that others can read later: --reason 'why'")
-    store = open_store(mirror=make_mirror(config.mirror, say=say, warn=warn))
+    store = open_store(config.mirror)
     version = find_version(store, name, version=choice.version, run_id=choice.run)
     completed = complete(store, name)
     if completed is not None and completed.version == version and completed.moves_production:  # this very command, given again

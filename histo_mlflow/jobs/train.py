@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from histo_mlflow.console import say, warn
+from histo_mlflow.console import say
 from histo_mlflow.evaluation.costs import read_costs
 from histo_mlflow.learning.compute import resolve_device
 from histo_mlflow.learning.ranks import is_first_process, joined_ranks
@@ -16,7 +16,6 @@ from histo_mlflow.pipeline.record import RecordedSplit, drawable_of, record_spli
 from histo_mlflow.pipeline.resume import check_same_tiles, reopen
 from histo_mlflow.tiles.splits import hold_out
 from histo_mlflow.tracking.acceptance import check_options_accepted
-from histo_mlflow.tracking.mirror import make_mirror
 from histo_mlflow.tracking.registry import ask_to_register
 from histo_mlflow.tracking.runs import open_run
 from histo_mlflow.tracking.store import open_store
@@ -36,7 +35,7 @@ def train(config: TrainConfig) -> None:
     if not is_first_process():
         follow(inputs, [split], learning)
         return
-    store = open_store(mirror=make_mirror(config.mirror, say=say, warn=warn))
+    store = open_store(config.mirror)
     if config.registry.register:
         ask_to_register(store, config.registry.model_name)
     tags = training_tags("train", inputs.tiles, inputs.test, seed=seed)
