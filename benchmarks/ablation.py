@@ -18,16 +18,16 @@ import torch
 from sklearn.metrics import balanced_accuracy_score
 
 from histo_mlflow.console import format_table, say
-from histo_mlflow.learning.augmentation import AugmentationOptions
 from histo_mlflow.learning.batches import LabelledTiles
-from histo_mlflow.learning.compute import ComputeOptions, resolve_compute, seed_everything
+from histo_mlflow.learning.compute import resolve_compute, seed_everything
 from histo_mlflow.learning.fit import fit
 from histo_mlflow.learning.infer import cross_entropy_of, infer
-from histo_mlflow.learning.optimiser import FitOptions
+from histo_mlflow.learning.options import AugmentationOptions, ComputeOptions, FitOptions
 from histo_mlflow.learning.transforms import StainJitter, compress
 from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.tiles.open import open_tiles
-from histo_mlflow.tiles.splits import HoldOutOptions, hold_out
+from histo_mlflow.tiles.options import HoldOutOptions
+from histo_mlflow.tiles.splits import hold_out
 
 _RESULTS = Path(__file__).parent / "results"
 _FIGURES = ("loss", "accuracy", "balanced_accuracy", "restained", "jpeg30", "steady")
@@ -94,13 +94,13 @@ def _run(data: str, image_size: int, epochs: int, arm: _Arm, seed: int) -> dict[
     compute = resolve_compute(ComputeOptions(), tile_size_px=size)
     seed_everything(seed)
     network = TileClassifier(n_classes=len(tiles.classes), tile_size_px=size)
-    train, val = (LabelledTiles(tiles.images, tiles.labels, rows) for rows in (split.train, split.val))
+    train, val = (LabelledTiles(tiles.images, tiles.labels, rows) for rows in (split.train.rows, split.val.rows))
     options = FitOptions(epochs=epochs, **arm.fit)
     augmentation = AugmentationOptions(**arm.augmentation)
     best = fit(
         network, train, val, options=options, augmentation=augmentation, compute=compute, seed=seed, on_epoch=lambda _: None
     )
-    images, labels = np.asarray(tiles.images[split.val]), tiles.labels[split.val]
+    images, labels = np.asarray(tiles.images[split.val.rows]), split.val.labels
 
     def ask(changed: np.ndarray) -> np.ndarray:
         return infer(network, np.ascontiguousarray(changed), compute=compute.in_fp32(), is_quiet=True)

@@ -11,15 +11,15 @@ import torch
 from common import RESULTS, write_results
 
 from histo_mlflow.console import say
-from histo_mlflow.learning.augmentation import AugmentationOptions
 from histo_mlflow.learning.batches import LabelledTiles
 from histo_mlflow.learning.compute import Compute, seed_everything
 from histo_mlflow.learning.fit import fit, score
 from histo_mlflow.learning.infer import probabilities_of
-from histo_mlflow.learning.optimiser import FitOptions
+from histo_mlflow.learning.options import AugmentationOptions, FitOptions
 from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.tiles.open import open_tiles
-from histo_mlflow.tiles.splits import HoldOutOptions, hold_out
+from histo_mlflow.tiles.options import HoldOutOptions
+from histo_mlflow.tiles.splits import hold_out
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def main() -> None:
     asked = parser.parse_args()
     tiles = open_tiles(asked.data, image_size=asked.image_size)
     split = hold_out(tiles, HoldOutOptions(val_fraction=0.5), seed=0)
-    train, val = (LabelledTiles(tiles.images, tiles.labels, rows) for rows in (split.train, split.val))
+    train, val = (LabelledTiles(tiles.images, tiles.labels, rows) for rows in (split.train.rows, split.val.rows))
     seed_everything(0)
     network = TileClassifier(n_classes=len(tiles.classes), tile_size_px=asked.image_size or tiles.tile_size_px)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

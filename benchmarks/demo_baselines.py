@@ -18,9 +18,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from histo_mlflow.console import describe_epoch, format_table, say
+from histo_mlflow.evaluation.costs import default_costs
+from histo_mlflow.jobs.cv import Cv
 from histo_mlflow.learning.fit import EpochReport
 from histo_mlflow.models.weights import InitialWeights
-from histo_mlflow.options import CvConfig, build
+from histo_mlflow.options import build
+from histo_mlflow.pipeline.inputs import LearningInputs
 from histo_mlflow.pipeline.split import epoch_metrics, run_split
 from histo_mlflow.tiles.demo import draw_demo
 from histo_mlflow.tiles.splits import Split, cut_folds
@@ -48,21 +51,22 @@ def classical(features: Callable[[TileSet], NDArray[np.float64]], make_model: Ca
 
     def predict(tiles: TileSet, split: Split) -> NDArray[np.int64]:
         values = features(tiles)
-        model = make_model().fit(values[split.train], tiles.labels[split.train])
-        return np.asarray(model.predict(values[split.val]))
+        model = make_model().fit(values[split.train.rows], split.train.labels)
+        return np.asarray(model.predict(values[split.val.rows]))
 
     return predict
 
 
 def network(tiles: TileSet, split: Split) -> NDArray[np.int64]:
     """Train as the default `cv` does and label the validation part."""
-    config = build(CvConfig, {})
+    config = build(Cv, {})
 
     def observe(report: EpochReport) -> None:
         if report.epoch == report.epochs:
             say(describe_epoch(report.epoch, report.epochs, epoch_metrics(report), is_best=report.is_best))
 
-    result = run_split(tiles, split, initial=InitialWeights(None, "random"), config=config.learning, on_epoch=observe)
+    inputs = LearningInputs(tiles, None, InitialWeights(None, "random"), default_costs(tiles.classes))
+    result = run_split(inputs, split, config.recipe, on_epoch=observe)
     return np.asarray(result.val.logits.argmax(axis=1))
 
 
@@ -80,13 +84,13 @@ METHODS: dict[str, Predict] = {
 def main() -> None:
     """Cross-validate every method, print a table and write the figures."""
     tiles = draw_demo()
-    config = build(CvConfig, {})
-    splits = cut_folds(tiles, config.folds, seed=config.learning.seed.seed)
+    config = build(Cv, {})
+    splits = cut_folds(tiles, config.split, seed=config.recipe.seed.seed)
     figures: dict[str, dict[str, float]] = {}
     for name, predict in METHODS.items():
         predicted = np.zeros(len(tiles), dtype=np.int64)
         for split in splits:
-            predicted[split.val] = predict(tiles, split)
+            predicted[split.val.rows] = predict(tiles, split)
         figures[name] = {
             "accuracy": float(accuracy_score(tiles.labels, predicted)),
             "balanced_accuracy": float(balanced_accuracy_score(tiles.labels, predicted)),

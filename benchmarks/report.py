@@ -93,7 +93,7 @@ def report(tiles: TileSet, predictions: Predictions) -> None:
     details = Details(
         temperature=1.5,
         threshold=0.9,
-        baselines=baseline_figures(apply_baselines(baselines, tiles, rows)),
+        baselines=baseline_figures(apply_baselines(baselines, tiles.part("test"))),
     )
     about = Provenance("test", "noise", "0" * 64, "a model", "by nothing", 1, is_synthetic=True)
     with tempfile.TemporaryDirectory() as folder:

@@ -22,12 +22,12 @@ from torchvision import transforms
 from torchvision.models import efficientnet_b3
 
 from histo_mlflow.learning.allocator import map_large_tensors
-from histo_mlflow.learning.augmentation import AugmentationOptions
 from histo_mlflow.learning.batches import LabelledTiles
-from histo_mlflow.learning.compute import Compute, ComputeOptions, resolve_compute
+from histo_mlflow.learning.compute import Compute, resolve_compute
 from histo_mlflow.learning.fit import EpochReport, fit
 from histo_mlflow.learning.infer import infer
-from histo_mlflow.learning.optimiser import FitOptions, make_optimizer
+from histo_mlflow.learning.optimiser import make_optimizer
+from histo_mlflow.learning.options import AugmentationOptions, ComputeOptions, FitOptions
 from histo_mlflow.models.classifier import TileClassifier, fold_batch_norms
 
 _MEAN = (0.485, 0.456, 0.406)

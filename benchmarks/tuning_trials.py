@@ -15,8 +15,9 @@ import optuna
 from common import RESULTS
 
 from histo_mlflow.console import say
+from histo_mlflow.jobs.train import Train
 from histo_mlflow.learning.fit import EpochReport
-from histo_mlflow.options import TrainConfig, build
+from histo_mlflow.options import build
 from histo_mlflow.pipeline.inputs import open_learning_inputs
 from histo_mlflow.pipeline.split import run_split
 from histo_mlflow.tiles.splits import hold_out
@@ -38,9 +39,9 @@ def main() -> None:
     options = parser.parse_args()
     file = RESULTS / f"tuning-{options.design}.csv"
     base = {"data": options.data, "weights": "none", "epochs": options.epochs}
-    config = build(TrainConfig, base)
-    inputs = open_learning_inputs(config.data, config.learning)
-    split = hold_out(inputs.tiles, config.hold_out, seed=0)
+    config = build(Train, base)
+    inputs = open_learning_inputs(config)
+    split = hold_out(inputs.tiles, config.split, seed=0)
     designs = _cutoffs(options.epochs, options.seeds) if options.design == "cutoff" else _draws(options.epochs, options.trials)
     done = _trials_in(file)
     for trial, values in enumerate(designs):
@@ -51,8 +52,7 @@ def main() -> None:
         def observe(epoch: EpochReport, losses: list[float] = losses) -> None:
             losses.append(epoch.val.loss)
 
-        learning = build(TrainConfig, {**base, **values}).learning
-        run_split(inputs.tiles, split, initial=inputs.initial, config=learning, on_epoch=observe)
+        run_split(inputs, split, build(Train, {**base, **values}).recipe, on_epoch=observe)
         say(f"{trial}: {values}, lowest {min(losses):.4f}")
         _append(file, [[trial, *values.values(), epoch, f"{loss:.6f}"] for epoch, loss in enumerate(losses, start=1)])
 

@@ -1,221 +1,184 @@
-"""Puts together the option dataclasses that live beside their users; holds no default and no check of its own.
+"""Options: each declared once, beside what it steers, with its default, help and limits; imports neither torch nor MLflow.
 
-A configuration is a dataclass of option dataclasses. Its options are the leaf fields, and their names are the public ones: in
-MLproject, on the command line (with hyphens) and in a yaml.
+A group is a frozen dataclass of options, derived from `Options`. A job's options are a dataclass of groups and options, derived
+from `JobOptions`. The names of the options are the public ones: on the command line (with hyphens or underscores), in a yaml,
+in ``mlflow run -P`` and as keywords in Python.
 """
 
+import math
+import operator
 import reprlib
-from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, Field, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 from histo_mlflow.base.plain_values import read_yaml_mapping, shorten
 from histo_mlflow.errors import OptionError, SourceNotFoundError
-from histo_mlflow.evaluation.gate import GateOptions
-from histo_mlflow.evaluation.options import AbstentionOptions, CalibrationOptions, CostOptions, RobustnessOptions
-from histo_mlflow.learning.augmentation import AugmentationOptions
-from histo_mlflow.learning.compute import ComputeOptions, EngineOptions, SeedOptions
-from histo_mlflow.learning.optimiser import FitOptions
-from histo_mlflow.model_options import (
-    DeliveryOptions,
-    DrawingOptions,
-    NameOptions,
-    OutputOptions,
-    PairOptions,
-    PromotionOptions,
-    ReasonOptions,
-    ReplayOptions,
-    ScoringOptions,
-)
-from histo_mlflow.models.exports import ExportOptions, RuntimeOptions
-from histo_mlflow.models.weights import NetworkOptions
-from histo_mlflow.tiles.open import DataOptions
-from histo_mlflow.tiles.splits import FoldOptions, HoldOutOptions
-from histo_mlflow.tracking.kept_checkpoints import KeepingOptions
-from histo_mlflow.tracking.registry import RegistryOptions
-from histo_mlflow.tracking.wandb_sink import MirrorOptions
 
-ConfigT = TypeVar("ConfigT")
-
-GIVEN = "given"
-"""Name of the field that holds which options were typed or in a yaml; no option itself."""
-
+OptionsT = TypeVar("OptionsT", bound="Options")
 
 _INT_BOUND = 2**63
+_LIMITS = {"at_least": operator.ge, "above": operator.gt, "at_most": operator.le, "below": operator.lt}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """What is known of an option besides its name and default.
+
+    Attributes:
+        help: One or two sentences.
+        at_least: Smallest value that is allowed.
+        above: All values that are allowed are larger.
+        at_most: Largest value that is allowed.
+        below: All values that are allowed are smaller.
+        choices: The values that are allowed, if they can be counted.
+        changes_result: Whether a training with another value may come to other weights; such a value can't be changed when a
+            run is resumed, and trials of a search share it.
+        positional: Whether the command line takes it by its place.
+    """
+
+    help: str
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+    choices: tuple[str, ...] = ()
+    changes_result: bool = True
+    positional: bool = False
+
+    def find_fault(self, value: object) -> str | None:
+        """Return what is wrong with a value of the right type, in words, or None."""
+        if self.choices and value not in self.choices:
+            return f"must be one of {', '.join(self.choices)}"
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            return None
+        limits = {words: limit for words in _LIMITS if (limit := getattr(self, words)) is not None}
+        if math.isfinite(value) and all(_LIMITS[words](value, limit) for words, limit in limits.items()):
+            return None
+        allowed = " and ".join(f"{words.replace('_', ' ')} {limit:g}" for words, limit in limits.items())
+        return f"must be {allowed or 'a finite number'}"
+
+
+def option(default: str | float, help: str, **facts: Any) -> Any:  # noqa: A002 - the word that click uses too
+    """Declare an option in a dataclass; `facts` are the other attributes of `Option`."""
+    return field(default=default, metadata={"option": Option(help=help, **facts)})
+
+
+def stated(value: str) -> str | None:
+    """Return the value of an option that may be left out, or None for "" and "none"."""
+    return None if value.strip() in {"", "none"} else value
 
 
 @dataclass(frozen=True)
-class LearningConfig:
-    """Everything that decides what a network becomes from given tiles."""
+class Options:
+    """A group of options; its docstring is the heading of its section in a job's help."""
 
-    network: NetworkOptions
-    fit: FitOptions
-    augmentation: AugmentationOptions
-    seed: SeedOptions
-    compute: ComputeOptions
-    engine: EngineOptions
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """What `train` is asked to do."""
-
-    data: DataOptions
-    hold_out: HoldOutOptions
-    learning: LearningConfig
-    calibration: CalibrationOptions
-    costs: CostOptions
-    keeping: KeepingOptions
-    registry: RegistryOptions
-    gate: GateOptions
-    mirror: MirrorOptions
+    def __post_init__(self) -> None:
+        """Raise `OptionError` for a value outside its limits."""
+        for part in fields(self):
+            if (known := part.metadata.get("option")) and (fault := known.find_fault(getattr(self, part.name))):
+                raise OptionError(f"{part.name}={getattr(self, part.name)}: {fault}{_example(part)}")
 
 
 @dataclass(frozen=True)
-class CvConfig:
-    """What `cv` is asked to do."""
+class JobOptions(Options):
+    """Everything that a job is asked; its docstring is the job's help.
 
-    data: DataOptions
-    folds: FoldOptions
-    learning: LearningConfig
-    calibration: CalibrationOptions
-    costs: CostOptions
-    keeping: KeepingOptions
-    registry: RegistryOptions
-    gate: GateOptions
-    mirror: MirrorOptions
+    Attributes:
+        given: Names of the options that were given, whatever their values.
+    """
+
+    given: frozenset[str] = field(default=frozenset(), kw_only=True)
 
 
-@dataclass(frozen=True)
-class EvaluateConfig:
-    """What `evaluate` is asked to do."""
-
-    scoring: ScoringOptions
-    robustness: RobustnessOptions
-    costs: CostOptions
-    compute: ComputeOptions
-    mirror: MirrorOptions
+def option_fields(options: type[Options]) -> dict[str, Field[Any]]:
+    """Return the options of a group or a job by public name, in order; what is known of one is ``metadata["option"]``."""
+    return {name: part for group in sections(options) for name, part in group.options.items()}
 
 
 @dataclass(frozen=True)
-class CompareConfig:
-    """What `compare` is asked to do."""
+class Section:
+    """The options of one group, by public name, under the group's own docstring."""
 
-    pair: PairOptions
-    costs: CostOptions
-    compute: ComputeOptions
-    mirror: MirrorOptions
+    title: str
+    options: Mapping[str, Field[Any]]
 
 
-@dataclass(frozen=True)
-class PromoteConfig:
-    """What `promote` is asked to do."""
-
-    choice: PromotionOptions
-    name: NameOptions
-    why: ReasonOptions
-    gate: GateOptions
-    compute: ComputeOptions
-    mirror: MirrorOptions
+def sections(options: type[Options]) -> list[Section]:
+    """Return the options of a job by group, in order; those that are in no group come first and have no title."""
+    own = {part.name: part for part in fields(options) if "option" in part.metadata}
+    title = "" if issubclass(options, JobOptions) else (options.__doc__ or "").partition(".")[0].partition(";")[0]
+    inner = [section for part in fields(options) if (group := _group(part)) for section in sections(group)]
+    return [*([Section(title, own)] if own else []), *inner]
 
 
-@dataclass(frozen=True)
-class HistoryConfig:
-    """What `history` is asked to do."""
+def build(options: type[OptionsT], values: Mapping[str, Any], *, given: frozenset[str] = frozenset()) -> OptionsT:
+    """Return a job's or group's options from values by public name; what is missing has its default.
 
-    name: NameOptions
-
-
-@dataclass(frozen=True)
-class RollbackConfig:
-    """What `rollback` is asked to do."""
-
-    name: NameOptions
-    why: ReasonOptions
-
-
-@dataclass(frozen=True)
-class ExportConfig:
-    """What `export` is asked to do."""
-
-    export: ExportOptions
+    Raises:
+        OptionError: A value is outside its limits, or values do not go together.
+    """
+    parts: dict[str, Any] = {}
+    for part in fields(options):
+        if (group := _group(part)) is not None:
+            parts[part.name] = build(group, values)
+        elif part.name in values:
+            parts[part.name] = values[part.name]
+    return options(**parts, **({"given": given} if issubclass(options, JobOptions) else {}))
 
 
-@dataclass(frozen=True)
-class MirrorConfig:
-    """What `mirror` is asked to do."""
-
-    replay: ReplayOptions
-
-
-@dataclass(frozen=True)
-class DeliverConfig:
-    """What `deliver` is asked to do."""
-
-    delivery: DeliveryOptions
-
-
-@dataclass(frozen=True)
-class ReportConfig:
-    """What `report` is asked to do."""
-
-    drawing: DrawingOptions
-
-
-@dataclass(frozen=True)
-class PredictConfig:
-    """What `predict` is asked to do."""
-
-    scoring: ScoringOptions
-    output: OutputOptions
-    runtime: RuntimeOptions
-    abstention: AbstentionOptions
-    compute: ComputeOptions
-
-
-def option_fields(config_class: type) -> dict[str, Field[Any]]:
-    """Return the options of a configuration class by public name, in order."""
-    return {name: option for name, option in _leaves(config_class) if name != GIVEN}
-
-
-def build(config_class: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
-    """Return a configuration from option values by public name; what is missing has its default."""
-    parts = {
-        part.name: build(_class_of(part), values) if _is_group(part) else values.get(part.name, part.default)
-        for part in fields(config_class)  # type: ignore[arg-type]
-    }
-    return config_class(**parts)
-
-
-def flatten(config: object) -> dict[str, Any]:
+def flatten(options: Options) -> dict[str, Any]:
     """Return the values of all options by public name, in order."""
-    flat: dict[str, Any] = {}
-    for part in fields(config):  # type: ignore[arg-type]
-        value = getattr(config, part.name)
-        flat |= flatten(value) if _is_group(part) else {part.name: value}
-    flat.pop(GIVEN, None)
-    return flat
+    own = {part.name: getattr(options, part.name) for part in fields(options) if "option" in part.metadata}
+    for part in fields(options):
+        if _group(part) is not None:
+            own |= flatten(getattr(options, part.name))
+    return own
 
 
-def read_yaml(path: Path, config_class: type) -> dict[str, Any]:
-    """Return the option values of a yaml file; every key must be an option of `config_class`.
+def read_yaml(path: Path, options: type[Options]) -> dict[str, Any]:
+    """Return the option values of a yaml file; every key must be an option of `options`.
 
     Raises:
         SourceNotFoundError: There is no such file.
         OptionError: It is not a yaml mapping, or a key is no option or has a value of the wrong kind.
     """
-    known = option_fields(config_class)
+    known = option_fields(options)
     content = _load(path)
     if strangers := [shorten(key) for key in content if key not in known]:
         raise OptionError(f"config={path}: unknown option {' '.join(strangers)[:200]}; known are {' '.join(known)}")
-    return {name: _as_type(known[name], value, path) for name, value in content.items()}
+    return {name: _in_file(path, known[name], value) for name, value in content.items()}
 
 
-def read_kept_yaml(path: Path, config_class: type) -> dict[str, Any]:
+def read_kept_yaml(path: Path, options: type[Options]) -> dict[str, Any]:
     """Return the option values of a run's ``config.yaml``, without options that are gone; raises as `read_yaml` does."""
-    known = option_fields(config_class)
-    return {name: _as_type(known[name], value, path) for name, value in _load(path).items() if name in known}
+    known = option_fields(options)
+    return {name: _in_file(path, known[name], value) for name, value in _load(path).items() if name in known}
+
+
+def as_type(part: Field[Any], value: object) -> object:
+    """Return `value` in the type of an option, or raise `OptionError`; text is no number but for ``1e-4``, which yaml has."""
+    kind = type(part.default)
+    if isinstance(value, int) and abs(value) >= _INT_BOUND:
+        raise OptionError(f"{part.name} is out of range; numbers have less than 64 bits")
+    if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if kind is str and isinstance(value, Path):
+        return str(value)
+    if type(value) is not kind:
+        raise OptionError(f"{part.name}={reprlib.repr(value)} must be {kind.__name__}")
+    return value
+
+
+def _in_file(path: Path, part: Field[Any], value: object) -> object:
+    try:
+        return as_type(part, value)
+    except OptionError as error:
+        raise OptionError(f"config={path}: {error}") from None
 
 
 def _load(path: Path) -> dict[Any, Any]:
@@ -227,32 +190,10 @@ def _load(path: Path) -> dict[Any, Any]:
         raise OptionError(f"config={path} is not yaml with option names and values ({error})") from None
 
 
-def _as_type(option: Field[Any], value: object, path: Path) -> object:
-    kind = type(option.default)
-    if isinstance(value, int) and abs(value) >= _INT_BOUND:
-        raise OptionError(f"config={path}: {option.name} is out of range; numbers have less than 64 bits")
-    if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
-        try:
-            return float(value)  # yaml takes 1e-4 for a text
-        except ValueError:
-            pass
-    if type(value) is not kind:
-        raise OptionError(f"config={path}: {option.name}={reprlib.repr(value)} must be {kind.__name__}")
-    return value
+def _group(part: Field[Any]) -> type[Options] | None:
+    # No postponed annotations where options are declared: a type is a type there.
+    return part.type if isinstance(part.type, type) and issubclass(part.type, Options) else None
 
 
-def _leaves(config_class: type) -> Iterator[tuple[str, Field[Any]]]:
-    for part in fields(config_class):
-        if _is_group(part):
-            yield from _leaves(_class_of(part))
-        else:
-            yield part.name, part
-
-
-def _class_of(part: Field[Any]) -> type[Any]:
-    assert isinstance(part.type, type)  # no postponed annotations in option dataclasses
-    return part.type
-
-
-def _is_group(part: Field[Any]) -> bool:
-    return part.default is MISSING
+def _example(part: Field[Any]) -> str:
+    return "" if part.metadata["option"].choices else f", for instance {part.default}"

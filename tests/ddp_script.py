@@ -8,11 +8,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from histo_mlflow.learning.augmentation import AugmentationOptions
 from histo_mlflow.learning.batches import LabelledTiles
 from histo_mlflow.learning.compute import Compute, seed_everything
 from histo_mlflow.learning.fit import EpochReport, fit
-from histo_mlflow.learning.optimiser import FitOptions
+from histo_mlflow.learning.options import AugmentationOptions, FitOptions
 from histo_mlflow.learning.ranks import joined_ranks
 from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.tiles.demo import draw_demo

@@ -67,8 +67,8 @@ def _imported() -> dict[str, Callable[[Sequence[str]], Any]]:
     import mlflow.pytorch  # noqa: F401
     import torchvision  # noqa: F401
 
-    from histo_mlflow.cli import main
-    from histo_mlflow.command_line import run_command
+    import tuning.trials  # noqa: F401
+    from histo_mlflow.cli import main, run_command
     from tuning.search import make_command
 
     torch.export.export(torch.nn.Linear(2, 2), (torch.zeros(2, 2),))  # imports what exporting needs

@@ -11,7 +11,8 @@ _DIFFERS = {"train/tiles_per_second"}
 
 
 def weights(store: Store, run_id: str, name: str) -> dict[str, torch.Tensor]:
-    return load_file(store.client.download_artifacts(run_id, f"checkpoints/{name}"))
+    with tempfile.TemporaryDirectory() as folder:
+        return load_file(store.client.download_artifacts(run_id, f"checkpoints/{name}", folder))
 
 
 def assert_same_weights(store: Store, resumed: str, whole: str) -> None:

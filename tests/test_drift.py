@@ -12,22 +12,20 @@ from packaging.requirements import Requirement
 
 import histo_mlflow
 from histo_mlflow.cli import cli
-from histo_mlflow.options import (
-    CompareConfig,
-    CvConfig,
-    EvaluateConfig,
-    ExportConfig,
-    PredictConfig,
-    PromoteConfig,
-    TrainConfig,
-    option_fields,
-)
+from histo_mlflow.jobs.compare import Compare
+from histo_mlflow.jobs.cv import Cv
+from histo_mlflow.jobs.evaluate import Evaluate
+from histo_mlflow.jobs.export import Export
+from histo_mlflow.jobs.predict import Predict
+from histo_mlflow.jobs.promote import Promote
+from histo_mlflow.jobs.train import Train
+from histo_mlflow.options import option_fields
 from tests.conftest import PROJECT
 
 ENTRY_POINTS = {
-    "main": TrainConfig, "train": TrainConfig, "cv": CvConfig, "evaluate": EvaluateConfig, "compare": CompareConfig,
-    "promote": PromoteConfig,
-    "predict": PredictConfig, "export": ExportConfig,
+    "main": Train, "train": Train, "cv": Cv, "evaluate": Evaluate, "compare": Compare,
+    "promote": Promote,
+    "predict": Predict, "export": Export,
 }  # fmt: skip
 MLPROJECT: dict[str, Any] = yaml.safe_load((PROJECT / "MLproject").read_text())
 PYPROJECT: dict[str, Any] = tomllib.loads((PROJECT / "pyproject.toml").read_text())

@@ -19,9 +19,10 @@ from mlflow.exceptions import MlflowException
 from safetensors.torch import save_file
 
 from histo_mlflow.evaluation.costs import read_costs
+from histo_mlflow.jobs.train import Train
 from histo_mlflow.models.checkpoint import FACTS_KEY, CheckpointFacts, load_state, load_weights, save_state
 from histo_mlflow.models.weights import read_initial_weights
-from histo_mlflow.options import TrainConfig, build, flatten, read_kept_yaml, read_yaml
+from histo_mlflow.options import build, flatten, read_kept_yaml, read_yaml
 from histo_mlflow.served_model.inputs import batches_of
 from histo_mlflow.tracking.decisions import Decision, _parse
 from histo_mlflow.tracking.journal import _read
@@ -39,7 +40,7 @@ _values = st.recursive(
     _scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3), max_leaves=6
 )
 
-_YAML = {name: value for name, value in flatten(build(TrainConfig, {})).items() if name != "given"}
+_YAML = {name: value for name, value in flatten(build(Train, {})).items() if name != "given"}
 _COSTS = {"TUM": {"NORM": 10, "STR": 5}, "NORM": {"TUM": 2}}
 _CHECKPOINT = asdict(CheckpointFacts(("a", "b"), 32, 3, 0.25, "0" * 64, is_synthetic=True))
 _DECISION = asdict(Decision("first", "1", None, "why", user="u", time="t"))
@@ -73,8 +74,8 @@ def _dump(content: Any) -> str:
 @given(text=_texts(_YAML, _dump))
 def test_options(work: Path, text: bytes) -> None:
     (work / "a.yaml").write_bytes(text)
-    _read_or_refused(lambda: build(TrainConfig, read_yaml(work / "a.yaml", TrainConfig)))
-    _read_or_refused(lambda: build(TrainConfig, read_kept_yaml(work / "a.yaml", TrainConfig)))
+    _read_or_refused(lambda: build(Train, read_yaml(work / "a.yaml", Train)))
+    _read_or_refused(lambda: build(Train, read_kept_yaml(work / "a.yaml", Train)))
 
 
 @_tried

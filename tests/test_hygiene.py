@@ -12,10 +12,14 @@ import pytest
 
 from histo_mlflow.errors import TilesChangedError
 from histo_mlflow.evaluation.costs import default_costs
+from histo_mlflow.jobs.train import Train
 from histo_mlflow.learning.fit import EpochReport
+from histo_mlflow.learning.ranks import ALONE
 from histo_mlflow.models.weights import InitialWeights
-from histo_mlflow.options import TrainConfig, build, option_fields
+from histo_mlflow.options import build, option_fields
+from histo_mlflow.pipeline.inputs import LearningInputs
 from histo_mlflow.pipeline.record import RecordedSplit, record_split
+from histo_mlflow.pipeline.session import Session
 from histo_mlflow.pipeline.split import run_split
 from histo_mlflow.tiles.demo import draw_demo
 from histo_mlflow.tiles.npz import read_npz
@@ -47,17 +51,18 @@ class _Watched(np.ndarray):
 
 
 def _fit(tiles: TileSet, test: TileSet | None, **options: Any) -> tuple[Any, list[dict[str, float]]]:
-    config = build(TrainConfig, {**_OPTIONS, **options})
+    config = build(Train, {**_OPTIONS, **options})
     seen: list[dict[str, float]] = []
 
     def note(report: EpochReport) -> None:
         seen.append({"val": report.val.loss, "test": report.test.loss if report.test else 0.0})
 
-    result = run_split(
-        tiles, hold_out(tiles, config.hold_out, seed=0), test=test, initial=InitialWeights(None, "none"),
-        config=config.learning, on_epoch=note,
-    )  # fmt: skip
-    return result, seen
+    inputs = _inputs(tiles, test)
+    return run_split(inputs, hold_out(tiles, config.split, seed=0), config.recipe, on_epoch=note), seen
+
+
+def _inputs(tiles: TileSet, test: TileSet | None = None) -> LearningInputs:
+    return LearningInputs(tiles, test, InitialWeights(None, "none"), default_costs(tiles.classes))
 
 
 def test_weights_and_selection_do_not_depend_on_the_test_set(tiny_tiles: TileSet) -> None:
@@ -74,7 +79,7 @@ def test_weights_and_selection_do_not_depend_on_the_test_set(tiny_tiles: TileSet
 
 
 def test_only_scoring_reads_the_test_set(store: Store, tiny_tiles: TileSet) -> None:
-    config = build(TrainConfig, _OPTIONS)
+    config = build(Train, {**_OPTIONS, "calibration": "temperature"})
     test = draw_demo(n_tiles=18, tile_size_px=SIZE_PX, seed=3)
     test.fingerprint  # noqa: B018 - reads all pixels, before the watch begins
     watched = replace(test, images=test.images.view(_Watched), labels=test.labels.view(_Watched))
@@ -85,7 +90,7 @@ def test_only_scoring_reads_the_test_set(store: Store, tiny_tiles: TileSet) -> N
     assert _READERS, "the watch has seen nothing"
     # The watch of each epoch and the final score (which gather tiles in a thread), the report, and the counts per class that
     # describe the data set.
-    allowed = ("fit.score", "batches.gather", "report.report", "contents.log_split_datasets")
+    allowed = ("fit.score", "batches.gather", "report.report", "contents.log_datasets")
     strangers = [path for path in _READERS if not any(name in path for name in allowed)]
     assert strangers == []
     assert any("fit.score" in path for path in _READERS)
@@ -95,28 +100,26 @@ def test_only_scoring_reads_the_test_set(store: Store, tiny_tiles: TileSet) -> N
     assert recorded.selected == alone.selected
 
 
-def _record(run: Any, tiles: TileSet, test: TileSet | None, config: TrainConfig) -> RecordedSplit:
-    return record_split(
-        run, tiles, hold_out(tiles, config.hold_out, seed=0), test=test, initial=InitialWeights(None, "none"),
-        config=config.learning, keeping=config.keeping, is_calibrated=True, costs=default_costs(tiles.classes), title="t",
-    )  # fmt: skip
+def _record(run: Any, tiles: TileSet, test: TileSet | None, config: Train) -> RecordedSplit:
+    session = Session(run, ALONE, _inputs(tiles, test), config)
+    return record_split(session, hold_out(tiles, config.split, seed=0), title="t")
 
 
-def _record_without_test(store: Store, tiles: TileSet, config: TrainConfig) -> RecordedSplit:
+def _record_without_test(store: Store, tiles: TileSet, config: Train) -> RecordedSplit:
     with open_run(store, "train", tags={}) as run:
         return _record(run, tiles, None, config)
 
 
 def test_no_option_names_what_is_selected_on() -> None:
     """`test_data` is the only option through which a test set comes in, and what it says of itself is kept above."""
-    about_test = [name for name, option in option_fields(TrainConfig).items() if "test" in name.split("_")]
+    about_test = [name for name, option in option_fields(Train).items() if "test" in name.split("_")]
     assert about_test == ["test_data"]
 
 
 def test_a_training_whose_tiles_are_changed_meanwhile_stops_with_a_line(work: Path, tiny_tiles: TileSet) -> None:
     file = save_npz(work / "a.npz", tiny_tiles)
     tiles = read_npz(file)
-    config = build(TrainConfig, {**_OPTIONS, "epochs": 2})
+    config = build(Train, {**_OPTIONS, "epochs": 2})
     seen: list[int] = []
 
     def change(report: EpochReport) -> None:
@@ -126,8 +129,5 @@ def test_a_training_whose_tiles_are_changed_meanwhile_stops_with_a_line(work: Pa
             opened.write(bytes(100_000))
 
     with pytest.raises(TilesChangedError, match=r"a\.npz was changed while it was in use; .*--resume RUN_ID"):
-        run_split(
-            tiles, hold_out(tiles, config.hold_out, seed=0), initial=InitialWeights(None, "none"), config=config.learning,
-            on_epoch=change,
-        )  # fmt: skip
+        run_split(_inputs(tiles), hold_out(tiles, config.split, seed=0), config.recipe, on_epoch=change)
     assert seen == [1]

@@ -5,10 +5,14 @@ import yaml
 
 from histo_mlflow.cli import cli
 from histo_mlflow.errors import OptionError, SourceNotFoundError
-from histo_mlflow.options import CvConfig, EvaluateConfig, PredictConfig, TrainConfig, build, flatten, option_fields, read_yaml
+from histo_mlflow.jobs.cv import Cv
+from histo_mlflow.jobs.evaluate import Evaluate
+from histo_mlflow.jobs.predict import Predict
+from histo_mlflow.jobs.train import Train
+from histo_mlflow.options import build, flatten, option_fields, read_yaml
 
 _ALIASES = "a0: &a0 [x, x]\n" + "".join(f"a{k}: &a{k} [*a{k - 1}, *a{k - 1}]\n" for k in range(1, 30)) + "data: *a29\n"
-CONFIGS = [TrainConfig, CvConfig, EvaluateConfig, PredictConfig]
+CONFIGS = [Train, Cv, Evaluate, Predict]
 
 
 @pytest.mark.parametrize("config_class", CONFIGS)
@@ -22,18 +26,18 @@ def test_options_survive_the_way_to_values_and_back(config_class: type) -> None:
 def test_every_option_has_a_default_and_a_sentence_of_help(config_class: type) -> None:
     for name, option in option_fields(config_class).items():
         assert isinstance(option.default, (str, int, float, bool)), name
-        assert len(option.metadata["help"]) > 10, name
+        assert len(option.metadata["option"].help) > 10, name
 
 
 def test_given_values_reach_their_option() -> None:
-    config = build(TrainConfig, {"epochs": 3, "aug_cutoff": 2, "seed": 5, "register": False})
-    assert (config.learning.fit.epochs, config.learning.augmentation.aug_cutoff) == (3, 2)
-    assert (config.learning.seed.seed, config.registry.register) == (5, False)
+    config = build(Train, {"epochs": 3, "aug_cutoff": 2, "seed": 5, "register": False})
+    assert (config.recipe.fit.epochs, config.recipe.augmentation.aug_cutoff) == (3, 2)
+    assert (config.recipe.seed.seed, config.registry.register) == (5, False)
 
 
 def test_yaml_with_an_exponent_without_point(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("learning_rate: 1e-4\nepochs: 3\n")
-    assert read_yaml(tmp_path / "a.yaml", TrainConfig) == {"learning_rate": 1e-4, "epochs": 3}
+    assert read_yaml(tmp_path / "a.yaml", Train) == {"learning_rate": 1e-4, "epochs": 3}
 
 
 @pytest.mark.parametrize(
@@ -61,12 +65,12 @@ def test_yaml_with_an_exponent_without_point(tmp_path: Path) -> None:
 def test_bad_yaml(tmp_path: Path, text: str, reason: str) -> None:
     (tmp_path / "a.yaml").write_text(text)
     with pytest.raises(OptionError, match=reason):
-        read_yaml(tmp_path / "a.yaml", TrainConfig)
+        read_yaml(tmp_path / "a.yaml", Train)
 
 
 def test_missing_yaml(tmp_path: Path) -> None:
     with pytest.raises(SourceNotFoundError):
-        read_yaml(tmp_path / "none.yaml", TrainConfig)
+        read_yaml(tmp_path / "none.yaml", Train)
 
 
 @pytest.mark.parametrize("name", ["epochs", "learning_rate", "register", "weights", "seed"])
@@ -74,7 +78,7 @@ def test_what_is_typed_goes_before_the_yaml_and_the_yaml_before_the_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """Of each kind of option, with the default typed against another value in the yaml."""
-    default = option_fields(TrainConfig)[name].default
+    default = option_fields(Train)[name].default
     other = {"epochs": 5, "learning_rate": 0.5, "register": False, "weights": "none", "seed": 7}[name]
     (tmp_path / "a.yaml").write_text(yaml.safe_dump({name: other}))
     seen: list[object] = []

@@ -2,6 +2,8 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -9,11 +11,13 @@ from mlflow import MlflowClient
 
 from histo_mlflow.evaluation.details import Details
 from histo_mlflow.evaluation.metrics import Predictions
-from histo_mlflow.jobs.cv import _pool
 from histo_mlflow.pipeline.contents import log_config
+from histo_mlflow.pipeline.folds import Folds
+from histo_mlflow.pipeline.record import RecordedSplit
 from histo_mlflow.pipeline.report import describe_provenance, record_findings
 from histo_mlflow.tiles.demo import draw_demo
-from histo_mlflow.tiles.splits import Split
+from histo_mlflow.tiles.options import FoldOptions
+from histo_mlflow.tiles.splits import Split, cut_folds
 from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.decisions import read_history
 from histo_mlflow.tracking.runs import open_run
@@ -127,15 +131,24 @@ def test_a_picture_that_fails_leaves_no_version_without_its_decision(
     assert {name: after[name] for name in numbers} == numbers
 
 
-def test_a_baseline_that_some_fold_lacks_is_left_out_of_the_whole() -> None:
-    labels, classes = np.array([0, 1, 0, 1]), ("a", "b")
-    whole = Predictions(labels, np.full((4, 2), 0.5), classes)
-    splits = [Split(train=np.array([2, 3]), val=np.array([0, 1])), Split(train=np.array([0, 1]), val=np.array([2, 3]))]
-    first, second = (Predictions(labels[:2], np.array([[share, 1 - share]] * 2), classes) for share in (0.2, 0.7))
-    said = [{"mean RGB": first, "colour histogram": first}, {"mean RGB": second}]
-    assert list(_pool(said, splits, whole)) == ["mean RGB"]
-    assert _pool(said, splits, whole)["mean RGB"].probabilities[:, 0].tolist() == [0.2, 0.2, 0.7, 0.7]
-    assert _pool([{}, {"mean RGB": second}], splits, whole) == {}
+def test_a_baseline_that_some_fold_lacks_is_left_out_of_the_whole(tiny_tiles: TileSet) -> None:
+    labels, n_classes = tiny_tiles.labels, len(tiny_tiles.classes)
+    splits = cut_folds(tiny_tiles, FoldOptions(2), seed=0)
+
+    def fold(split: Split, baselines: dict[str, float]) -> RecordedSplit:
+        said = {
+            name: Predictions(split.val.labels, np.full((len(split.val), n_classes), value), tiny_tiles.classes)
+            for name, value in baselines.items()
+        }
+        return cast("RecordedSplit", SimpleNamespace(split=split, baselines=said))
+
+    folds = Folds(tiny_tiles, [fold(splits[0], {"mean RGB": 0.2, "histogram": 0.2}), fold(splits[1], {"mean RGB": 0.7})])
+    pooled = folds.pool_baselines()
+    assert list(pooled) == ["mean RGB"]
+    assert (pooled["mean RGB"].labels == labels).all()
+    for split, value in zip(splits, (0.2, 0.7), strict=True):
+        assert (pooled["mean RGB"].probabilities[split.val.rows] == value).all()
+    assert Folds(tiny_tiles, [fold(splits[0], {}), fold(splits[1], {"mean RGB": 0.7})]).pool_baselines() == {}
 
 
 _BROKEN = {

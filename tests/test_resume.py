@@ -17,11 +17,11 @@ import torch
 from mlflow.entities import Run
 
 from histo_mlflow.errors import OptionError, RequestError, SourceNotFoundError, WorkError
-from histo_mlflow.jobs.cv import cv
-from histo_mlflow.jobs.train import train
-from histo_mlflow.options import GIVEN, CvConfig, TrainConfig, build
+from histo_mlflow.jobs.cv import Cv, cv
+from histo_mlflow.jobs.train import Train, train
+from histo_mlflow.options import build
 from histo_mlflow.tiles.tile_set import TileSet
-from histo_mlflow.tracking.kept_checkpoints import KeepingOptions
+from histo_mlflow.tracking.options import KeepingOptions
 from histo_mlflow.tracking.store import Store
 from tests.conftest import Histo
 from tests.learnings import assert_same_metrics, assert_same_weights, weights
@@ -32,7 +32,7 @@ OPTIONS: dict[str, Any] = {"weights": "none", "batch_size": 9, "aug_cutoff": 2, 
 def _train(**values: Any) -> None:
     """Run `train` in this process, which costs no start-up."""
     given = {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
-    train(build(TrainConfig, {**given, GIVEN: frozenset(given)}))
+    train(build(Train, given, given=frozenset(given)))
 
 
 def _spelled(options: dict[str, Any]) -> list[str]:
@@ -174,7 +174,7 @@ def test_what_cannot_be_resumed_is_refused_by_name(histo: Histo, tiny_npz: Path,
     with pytest.raises(RequestError, match="has not noted its options; start a new run"):
         _train(resume=bare)
     with pytest.raises(RequestError, match="was not begun by cv"):
-        cv(build(CvConfig, {"resume": run_id}))
+        cv(build(Cv, {"resume": run_id}))
     store.client.update_run(run_id, status="RUNNING")  # this process is its own, and lives
     done = histo("train", "--resume", run_id)
     assert done.returncode == 2
@@ -184,7 +184,7 @@ def test_what_cannot_be_resumed_is_refused_by_name(histo: Histo, tiny_npz: Path,
 @pytest.mark.slow
 def test_a_cross_validation_goes_on_in_the_fold_that_was_interrupted(work: Path, tiny_npz: Path, store: Store) -> None:
     options = {"data": tiny_npz, "folds": 2, "epochs": 2, **OPTIONS}
-    cv(build(CvConfig, {**options, "data": str(tiny_npz)}))
+    cv(build(Cv, {**options, "data": str(tiny_npz)}))
     whole = {run.info.run_name: run.info.run_id for run in _runs(store, "cv")}
 
     process = subprocess.Popen(
@@ -205,7 +205,7 @@ def test_a_cross_validation_goes_on_in_the_fold_that_was_interrupted(work: Path,
     process.wait(timeout=60)
     assert store.client.get_run(new["cv"]).info.status == "KILLED"
 
-    cv(build(CvConfig, {"resume": new["cv"]}))
+    cv(build(Cv, {"resume": new["cv"]}))
     assert len(_runs(store, "cv")) == 6, "no run was added"
     for name, run_id in new.items():
         assert store.client.get_run(run_id).info.status == "FINISHED"

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from histo_mlflow.base.secrets import hide_secrets
-from histo_mlflow.command_line import run_command
+from histo_mlflow.cli import run_command
 from histo_mlflow.pipeline.contents import log_config
 from histo_mlflow.tracking.runs import open_run
 from histo_mlflow.tracking.store import Store

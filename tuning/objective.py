@@ -8,8 +8,9 @@ import optuna
 
 from histo_mlflow.console import describe_epoch, say
 from histo_mlflow.errors import Interrupted
+from histo_mlflow.jobs.train import Train
 from histo_mlflow.learning.fit import EpochReport
-from histo_mlflow.options import TrainConfig, build, flatten
+from histo_mlflow.options import build, flatten
 from histo_mlflow.pipeline.inputs import LearningInputs
 from histo_mlflow.pipeline.split import epoch_metrics, run_split
 from histo_mlflow.tiles.splits import Split
@@ -75,7 +76,7 @@ class Objective:
 
         `report` gets the loss of each epoch, or with folds the mean after each fold, and ends the run as pruned by raising.
         """
-        config = build(TrainConfig, self.base | values)
+        config = build(Train, self.base | values)
         losses: list[float] = []
         with open_run(
             self.parent.store,
@@ -91,7 +92,7 @@ class Objective:
                     losses.append(self._learn_split(run, split, config, fold, report))
                     if len(self.splits) > 1:
                         mean = sum(losses) / len(losses)
-                        run.log_metrics({"cv/loss/mean": mean}, step=fold * config.learning.fit.epochs)
+                        run.log_metrics({"cv/loss/mean": mean}, step=fold * config.recipe.fit.epochs)
                         report(mean, fold)
             except optuna.TrialPruned:
                 run.set_tags({"pruned": "true"})
@@ -100,7 +101,7 @@ class Objective:
             run.log_metrics({"best/val_loss": loss})
         return loss
 
-    def _learn_split(self, run: Run, split: Split, config: TrainConfig, fold: int, report: Report) -> float:
+    def _learn_split(self, run: Run, split: Split, config: Train, fold: int, report: Report) -> float:
         is_only = len(self.splits) == 1
 
         def observe(epoch: EpochReport) -> None:
@@ -111,7 +112,7 @@ class Objective:
             if is_only:
                 report(epoch.val.loss, epoch.epoch)
 
-        result = run_split(self.inputs.tiles, split, initial=self.inputs.initial, config=config.learning, on_epoch=observe)
+        result = run_split(self.inputs, split, config.recipe, on_epoch=observe)
         if is_only:
             run.log_metrics({"best/epoch": result.best.best_epoch})
         return result.best.best_val_loss

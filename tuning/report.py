@@ -13,7 +13,8 @@ from scipy import stats
 
 from histo_mlflow.base.scratch import scratch_folder
 from histo_mlflow.console import format_table
-from histo_mlflow.options import TrainConfig, option_fields
+from histo_mlflow.jobs.train import Train
+from histo_mlflow.options import option_fields
 from histo_mlflow.tracking.runs import Run
 from tuning.figures import draw_study
 from tuning.objective import Objective
@@ -47,7 +48,7 @@ def repeat(study: optuna.Study, objective: Objective, n_seeds: int) -> Noise:
     if known.get("params") == study.best_params and len(known["best"]) == n_seeds:
         return Noise(known["best"], known["default"])
     epochs, first = objective.base["epochs"], objective.base["seed"] + 1
-    usual: dict[str, Any] = {name: option.default for name, option in option_fields(TrainConfig).items()}
+    usual: dict[str, Any] = {name: option.default for name, option in option_fields(Train).items()}
     usual["aug_cutoff"] = round(usual["aug_cutoff"] / usual["epochs"] * epochs)  # the same share of another number of epochs
     defaults = {name: usual[name] for name in study.best_params}
     losses: dict[str, list[float]] = {"best": [], "default": []}

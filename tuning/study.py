@@ -44,14 +44,14 @@ def open_study(options: SearchOptions, asked: dict[str, Any], *, seed: int) -> o
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # Heartbeats and the multivariate sampler are marked so for years.
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    asked = {**asked, "folds": options.folds, "search_space": describe_space(epochs=options.epochs)}
+    asked = {**asked, "search_space": describe_space(epochs=asked["epochs"])}
     try:
         study = optuna.create_study(
             storage=_storage(options),
             study_name=options.study,
             load_if_exists=True,
             sampler=_sampler(options.sampler, seed),
-            pruner=_pruner(options),
+            pruner=_pruner(options, epochs=asked["epochs"]),
         )
         directions = [direction.name.lower() for direction in study.directions]
         known = study.user_attrs.get(_ASKED_ATTRIBUTE)
@@ -63,7 +63,7 @@ def open_study(options: SearchOptions, asked: dict[str, Any], *, seed: int) -> o
         raise OptionError(f"study={options.study} was made to {' and '.join(directions)}, not to minimize; {_OTHER_NAME}")
     if known is None:
         study.set_user_attr(_ASKED_ATTRIBUTE, asked)
-    elif changed := [key for key in asked if key != "data" and asked[key] != known.get(key)]:
+    elif changed := [key for key in asked if key != "data" and asked[key] != known.get(key, asked[key])]:
         before, now = known.get(changed[0]), asked[changed[0]]
         raise OptionError(
             f"study={options.study} was made with another {changed[0]} ({before}, now {now}), so its trials can't be "
@@ -145,13 +145,13 @@ def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
     return optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True, n_startup_trials=_STARTUP_TRIALS)
 
 
-def _pruner(options: SearchOptions) -> optuna.pruners.BasePruner:
+def _pruner(options: SearchOptions, *, epochs: int) -> optuna.pruners.BasePruner:
     if options.pruner == MEDIAN:
         # The first third of the epochs says little of the last (docs/tuning.md).
-        n_warmup = 0 if options.folds else options.epochs // 3
+        n_warmup = 0 if options.folds else epochs // 3
         return optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=n_warmup)
     if options.pruner == HYPERBAND:
-        return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=options.folds or options.epochs)
+        return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=options.folds or epochs)
     return optuna.pruners.NopPruner()
 
 

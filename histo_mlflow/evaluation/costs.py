@@ -7,8 +7,7 @@ import numpy as np
 from histo_mlflow.base.plain_values import read_yaml_mapping, shorten
 from histo_mlflow.errors import OptionError, SourceNotFoundError
 from histo_mlflow.evaluation.intervals import Floats
-
-DEFAULT = "default"
+from histo_mlflow.evaluation.options import DEFAULT_COSTS
 
 # A tumour that is called something else may be overlooked: dearest, and most of all if it is called healthy mucosa. A false
 # alarm is looked at again by a person. Any other confusion costs 1. The unit is that of an ordinary confusion.
@@ -40,12 +39,12 @@ def read_costs(source: str, classes: tuple[str, ...]) -> Floats:
         RequestError: There is no such file, a class in it is unknown, or a cost is not a number from 0 up.
     """
     costs = default_costs(classes)
-    if source == DEFAULT:
+    if source == DEFAULT_COSTS:
         return costs
     path = Path(source).expanduser()
     if not path.is_file():
         raise SourceNotFoundError(
-            f"costs={source}: there is no such file; give a yaml such as {{TUM: {{NORM: 10}}}}, or `{DEFAULT}`"
+            f"costs={source}: there is no such file; give a yaml such as {{TUM: {{NORM: 10}}}}, or `{DEFAULT_COSTS}`"
         )
     try:
         stated = read_yaml_mapping(path)

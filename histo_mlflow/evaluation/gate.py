@@ -1,39 +1,14 @@
 """Whether a candidate may replace the model in use: a decision from one comparison on one labelled set."""
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
-from histo_mlflow.errors import OptionError
 from histo_mlflow.evaluation.comparison import Comparison
 from histo_mlflow.evaluation.confusion import epoch_figures
 from histo_mlflow.evaluation.metrics import Evaluation, Predictions
-
-
-@dataclass(frozen=True)
-class GateOptions:
-    """How much worse a candidate may be without being refused."""
-
-    margin: float = field(
-        default=0.01,
-        metadata={
-            "help": "Non-inferiority margin: the interval of the difference in balanced accuracy must lie above minus this."
-        },
-    )
-    loss_margin: float = field(
-        default=0.05, metadata={"help": "The interval of the difference in log loss (nats) must not reach above this."}
-    )
-    class_margin: float = field(
-        default=0.05, metadata={"help": "No class may lose more than this share of sensitivity (0.05 = five points)."}
-    )
-
-    def __post_init__(self) -> None:
-        for name in ("margin", "loss_margin", "class_margin"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise OptionError(f"{name}={value}: must be a number from 0 up, for instance {GateOptions.__dict__[name]}")
+from histo_mlflow.evaluation.options import GateOptions
 
 
 @dataclass(frozen=True)

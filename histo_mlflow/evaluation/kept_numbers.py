@@ -17,13 +17,7 @@ from histo_mlflow.evaluation.details import Details, Provenance
 from histo_mlflow.evaluation.findings import BASELINE_FIGURES, Findings
 from histo_mlflow.evaluation.metrics import ClassFigures, Evaluation, Predictions
 from histo_mlflow.evaluation.perturbed import Perturbed
-from histo_mlflow.evaluation.tables import (
-    baseline_table,
-    class_table,
-    confusion_table,
-    error_table,
-    robustness_table,
-)
+from histo_mlflow.evaluation.tables import baseline_table, class_table, confusion_table, error_table, robustness_table
 from histo_mlflow.evaluation.wording import OVERALL_NAMES, as_json, from_json
 
 _DAMAGE = (OSError, KeyError, TypeError, ValueError, AttributeError, EOFError, zipfile.BadZipFile)

@@ -1,37 +1,35 @@
-"""What can be asked of an evaluation: costs, calibration, robustness, abstention."""
+"""What can be asked of an evaluation: costs, calibration, robustness, abstention, the gate's margins."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from histo_mlflow.errors import OptionError
-from histo_mlflow.evaluation.costs import DEFAULT
+from histo_mlflow.options import Options, option
 
+DEFAULT_COSTS = "default"
 NONE, TEMPERATURE = "none", "temperature"
 
 
 @dataclass(frozen=True)
-class CostOptions:
+class CostOptions(Options):
     """What errors cost."""
 
-    costs: str = field(
-        default=DEFAULT,
-        metadata={
-            "help": "What each confusion costs: a yaml such as {TUM: {NORM: 10, STR: 5}} (true class, called class, cost), or "
-            "`default`: a missed tumour 5, one called NORM 10, a false alarm 2, anything else 1."
-        },
+    costs: str = option(
+        DEFAULT_COSTS,
+        "What each confusion costs: a yaml such as {TUM: {NORM: 10, STR: 5}} (true class, called class, cost), or `default`: "
+        "a missed tumour 5, one called NORM 10, a false alarm 2, anything else 1.",
+        changes_result=False,
     )
 
 
 @dataclass(frozen=True)
-class CalibrationOptions:
-    """Whether the registered model mends its probabilities."""
+class CalibrationOptions(Options):
+    """Whether the registered model's probabilities are calibrated."""
 
-    calibration: str = field(
-        default=NONE,
-        metadata={
-            "help": "`temperature`: the registered model divides its logits by a temperature that is fitted on the validation "
-            "tiles, so that its probabilities can be believed; labels stay the same. `none`: it is only reported.",
-            "choices": (NONE, TEMPERATURE),
-        },
+    calibration: str = option(
+        NONE,
+        "`temperature`: the registered model divides its logits by a temperature that is fitted on the validation tiles, so "
+        "that its probabilities can be believed; labels stay the same. `none`: it is only reported.",
+        choices=(NONE, TEMPERATURE),
+        changes_result=False,
     )
 
     @property
@@ -41,26 +39,44 @@ class CalibrationOptions:
 
 
 @dataclass(frozen=True)
-class RobustnessOptions:
-    """On how much the model is tried."""
+class RobustnessOptions(Options):
+    """How robust the model is."""
 
-    robustness: int = field(
-        default=300,
-        metadata={
-            "help": "Tiles on which the model is tried under JPEG, hue, blur, brightness and symmetries; 0 for not at all."
-        },
+    robustness: int = option(
+        300,
+        "Tiles on which the model is tried under JPEG, hue, blur, brightness and symmetries; 0 for not at all.",
+        at_least=0,
     )
-
-    def __post_init__(self) -> None:
-        if self.robustness < 0:
-            raise OptionError(f"robustness={self.robustness}: must be a number of tiles, or 0 for not at all")
 
 
 @dataclass(frozen=True)
-class AbstentionOptions:
+class AbstentionOptions(Options):
     """Whether the model may leave a tile to a person."""
 
-    abstain: bool = field(
-        default=False,
-        metadata={"help": "Add a column `abstain`: true where the probability is below the threshold chosen on validation."},
+    abstain: bool = option(
+        False, "Add a column `abstain`: true where the probability is below the threshold chosen on validation."
+    )
+
+
+@dataclass(frozen=True)
+class GateOptions(Options):
+    """How much worse a candidate may be without being refused."""
+
+    margin: float = option(
+        0.01,
+        "Non-inferiority margin: the interval of the difference in balanced accuracy must lie above minus this.",
+        at_least=0,
+        changes_result=False,
+    )
+    loss_margin: float = option(
+        0.05,
+        "The interval of the difference in log loss (nats) must not reach above this.",
+        at_least=0,
+        changes_result=False,
+    )
+    class_margin: float = option(
+        0.05,
+        "No class may lose more than this share of sensitivity (0.05 = five points).",
+        at_least=0,
+        changes_result=False,
     )

@@ -1,37 +1,76 @@
-"""Score two models on the same labelled tiles and say, on one page, what the second has over the first."""
+"""Score two models on the same labelled tiles and say, on one page, by how much the second is better or worse."""
 
-from functools import partial
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from histo_mlflow.console import say
-from histo_mlflow.evaluation.costs import read_costs
-from histo_mlflow.learning.compute import resolve_compute_for_report
-from histo_mlflow.options import CompareConfig, flatten
-from histo_mlflow.pipeline.compare import check_comparable, compare_models, describe_comparison
-from histo_mlflow.pipeline.contents import evaluation_tags, log_config, not_at_the_cost_of_the_model
-from histo_mlflow.pipeline.draw import draw_models
-from histo_mlflow.pipeline.inputs import announce, load_model
-from histo_mlflow.tiles.open import check_source, open_tiles
-from histo_mlflow.tiles.tile_set import with_class_order
-from histo_mlflow.tracking.acceptance import check_options_accepted
-from histo_mlflow.tracking.runs import open_run
-from histo_mlflow.tracking.store import open_store
+from histo_mlflow.evaluation.options import CostOptions
+from histo_mlflow.jobs import job
+from histo_mlflow.options import option
+from histo_mlflow.pipeline.options import JudgingOptions
+from histo_mlflow.tiles.options import check_given
+from histo_mlflow.tracking.options import PRODUCTION
+
+if TYPE_CHECKING:
+    from histo_mlflow.evaluation.comparison import Comparison
 
 
-def compare(config: CompareConfig) -> str:
-    """Run `compare` and return the id of its run; each model's scoring is a look at the set."""
-    check_options_accepted(flatten(config))
-    compute = resolve_compute_for_report(config.compute)
-    check_source(config.pair.data)
-    store = open_store(config.mirror)
-    a, b = (load_model(store, address, compute.device) for address in (config.pair.model_a, config.pair.model_b))
+@dataclass(frozen=True, kw_only=True)
+class Compare(JudgingOptions):
+    """Score two models on the same labelled tiles.
+
+    Reports by how much MODEL_B is better or worse than MODEL_A, with intervals, and where they disagree.
+    """
+
+    model_a: str = option(PRODUCTION, "The model to compare with, as `evaluate --model`.", positional=True)
+    model_b: str = option("models:/histo-b3@candidate", "The model that is compared with it.", positional=True)
+    data: str = option("", "Labelled tiles, as in `train --data`; must be given.")
+    costs: CostOptions
+
+    def __post_init__(self) -> None:
+        """Raise `OptionError` if no tiles are named too."""
+        super().__post_init__()
+        check_given(self.data)
+
+
+@dataclass(frozen=True, eq=False)
+class CompareResult:
+    """What a comparison has found.
+
+    Attributes:
+        run_id: Of its run in MLflow.
+        comparison: Figures of both models and their differences, with intervals.
+        looks: How often models were scored on these tiles, these two times included.
+    """
+
+    run_id: str
+    comparison: "Comparison"
+    looks: int
+
+
+@job("Judge", 2, example="histo compare --data test.npz")
+def compare(options: Compare) -> CompareResult:
+    """Score two models on the same tiles; each model's scoring is a look at the set."""
+    from functools import partial
+
+    from histo_mlflow.console import say
+    from histo_mlflow.evaluation.costs import read_costs
+    from histo_mlflow.pipeline.compare import check_comparable, compare_models, describe_comparison
+    from histo_mlflow.pipeline.contents import evaluation_tags, not_at_the_cost_of_the_model
+    from histo_mlflow.pipeline.draw import draw_models
+    from histo_mlflow.pipeline.inputs import load_model, open_scored_tiles
+    from histo_mlflow.pipeline.session import begin_run, open_judging
+    from histo_mlflow.tiles.open import check_source
+
+    store, compute = open_judging(options)
+    check_source(options.data)
+    a, b = (load_model(store, address, compute.device) for address in (options.model_a, options.model_b))
     check_comparable(a, b)
-    costs = read_costs(config.costs.costs, a.classes)
-    tiles = with_class_order(announce(open_tiles(config.pair.data, image_size=a.tile_size_px)), a.classes)
+    costs = read_costs(options.costs.costs, a.classes)
+    tiles = open_scored_tiles(options.data, a)
     tags = evaluation_tags("compare", tiles, compute, model=f"{a.address} and {b.address}")
-    with open_run(store, "compare", tags=tags) as run:
-        log_config(run, flatten(config))
-        comparison, about = compare_models(run, a, b, tiles, compute, costs)
+    with begin_run(store, "compare", options, tags) as run:
+        comparison, about = compare_models(run, (a, b), tiles, compute, costs)
         draw_models(run, comparison, about, tiles, partial(not_at_the_cost_of_the_model, run))
     say(f"\n{describe_comparison(comparison)}")
     say(f"models were scored {about.looks} time(s) on this set; page: run {run.id}, comparison/comparison.html (mlflow ui)")
-    return run.id
+    return CompareResult(run.id, comparison, about.looks)

@@ -1,72 +1,43 @@
 """Make the report of an ended run from what it keeps: curves, figures, errors to look at, pages; no number changes."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import cache
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from histo_mlflow.console import say
-from histo_mlflow.errors import OptionError, RequestError, WorkError
-from histo_mlflow.options import ReportConfig
-from histo_mlflow.pipeline.contents import REPORT_TAG
-from histo_mlflow.pipeline.draw import CURVES, draw, draw_models
-from histo_mlflow.pipeline.kept_runs import FOLD_TAG, read_compared, read_config, read_drawable, reopen_tiles
-from histo_mlflow.tiles.tile_set import TileSet
-from histo_mlflow.tracking.found_runs import find_run_at_rest, nested_runs
-from histo_mlflow.tracking.runs import Run
-from histo_mlflow.tracking.store import open_store
+from histo_mlflow.errors import OptionError, RequestError
+from histo_mlflow.jobs import job
+from histo_mlflow.options import JobOptions, option, stated
 
 
-def report(config: ReportConfig) -> None:
-    """Run `report`; of a cross-validation the folds are drawn too."""
-    run_id = config.drawing.run
-    if run_id in {"", "none"}:
-        raise OptionError("give the id of a run: histo report RUN_ID; `mlflow ui` shows them")
+@dataclass(frozen=True, kw_only=True)
+class Report(JobOptions):
+    """Make the curves, figures and pages of a run again from what it keeps.
+
+    RUN is its id in MLflow; no number changes.
+    """
+
+    run: str = option("none", "Id of a run that has ended; with a cross-validation its folds are drawn too.", positional=True)
+
+    def __post_init__(self) -> None:
+        """Raise `OptionError` if no run is named too."""
+        super().__post_init__()
+        if stated(self.run) is None:
+            raise OptionError("give the id of a run: histo report RUN_ID; `mlflow ui` shows them")
+
+
+@job("Keep", 1, example="histo report 3f2b...")
+def report(options: Report) -> Mapping[str, Sequence[str]]:
+    """Draw a run and its folds; return by the run's id what was drawn."""
+    from histo_mlflow.console import say
+    from histo_mlflow.pipeline.redraw import redraw
+    from histo_mlflow.tracking.found_runs import find_run_at_rest
+    from histo_mlflow.tracking.runs import Run
+    from histo_mlflow.tracking.store import open_store
+
     store = open_store()
-    find_run_at_rest(store, run_id)
-    run = Run(store, run_id)
-    open_once = cache(_open)
-    drawn = {each.id: _draw(each, open_once) for each in (*nested_runs(run, FOLD_TAG), run)}
+    find_run_at_rest(store, options.run)
+    drawn = redraw(Run(store, options.run))
     if not any(drawn.values()):
-        raise RequestError(f"run {run_id} keeps nothing that could be drawn; score its model with histo evaluate")
-    for each, names in drawn.items():
-        say(f"run {each}: {', '.join(names)}")
-
-
-def _draw(run: Run, open_once: Callable[[str, int, str], TileSet | None]) -> list[str]:
-    """Draw all that a run keeps, and return what that is."""
-    drawable, compared, config = read_drawable(run), read_compared(run), read_config(run)
-    learnt_from, scored = str(config.get("data", "")), str(config.get("test_data", config.get("data", "")))
-    tiles: dict[str, TileSet] = {}
-    for findings in drawable.findings:
-        about, split = findings.about, findings.about.split
-        found = open_once(scored if split == "test" else learnt_from, about.tile_size_px, about.fingerprint)
-        tiles |= {} if found is None else {split: found}
-    draw(drawable, tiles, _or_end)
-    if compared is not None:
-        comparison, models = compared
-        found = open_once(scored, models.tile_size_px, models.fingerprint)
-        draw_models(run, comparison, models, found, _or_end)
-    if REPORT_TAG in run.tags():
-        run.set_tags({REPORT_TAG: "made"})
-    run.settle()
-    names = [f"evaluation/{findings.about.split}" for findings in drawable.findings]
-    return [*([CURVES] if drawable.curves else []), *names, *(["comparison"] if compared else [])]
-
-
-def _open(source: str, tile_size_px: int, fingerprint: str) -> TileSet | None:
-    """Return the tiles if they still are there and the same; else None, with a line that says so."""
-    try:
-        return reopen_tiles(source, tile_size_px, fingerprint)
-    except (RequestError, WorkError, OSError) as error:
-        say(f"no tiles are shown: {error}")
-        return None
-
-
-@contextmanager
-def _or_end(what: str) -> Iterator[None]:
-    try:
-        yield
-    except (RequestError, WorkError):
-        raise
-    except Exception as error:
-        raise WorkError(f"{what} could not be made ({type(error).__name__}: {error}); mend that and run it again") from error
+        raise RequestError(f"run {options.run} keeps nothing that could be drawn; score its model with histo evaluate")
+    for run_id, names in drawn.items():
+        say(f"run {run_id}: {', '.join(names)}")
+    return drawn

@@ -1,19 +1,36 @@
 """Put the version back into Production that the present one has replaced."""
 
-from histo_mlflow.console import say
-from histo_mlflow.options import RollbackConfig
-from histo_mlflow.tracking.decisions import ROLLED_BACK, Decision, carry_out, complete, version_before
-from histo_mlflow.tracking.store import open_store
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from histo_mlflow.jobs import job
+from histo_mlflow.options import JobOptions
+from histo_mlflow.tracking.options import NameOptions, ReasonOptions
+
+if TYPE_CHECKING:
+    from histo_mlflow.tracking.decisions import Decision
 
 
-def rollback(config: RollbackConfig) -> None:
-    """Run `rollback`; needs no comparison, for it returns to what was decided before."""
-    store, name = open_store(), config.name.model_name
-    completed = complete(store, name)
-    if completed is not None and completed.what == ROLLED_BACK:  # this very command, given again
-        say(f"rolled back: version {completed.version} of {name} is now in Production, was version {completed.incumbent}")
-        return
-    present, before = version_before(store, name)
-    reason = config.why.stated_reason or f"back from version {present}"
-    carry_out(store, name, Decision(ROLLED_BACK, before, present, reason))
-    say(f"rolled back: version {before} of {name} is now in Production, was version {present}")
+@dataclass(frozen=True)
+class Rollback(JobOptions):
+    """Put the version back into Production that the present one has replaced."""
+
+    name: NameOptions
+    why: ReasonOptions
+
+
+@job("Decide what is in Production", 2, example="histo rollback --reason 'fails on the new scanner'")
+def rollback(options: Rollback) -> "Decision":
+    """Return to the version before and return the decision; needs no comparison, because that was decided before."""
+    from histo_mlflow.console import say
+    from histo_mlflow.tracking.decisions import ROLLED_BACK, Decision, carry_out, complete, version_before
+    from histo_mlflow.tracking.store import open_store
+
+    store, name = open_store(), options.name.model_name
+    decision = complete(store, name)
+    if decision is None or decision.what != ROLLED_BACK:  # else it is this very command, given again
+        present, before = version_before(store, name)
+        decision = Decision(ROLLED_BACK, before, present, options.why.stated or f"back from version {present}")
+        carry_out(store, name, decision)
+    say(f"rolled back: version {decision.version} of {name} is now in Production, was version {decision.incumbent}")
+    return decision

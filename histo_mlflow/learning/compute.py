@@ -2,68 +2,16 @@
 
 import os
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
 from histo_mlflow.errors import OptionError
+from histo_mlflow.learning.options import ComputeOptions
 
 _BF16_MIN_TILE_PX_ON_CPU = 96
 
 PRECISIONS = ("auto", "fp32", "bf16")
-
-
-@dataclass(frozen=True)
-class ComputeOptions:
-    """Device and number format of training."""
-
-    device: str = field(default="auto", metadata={"help": "auto (a GPU if there is one), cpu, cuda, cuda:1 or mps."})
-    precision: str = field(
-        default="auto",
-        metadata={
-            "help": "auto (training: bf16 where it was measured to be faster, else fp32; final scores, evaluate and predict: "
-            "fp32), fp32 or bf16.",
-            "choices": PRECISIONS,
-        },
-    )
-
-    def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise OptionError(f"precision={self.precision}: must be one of {', '.join(PRECISIONS)}")
-        resolve_device(self.device)
-
-
-@dataclass(frozen=True)
-class EngineOptions:
-    """How training uses the machine; with the thread count and the device these decide the last bits of a result."""
-
-    processes: int = field(
-        default=1,
-        metadata={"help": "Processes that divide each batch among them (DDP): one per GPU, or 1. On CPUs 1 is fastest."},
-    )
-    deterministic: bool = field(
-        default=False,
-        metadata={"help": "Also on a GPU the same weights to the last bit for the same seed; slower there. CPUs always do."},
-    )
-    compile: bool = field(
-        default=False,
-        metadata={"help": "torch.compile the network: takes a minute or more first, so for long trainings only."},
-    )
-
-    def __post_init__(self) -> None:
-        if self.processes < 1:
-            raise OptionError(f"processes={self.processes}: at least 1 is needed")
-
-
-@dataclass(frozen=True)
-class SeedOptions:
-    """Where chance starts."""
-
-    seed: int = field(default=0, metadata={"help": "Seed of the split, the first weights, the order and the augmentation."})
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**32:
-            raise OptionError(f"seed={self.seed}: must be 0 or more and below 2^32")
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,13 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from histo_mlflow.errors import NonFiniteLossError, OptionError
-from histo_mlflow.learning.augmentation import AugmentationOptions, apply_changes, draw_changes, schedule
+from histo_mlflow.learning.augmentation import apply_changes, draw_changes, schedule
 from histo_mlflow.learning.batches import LabelledTiles, TileSource, batch_rows
-from histo_mlflow.learning.compute import Compute, EngineOptions
+from histo_mlflow.learning.compute import Compute
 from histo_mlflow.learning.depthwise import use_fast_depthwise
 from histo_mlflow.learning.infer import cross_entropy_of, infer
-from histo_mlflow.learning.optimiser import FitOptions, Objective, make_average, make_optimizer, make_scheduler
+from histo_mlflow.learning.optimiser import Objective, make_average, make_optimizer, make_scheduler
+from histo_mlflow.learning.options import AugmentationOptions, EngineOptions, FitOptions
 from histo_mlflow.learning.ranks import ALONE, Ranks
 from histo_mlflow.learning.state import TrainingState
 

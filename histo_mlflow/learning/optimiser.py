@@ -1,7 +1,6 @@
 """How weights are improved: loss, optimiser, schedule, averaging; each option's reason is in docs/augmentation.md."""
 
 import math
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,51 +11,10 @@ from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from histo_mlflow.errors import OptionError
+from histo_mlflow.learning.options import FitOptions
 
 WARM_UP_SHARE = 0.1  # of all steps
 CLASS_WEIGHTS = ("none", "balanced")
-
-
-@dataclass(frozen=True)
-class FitOptions:
-    """How long, how fast and how carefully the network learns."""
-
-    epochs: int = field(default=20, metadata={"help": "How often every training tile is seen."})
-    learning_rate: float = field(
-        default=1e-3, metadata={"help": "Peak of the learning rate (AdamW, linear warm-up, then cosine to 0)."}
-    )
-    batch_size: int = field(default=32, metadata={"help": "Tiles per step, at least 2; of all processes together."})
-    weight_decay: float = field(default=0.05, metadata={"help": "Decay of weights (AdamW); norms and biases have none."})
-    label_smoothing: float = field(default=0.0, metadata={"help": "Share of the target spread over all classes, 0 to 0.5."})
-    clip_norm: float = field(default=1.0, metadata={"help": "Largest norm of the gradient; longer ones are cut. 0 = no limit."})
-    ema_decay: float = field(
-        default=0.0,
-        metadata={"help": "Validate and keep a moving average of the weights, for instance 0.99 per step; 0 = the weights."},
-    )
-    class_weights: str = field(
-        default="none",
-        metadata={"help": "none, or balanced: rare classes weigh more in the training loss.", "choices": CLASS_WEIGHTS},
-    )
-    patience: int = field(
-        default=0, metadata={"help": "Stop after so many epochs without a lower validation loss; 0 = learn all epochs."}
-    )
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1:
-            raise OptionError(f"epochs={self.epochs}: at least 1 is needed")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise OptionError(f"learning_rate={self.learning_rate}: must be a positive number, for instance 1e-3")
-        if self.batch_size < 2:
-            raise OptionError(f"batch_size={self.batch_size}: at least 2 is needed, for batch norm compares tiles")
-        if self.class_weights not in CLASS_WEIGHTS:
-            raise OptionError(f"class_weights={self.class_weights}: must be one of {', '.join(CLASS_WEIGHTS)}")
-        if self.patience < 0:
-            raise OptionError(f"patience={self.patience}: must be 0 (learn all epochs) or a number of epochs")
-        for name, most in (("weight_decay", 1.0), ("label_smoothing", 0.5), ("clip_norm", math.inf), ("ema_decay", 0.99999)):
-            value = getattr(self, name)
-            if not 0 <= value <= most:
-                raise OptionError(f"{name}={value}: must be between 0 and {most:g}")
 
 
 class Objective:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from histo_mlflow.base.interruption import acknowledge, shielded
+from histo_mlflow.base.launched import is_launched
 from histo_mlflow.base.liveness import Process
 from histo_mlflow.errors import Interrupted, RankFailedError, RankLostError, WorkError
 
@@ -105,16 +106,6 @@ def _key_of(rank: int) -> str:
 
 
 ALONE = Ranks()
-
-
-def is_launched() -> bool:
-    """Return whether torchrun has started this process as one of several."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
-
-
-def is_first_process() -> bool:
-    """Return whether this process is the one that speaks and keeps the run; also known before the processes have met."""
-    return os.environ.get("RANK", "0") == "0" or not is_launched()
 
 
 def local_device(device: torch.device) -> torch.device:

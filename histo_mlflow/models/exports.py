@@ -9,7 +9,6 @@ import importlib
 import json
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,46 +33,6 @@ _NEEDED = {
 
 # uint8 (n_tiles, height, width, 3) to logits (n_tiles, n_classes)
 Logits = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-
-
-@dataclass(frozen=True)
-class RuntimeOptions:
-    """What runs the network."""
-
-    runtime: str = field(
-        default=TORCH,
-        metadata={
-            "help": "`torch`, or on a CPU `onnx` (ONNX Runtime) or `openvino`, which with precision=bf16 is the fastest from "
-            "about a thousand tiles on; both take tiles of the model's own size only.",
-            "choices": (TORCH, ONNX, OPENVINO),
-        },
-    )
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """Which model is written in which form."""
-
-    model: str = field(
-        default="models:/histo-b3/Production",
-        metadata={"help": "The model to export, as `evaluate --model`.", "is_positional": True},
-    )
-    to: str = field(
-        default=ONNX,
-        metadata={
-            "help": "`onnx`, `torchscript`, `openvino`: from uint8 tiles to logits. `wsinfer`: the folder that WSInfer and "
-            "QuPath take.",
-            "choices": FORMATS,
-        },
-    )
-    output: str = field(default="none", metadata={"help": "Folder to make; `none`: exported-<format>."})
-    data: str = field(default="", metadata={"help": "Tiles on which the export is compared with the model; must be given."})
-    microns_per_pixel: float = field(default=0.5, metadata={"help": "For WSInfer, where the model itself does not know it."})
-    tolerance: float = field(default=1e-4, metadata={"help": "By how much a probability may differ from the model's."})
-
-    def __post_init__(self) -> None:
-        if not 0 < self.tolerance < 1:
-            raise OptionError(f"tolerance={self.tolerance}: a probability between 0 and 1 is needed")
 
 
 def require(format_name: str) -> None:

@@ -2,7 +2,7 @@
 
 import os
 import urllib.error
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision.models import EfficientNet_B3_Weights
 
 from histo_mlflow.base.plain_values import shorten
-from histo_mlflow.errors import OptionError, SourceNotFoundError, TileFormatError, WeightsUnavailableError
+from histo_mlflow.errors import SourceNotFoundError, TileFormatError, WeightsUnavailableError
 from histo_mlflow.models.checkpoint import DAMAGE, FACTS_KEY, load_plainly, read_facts
 from histo_mlflow.models.classifier import TileClassifier
 
@@ -23,27 +23,6 @@ WEIGHT_SOURCES = ("auto", "imagenet", "none")
 _HEAD = ("classifier.1.weight", "classifier.1.bias")
 _OUR_PREFIX = "backbone."
 _MIN_IMAGE_SIZE_PX = 32  # EfficientNet halves the image five times
-
-
-@dataclass(frozen=True)
-class NetworkOptions:
-    """What the network starts from and what size of tile it sees."""
-
-    weights: str = field(
-        default="auto",
-        metadata={
-            "help": "Start from: auto (ImageNet for real tiles, none for demo), imagenet, none (random), a model "
-            "(models:/histo-b3/Production, a run id, runs:/RUN_ID/checkpoints/epoch_007.safetensors) or a file: a "
-            "checkpoint of ours (.safetensors) or torchvision's EfficientNet-B3 (.pth)."
-        },
-    )
-    image_size: int = field(
-        default=0, metadata={"help": "Edge length in pixels to which tiles are resized on the device; 0 = as stored."}
-    )
-
-    def __post_init__(self) -> None:
-        if self.image_size != 0 and self.image_size < _MIN_IMAGE_SIZE_PX:
-            raise OptionError(f"image_size={self.image_size}: must be 0 (as stored) or at least {_MIN_IMAGE_SIZE_PX} px")
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,5 @@
 """Two models scored side by side in a run: what `compare` shows and what the registry's gate decides by."""
 
-import numpy as np
-
 from histo_mlflow.base.scratch import scratch_folder
 from histo_mlflow.console import format_table, warn
 from histo_mlflow.errors import RequestError
@@ -12,9 +10,9 @@ from histo_mlflow.evaluation.metrics import Predictions, match_classes
 from histo_mlflow.evaluation.wording import OVERALL_NAMES
 from histo_mlflow.learning.compute import Compute
 from histo_mlflow.learning.infer import probabilities_of
-from histo_mlflow.pipeline.contents import log_split_datasets
+from histo_mlflow.pipeline.contents import log_datasets
 from histo_mlflow.pipeline.inputs import LoadedModel
-from histo_mlflow.pipeline.split import score_network
+from histo_mlflow.pipeline.split import score_part
 from histo_mlflow.tiles.tile_set import TileSet, with_class_order
 from histo_mlflow.tracking.looks import count_looks, note_looks
 from histo_mlflow.tracking.runs import Run
@@ -30,17 +28,18 @@ def check_comparable(a: LoadedModel, b: LoadedModel) -> None:
 
 
 def compare_models(
-    run: Run, a: LoadedModel, b: LoadedModel, tiles: TileSet, compute: Compute, costs: Floats | None = None
+    run: Run, models: tuple[LoadedModel, LoadedModel], tiles: TileSet, compute: Compute, costs: Floats | None = None
 ) -> tuple[Comparison, OfModels]:
     """Score both models on `tiles`, keep tables and metrics in `run`, and return what its page is drawn from.
 
-    Each model's scoring is a look. `tiles` have the classes of `a`, in its order.
+    Each model's scoring is a look. `tiles` have the classes of the first model, in its order.
     """
-    for model in (a, b):
+    a, b = models
+    for model in models:
         if tiles.fingerprint == model.data_fingerprint:
             warn(f"{model.address} has learnt from these very tiles: the comparison is unfair")
-    log_split_datasets(run, tiles, {"test": np.arange(len(tiles))}, "compare")
-    said = [_predict(model, tiles, a.classes, compute) for model in (a, b)]
+    log_datasets(run, [tiles.part("test")], "compare")
+    said = [_predict(model, tiles, a.classes, compute) for model in models]
     note_looks(run, tiles.fingerprint, run.noted_looks() + len(said))
     looks = count_looks(run.store, tiles.fingerprint)
     comparison = compare_predictions(*said, costs=costs)
@@ -56,7 +55,7 @@ def compare_models(
 
 def _predict(model: LoadedModel, tiles: TileSet, classes: tuple[str, ...], compute: Compute) -> Predictions:
     own = with_class_order(tiles, model.classes)
-    probabilities = probabilities_of(score_network(model.folded, own, compute).logits)
+    probabilities = probabilities_of(score_part(model.folded, own.part("test"), compute).logits)
     return Predictions(tiles.labels, match_classes(probabilities, model.classes, classes), classes, tiles.groups)
 
 

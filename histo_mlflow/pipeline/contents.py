@@ -1,22 +1,23 @@
 """What every run says of itself: tags, options, data sets."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
-from numpy.typing import NDArray
 
 from histo_mlflow.base.scratch import scratch_folder
 from histo_mlflow.base.secrets import hide_secrets
 from histo_mlflow.console import warn
 from histo_mlflow.errors import StoreError
 from histo_mlflow.learning.compute import Compute
-from histo_mlflow.tiles.tile_set import TileSet
+from histo_mlflow.tiles.tile_set import Part, TileSet
 from histo_mlflow.tracking.provenance import describe_origin
 from histo_mlflow.tracking.runs import Run
+
+FOLD_TAG = "histo.fold"
+"""Of a run of a fold: its number."""
 
 REPORT_TAG = "histo.report"
 """Of a run whose report has failed, or was made later."""
@@ -46,19 +47,19 @@ def evaluation_tags(entry_point: str, tiles: TileSet, compute: Compute, *, model
     }
 
 
-def log_split_datasets(run: Run, tiles: TileSet, parts: dict[str, NDArray[np.int64]], title: str) -> None:
-    """Record each part of a tile set as a dataset of its own name, with the fingerprint of all its pixels."""
-    for split, rows in parts.items():
-        counts = np.bincount(tiles.labels[rows], minlength=len(tiles.classes))
+def log_datasets(run: Run, parts: Sequence[Part], title: str) -> None:
+    """Record each part as a dataset of its own name, with the fingerprint of all pixels of its set."""
+    for part in parts:
+        tiles = part.tiles
         profile = {
-            "n_tiles": len(rows),
+            "n_tiles": len(part),
             "tile_size_px": tiles.tile_size_px,
-            "tiles_per_class": dict(zip(tiles.classes, counts.tolist(), strict=True)),
+            "tiles_per_class": part.class_counts(),
             "sha256": tiles.fingerprint,
         }
         run.log_dataset(
-            name=f"{Path(tiles.source).name} {title} {split}"[:500],
-            split=split,
+            name=f"{Path(tiles.source).name} {title} {part.name}"[:500],
+            split=part.name,
             source=tiles.source,
             fingerprint=tiles.fingerprint,
             profile=yaml.safe_dump(profile, sort_keys=False),

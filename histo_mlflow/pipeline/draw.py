@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,14 +16,19 @@ from numpy.typing import NDArray
 from histo_mlflow.base.scratch import scratch_folder
 from histo_mlflow.evaluation.comparison import Comparison
 from histo_mlflow.evaluation.comparison_page import OfModels, draw_comparison
+from histo_mlflow.evaluation.curves import draw_fold_curves
 from histo_mlflow.evaluation.findings import Findings
 from histo_mlflow.evaluation.gallery import GalleryRow, Shown, caption, choose_errors, lay_over
 from histo_mlflow.evaluation.metrics import Predictions
 from histo_mlflow.evaluation.page import png_of
 from histo_mlflow.evaluation.report import draw_report
 from histo_mlflow.learning.grad_cam import grad_cam
-from histo_mlflow.models.checkpoint import load_weights
 from histo_mlflow.models.classifier import TileClassifier
+from histo_mlflow.pipeline.contents import not_at_the_cost_of_the_model
+from histo_mlflow.pipeline.folds import Folds
+from histo_mlflow.pipeline.inputs import LearningInputs
+from histo_mlflow.pipeline.record import RecordedSplit, read_best_network
+from histo_mlflow.pipeline.session import Session
 from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.kept_checkpoints import BEST, FOLDER
 from histo_mlflow.tracking.runs import Run
@@ -84,6 +89,33 @@ def draw(drawable: Drawable, tiles: Mapping[str, TileSet], attempt: Attempt) -> 
             draw_report(folder, findings, gallery)
 
 
+def draw_split(recorded: RecordedSplit, inputs: LearningInputs) -> None:
+    """Draw what was recorded of a split into its run; a picture that fails costs a warning."""
+    draw(_drawable_of(recorded), inputs.by_split, partial(not_at_the_cost_of_the_model, recorded.run))
+    recorded.run.settle()
+
+
+def draw_folds(session: Session, folds: Folds, pooled: Findings) -> None:
+    """Draw each fold into its run, and what they have in common into the session's."""
+    for recorded in folds.recorded:
+        draw_split(recorded, session.inputs)
+    recipe = session.options.recipe
+    curves = partial(
+        draw_fold_curves,
+        [fold.history for fold in folds.recorded],
+        aug_cutoff=recipe.augmentation.last_epoch(epochs=recipe.fit.epochs),
+        title=f"cross-validation: {folds.tiles.source}",
+    )
+    run = session.run
+    draw(Drawable(run, [pooled], curves), session.inputs.by_split, partial(not_at_the_cost_of_the_model, run))
+
+
+def _drawable_of(recorded: RecordedSplit) -> Drawable:
+    # The network is read back from the run only if it is asked for.
+    network = partial(load_best_network, recorded.run) if shows_evidence(recorded.tile_size_px) else _ask_none
+    return Drawable(recorded.run, list(recorded.findings.values()), recorded.curves, network, recorded.compute.device)
+
+
 def draw_models(run: Run, comparison: Comparison, about: OfModels, tiles: TileSet | None, attempt: Attempt) -> None:
     """Draw the page of a comparison of two models into the run; without `tiles` it shows none."""
     with attempt("the page of comparison"), _draft_for(run, "comparison") as folder:
@@ -135,7 +167,4 @@ def shows_evidence(tile_size_px: int) -> bool:
 
 def load_best_network(run: Run) -> TileClassifier | None:
     """Return the network of the best epoch of a run, or None if it keeps none."""
-    if not run.has_file(f"{FOLDER}/{BEST}"):
-        return None
-    with scratch_folder() as draft:
-        return load_weights(run.fetch_file(f"{FOLDER}/{BEST}", draft))[0]
+    return read_best_network(run) if run.has_file(f"{FOLDER}/{BEST}") else None

@@ -1,11 +1,12 @@
 """The gate to Production: a candidate is compared with the version in use on one labelled set, and the decision is kept."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 
 from histo_mlflow.base.scratch import scratch_folder
-from histo_mlflow.evaluation.gate import GateOptions, judge
+from histo_mlflow.evaluation.gate import judge
+from histo_mlflow.evaluation.options import GateOptions
 from histo_mlflow.evaluation.wording import as_json
 from histo_mlflow.learning.compute import Compute
 from histo_mlflow.pipeline.compare import check_comparable, compare_models
@@ -17,16 +18,24 @@ from histo_mlflow.tracking.decisions import PROMOTED, REFUSED, Decision, carry_o
 from histo_mlflow.tracking.runs import Run
 
 
-def pass_gate(
-    run: Run, name: str, *, version: str, incumbent: str, tiles: TileSet, compute: Compute, options: GateOptions
-) -> Decision:
-    """Compare `version` with `incumbent` on `tiles`, promote it or refuse it, and return the decision.
+@dataclass(frozen=True)
+class Candidacy:
+    """A version of a registered model that is to replace another, the incumbent."""
+
+    name: str
+    version: str
+    incumbent: str
+
+
+def pass_gate(run: Run, candidacy: Candidacy, tiles: TileSet, compute: Compute, options: GateOptions) -> Decision:
+    """Compare a version with the incumbent on `tiles`, promote it or refuse it, and return the decision.
 
     The figures, the page of the comparison and ``decision.json`` are kept in `run`, the decision on the registered model too.
     """
+    name, version, incumbent = candidacy.name, candidacy.version, candidacy.incumbent
     old, new = (load_model(run.store, f"models:/{name}/{each}", compute.device) for each in (incumbent, version))
     check_comparable(old, new)
-    comparison, about = compare_models(run, old, new, with_class_order(tiles, old.classes), compute)
+    comparison, about = compare_models(run, (old, new), with_class_order(tiles, old.classes), compute)
     verdict = judge(comparison, options)
     evidence = {
         "test_data": tiles.source,

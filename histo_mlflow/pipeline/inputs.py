@@ -8,27 +8,41 @@ from typing import Any
 import torch
 
 from histo_mlflow.console import say, warn
+from histo_mlflow.evaluation.costs import read_costs
+from histo_mlflow.evaluation.intervals import Floats
 from histo_mlflow.models.checkpoint import CheckpointFacts, load_weights
 from histo_mlflow.models.classifier import TileClassifier, fold_batch_norms, with_temperature
 from histo_mlflow.models.weights import InitialWeights, adopt_weights, make_network, read_initial_weights
-from histo_mlflow.options import LearningConfig
-from histo_mlflow.tiles.open import DataOptions, open_tiles
-from histo_mlflow.tiles.tile_set import TileSet, with_class_order
+from histo_mlflow.options import stated
+from histo_mlflow.pipeline.options import LearningOptions
+from histo_mlflow.tiles.open import open_tiles
+from histo_mlflow.tiles.tile_set import Part, TileSet, with_class_order
 from histo_mlflow.tracking.acceptance import check_classes_accepted
 from histo_mlflow.tracking.model_flavor import ModelFacts, load_saved
 from histo_mlflow.tracking.registry import located_model, names_a_model, version_of
 from histo_mlflow.tracking.store import Store, read_store
 
-_NO_TILES = {"", "none"}
-
 
 @dataclass(frozen=True, eq=False)
 class LearningInputs:
-    """All that training reads; `test` is watched, never selected on."""
+    """All that training reads.
+
+    Attributes:
+        tiles: To learn from and to validate on.
+        test: Watched, never selected on; or None.
+        initial: First weights.
+        costs: ``(n_classes, n_classes)``, what each confusion costs.
+    """
 
     tiles: TileSet
     test: TileSet | None
     initial: InitialWeights
+    costs: Floats
+
+    @property
+    def watched(self) -> Part | None:
+        """The test tiles, or None."""
+        return None if self.test is None else self.test.part("test")
 
     @property
     def by_split(self) -> dict[str, TileSet]:
@@ -36,19 +50,21 @@ class LearningInputs:
         return {"val": self.tiles, "oof": self.tiles} | ({} if self.test is None else {"test": self.test})
 
 
-def open_learning_inputs(data: DataOptions, config: LearningConfig) -> LearningInputs:
+def open_learning_inputs(options: LearningOptions) -> LearningInputs:
     """Return the opened inputs, and say what they are; raises `RequestError` for whatever is wrong with them."""
-    tiles = announce(open_tiles(data.data, image_size=config.network.image_size))
+    data, network = options.data, options.recipe.network
+    opened = open_tiles(data.data, image_size=network.image_size)
+    tiles = announce(replace(opened, microns_per_pixel=data.microns_per_pixel))
     check_classes_accepted(tiles.classes, where=tiles.source)
     test = None
-    if data.test_data not in _NO_TILES:
-        test = with_class_order(open_tiles(data.test_data, image_size=config.network.image_size), tiles.classes)
-        announce(test)
+    if source := stated(data.test_data):
+        test = announce(with_class_order(open_tiles(source, image_size=network.image_size), tiles.classes))
         if test.fingerprint == tiles.fingerprint:
             warn("test_data holds the same tiles as data: its figures will say nothing about new tiles")
-    initial = _open_weights(config.network.weights, is_synthetic=tiles.is_synthetic)
+    costs = read_costs(options.costs.costs, tiles.classes)
+    initial = _open_weights(network.weights, is_synthetic=tiles.is_synthetic)
     say(f"weights: {initial.origin}")
-    return LearningInputs(tiles, test, initial)
+    return LearningInputs(tiles, test, initial, costs)
 
 
 def _open_weights(weights: str, *, is_synthetic: bool) -> InitialWeights:
@@ -70,6 +86,11 @@ def announce(tiles: TileSet) -> TileSet:
     if tiles.is_synthetic:
         warn("these are SYNTHETIC demo tiles, not tissue; no figure from them says anything about tissue")
     return tiles
+
+
+def open_scored_tiles(source: str, model: "LoadedModel") -> TileSet:
+    """Return the labelled tiles on which `model` is scored, with its classes in its order, and say what they are."""
+    return with_class_order(announce(open_tiles(source, image_size=model.tile_size_px)), model.classes)
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,8 +14,9 @@ from histo_mlflow.evaluation.comparison_page import OfModels, read_comparison
 from histo_mlflow.evaluation.curves import draw_curves, draw_fold_curves
 from histo_mlflow.evaluation.findings import Findings
 from histo_mlflow.evaluation.kept_numbers import read_numbers
-from histo_mlflow.learning.augmentation import last_augmented_epoch
-from histo_mlflow.options import LearningConfig, build
+from histo_mlflow.learning.options import Recipe
+from histo_mlflow.options import build
+from histo_mlflow.pipeline.contents import FOLD_TAG
 from histo_mlflow.pipeline.draw import Drawable, load_best_network
 from histo_mlflow.tiles.open import open_tiles
 from histo_mlflow.tiles.tile_set import TileSet
@@ -24,7 +25,6 @@ from histo_mlflow.tracking.runs import Run
 
 _SPLITS = ("val", "test", "oof")
 _CURVES = tuple(f"{split}/{figure}" for split in ("train", "val", "test") for figure in ("loss", "accuracy"))
-FOLD_TAG = "histo.fold"
 
 
 def read_drawable(run: Run) -> Drawable:
@@ -35,8 +35,8 @@ def read_drawable(run: Run) -> Drawable:
     """
     findings, config = _read_findings(run), read_config(run)
     source = findings[0].about.source if findings else config.get("data")
-    learning = build(LearningConfig, config)
-    aug_cutoff = last_augmented_epoch(learning.augmentation, epochs=learning.fit.epochs)
+    recipe = build(Recipe, config)
+    aug_cutoff = recipe.augmentation.last_epoch(epochs=recipe.fit.epochs)
     if history := _read_history(run):
         fold = run.tags().get(FOLD_TAG)
         title = f"{f'fold {fold}' if fold else 'hold-out'}: {source}"

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from histo_mlflow.base.interruption import LAUNCHER_VARIABLE
+from histo_mlflow.base.launched import is_launched
 from histo_mlflow.errors import Interrupted, RankFailedError, RankLostError
 from histo_mlflow.learning.compute import resolve_device
-from histo_mlflow.learning.ranks import is_launched, joined_ranks
-from histo_mlflow.options import LearningConfig
+from histo_mlflow.learning.options import Recipe
+from histo_mlflow.learning.ranks import joined_ranks
 from histo_mlflow.pipeline.inputs import LearningInputs
 from histo_mlflow.pipeline.split import run_split
 from histo_mlflow.tiles.splits import Split
@@ -31,25 +32,18 @@ def _become_torchrun(processes: int) -> NoReturn:
     os.execv(sys.executable, [*launcher, "-m", "histo_mlflow", *sys.argv[1:]])  # noqa: S606 - our own command again
 
 
-def follow(inputs: LearningInputs, splits: Sequence[Split], config: LearningConfig) -> None:
-    """Do the share of a process that is not the first: learn along, and keep nothing.
+def follow(inputs: LearningInputs, splits: Sequence[Split], recipe: Recipe) -> NoReturn:
+    """Do the share of a process that is not the first: learn along, keep nothing, and end the process.
 
     What the first one says itself is not said again: exit code 1.
     """
     try:
-        with joined_ranks(resolve_device(config.compute.device)) as ranks:
+        with joined_ranks(resolve_device(recipe.compute.device)) as ranks:
             for split in splits:
-                run_split(
-                    inputs.tiles,
-                    split,
-                    test=inputs.test,
-                    initial=inputs.initial,
-                    config=config,
-                    on_epoch=lambda _: None,
-                    ranks=ranks,
-                )
+                run_split(inputs, split, recipe, on_epoch=lambda _: None, ranks=ranks)
     except RankLostError:
         open_store()  # ends the run of a first process that was killed, which nobody else would
         raise
     except (RankFailedError, Interrupted):
         sys.exit(1)
+    sys.exit(0)

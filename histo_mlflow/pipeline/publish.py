@@ -1,66 +1,87 @@
 """Hands the best model on: logged with its facts, registered with a description that a person can read."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
 from histo_mlflow.console import say
-from histo_mlflow.evaluation.gate import GateOptions, object_to
+from histo_mlflow.evaluation.gate import object_to
 from histo_mlflow.models.classifier import with_temperature
 from histo_mlflow.pipeline.card import write_card
-from histo_mlflow.pipeline.gateway import describe_decision, pass_gate
-from histo_mlflow.pipeline.inputs import LearningInputs
-from histo_mlflow.pipeline.record import RecordedSplit, facts_of
-from histo_mlflow.tiles.open import DataOptions
-from histo_mlflow.tracking.decisions import REFUSED, Registration, register_model
+from histo_mlflow.pipeline.gateway import Candidacy, describe_decision, pass_gate
+from histo_mlflow.pipeline.record import RecordedSplit, facts_of, read_best_network
+from histo_mlflow.pipeline.session import Session
+from histo_mlflow.tracking.decisions import REFUSED, Decision, Registration, register_model
 from histo_mlflow.tracking.logged_models import log_model
-from histo_mlflow.tracking.registry import MODEL_URI_TAG, RegistryOptions
-from histo_mlflow.tracking.runs import Run
+from histo_mlflow.tracking.registry import MODEL_URI_TAG
+
+_NO_TAGS: Mapping[str, str] = MappingProxyType({})
 
 
-def hand_on(
-    run: Run,
-    recorded: RecordedSplit,
-    inputs: LearningInputs,
-    data: DataOptions,
-    registry: RegistryOptions,
-    gate: GateOptions,
-    *,
-    tags: dict[str, str],
-) -> str:
-    """Log the network of `recorded` under its run, register it if asked to, and return what became of it, in words.
+@dataclass(frozen=True)
+class HandedOn:
+    """What became of a model.
 
-    `run` is the one that the user started: a cross-validation's parent, or the run of `recorded` itself. If there is a test set
-    and another version is in Production, the gate decides between the two.
+    Attributes:
+        model_uri: Address of the logged model.
+        registration: Its version, or None if it was not to be registered.
+        decision: Of the gate, or None if it was not asked.
     """
-    tiles = inputs.tiles
+
+    model_uri: str
+    registration: Registration | None = None
+    decision: Decision | None = None
+
+    @property
+    def version(self) -> str | None:
+        """Number of the registered version, or None."""
+        return None if self.registration is None else self.registration.version
+
+    def describe(self) -> str:
+        """Return what became of the model, in a few sentences."""
+        if self.registration is None or self.decision is None:
+            return describe_registration(self.registration)
+        return f"Registered as {self.registration.uri}. {describe_decision(self.registration.name, self.decision)}"
+
+
+def hand_on(session: Session, recorded: RecordedSplit, *, tags: Mapping[str, str] = _NO_TAGS) -> HandedOn:
+    """Log the network of `recorded` under its run, register it if asked to, and return what became of it.
+
+    The session's run is the one that the user started: a cross-validation's parent, or the run of `recorded` itself. If there
+    is a test set and another version is in Production, the gate decides between the two. `tags` are those of the version.
+    """
+    run, inputs, options = session.run, session.inputs, session.options
+    name = options.registry.model_name
     run.settle()
     say("exporting the model ...")
-    facts = facts_of(recorded, tiles, microns_per_pixel=data.microns_per_pixel)
-    own_run = run if run.id == recorded.run_id else Run(run.store, recorded.run_id)
-    network = with_temperature(recorded.result.network, recorded.calibration.divisor)
+    facts = facts_of(recorded)
+    own_run = run if run.id == recorded.run.id else recorded.run
+    network = with_temperature(read_best_network(own_run), recorded.calibration.divisor)
     test = None if inputs.test is None or recorded.test is None else (inputs.test.source, recorded.test)
-    card = write_card(facts, recorded.val, test, model_name=registry.model_name)
-    model_uri = log_model(own_run, network, facts, card, step=recorded.result.best.best_epoch)
-    for each in {run.id: run, own_run.id: own_run}.values():
+    card = write_card(facts, recorded.val, test, model_name=name)
+    model_uri = log_model(own_run, network, facts, card, step=recorded.best.best_epoch)
+    both = {run.id: run, own_run.id: own_run}.values()
+    for each in both:
         each.set_tags({MODEL_URI_TAG: model_uri})
-    if not registry.register:
-        return describe_registration(None)
-    name = registry.model_name
+    if not options.registry.register:
+        return HandedOn(model_uri)
     registration = register_model(
         run.store,
         model_uri,
         name,
-        run_id=recorded.run_id,
+        run_id=own_run.id,
         description=card,
-        tags={"data_fingerprint": tiles.fingerprint, "source_run": run.id, **tags},
+        tags={"data_fingerprint": facts.data_fingerprint, "source_run": run.id, **tags},
         objection=object_to(recorded.val, recorded.baselines),
     )
-    for each in {run.id: run, own_run.id: own_run}.values():
+    for each in both:
         each.set_tags({"histo.registered": registration.uri})
-    version, incumbent = registration.version, registration.incumbent
-    if incumbent is None or registration.trouble or inputs.test is None:
-        return describe_registration(registration)
+    if registration.incumbent is None or registration.trouble or inputs.test is None:
+        return HandedOn(model_uri, registration)
     say("comparing with the version in Production ...")
-    compute = recorded.result.compute.in_fp32()
-    decision = pass_gate(run, name, version=version, incumbent=incumbent, tiles=inputs.test, compute=compute, options=gate)
-    return f"Registered as {registration.uri}. {describe_decision(name, decision)}"
+    candidacy = Candidacy(name, registration.version, registration.incumbent)
+    decision = pass_gate(run, candidacy, inputs.test, recorded.compute.in_fp32(), options.gate)
+    return HandedOn(model_uri, registration, decision)
 
 
 def describe_registration(registration: Registration | None) -> str:

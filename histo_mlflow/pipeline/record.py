@@ -15,21 +15,19 @@ from histo_mlflow.console import describe_epoch, say
 from histo_mlflow.errors import WorkError
 from histo_mlflow.evaluation.curves import draw_curves
 from histo_mlflow.evaluation.findings import Findings
-from histo_mlflow.evaluation.intervals import Floats
 from histo_mlflow.evaluation.metrics import Evaluation, Predictions
-from histo_mlflow.learning.augmentation import last_augmented_epoch
-from histo_mlflow.learning.fit import EpochReport
-from histo_mlflow.learning.ranks import ALONE, Ranks
-from histo_mlflow.models.checkpoint import CheckpointFacts, epoch_file_name, load_state, save_state, save_weights
-from histo_mlflow.models.weights import InitialWeights
-from histo_mlflow.options import LearningConfig, flatten
-from histo_mlflow.pipeline.contents import log_split_datasets
-from histo_mlflow.pipeline.draw import Drawable, load_best_network, shows_evidence
-from histo_mlflow.pipeline.report import Calibration, SplitReporter, calibrate, count_classes, describe_unit
+from histo_mlflow.learning.compute import Compute
+from histo_mlflow.learning.fit import EpochReport, FitResult
+from histo_mlflow.models.checkpoint import CheckpointFacts, epoch_file_name, load_state, load_weights, save_state, save_weights
+from histo_mlflow.models.classifier import TileClassifier
+from histo_mlflow.options import flatten
+from histo_mlflow.pipeline.contents import log_datasets
+from histo_mlflow.pipeline.report import Calibration, SplitReporter, calibrate, describe_unit
+from histo_mlflow.pipeline.session import Session
 from histo_mlflow.pipeline.split import SplitResult, epoch_metrics, run_split
 from histo_mlflow.tiles.splits import Split
 from histo_mlflow.tiles.tile_set import TileSet
-from histo_mlflow.tracking.kept_checkpoints import FOLDER, LAST, KeepingOptions, keep_weights, load_last_state
+from histo_mlflow.tracking.kept_checkpoints import BEST, FOLDER, LAST, keep_weights, load_last_state
 from histo_mlflow.tracking.looks import count_looks, note_looks
 from histo_mlflow.tracking.model_flavor import ModelFacts
 from histo_mlflow.tracking.runs import Run
@@ -45,12 +43,16 @@ _PREPROCESSING = (
 
 @dataclass(frozen=True, eq=False)
 class RecordedSplit:
-    """A fitted split with what was found out about it.
+    """A fitted split with what was found out about it; its network lies in its run.
 
     Attributes:
-        run_id: Where it is kept.
+        run: Where it is kept.
         split: Its tiles.
-        result: The network, and what it said.
+        tile_size_px: Edge length to which its network resizes tiles.
+        compute: What it was trained on.
+        weights_origin: What its first weights were.
+        best: The chosen epoch and its validation loss as training saw it.
+        val_loss: Of the chosen epoch, in full precision.
         calibration: What its validation tiles say of its probabilities.
         findings: What was found out on each scored set, by name.
         baselines: What classifiers that see only colour say of its validation tiles, by name.
@@ -59,9 +61,13 @@ class RecordedSplit:
         curves: Draws these.
     """
 
-    run_id: str
+    run: Run
     split: Split
-    result: SplitResult
+    tile_size_px: int
+    compute: Compute
+    weights_origin: str
+    best: FitResult
+    val_loss: float
     calibration: Calibration
     findings: Mapping[str, Findings]
     baselines: Mapping[str, Predictions]
@@ -79,69 +85,83 @@ class RecordedSplit:
         """Its evaluation on the test set that was watched, if there was one."""
         return self.findings["test"].evaluation if "test" in self.findings else None
 
+    def describe(self) -> str:
+        """Return the headline figures, one line per scored set."""
+        lines = [f"Selected {self.selected}."]
+        for name, evaluation in (("validation", self.val), ("test", self.test)):
+            if evaluation is not None:
+                figures = evaluation.overall
+                lines.append(
+                    f"{name}: loss {figures['log_loss'].value:.4f}, accuracy {figures['accuracy'].value:.4f}, "
+                    f"balanced accuracy {figures['balanced_accuracy'].value:.4f}"
+                )
+        return "\n".join(lines)
 
-def record_split(
-    run: Run,
-    tiles: TileSet,
-    split: Split,
-    *,
-    test: TileSet | None,
-    initial: InitialWeights,
-    config: LearningConfig,
-    keeping: KeepingOptions,
-    is_calibrated: bool,
-    costs: Floats,
-    title: str,
-    ranks: Ranks = ALONE,
-) -> RecordedSplit:
-    """Fit and score one split, keeping everything in `run` as soon as it exists; goes on where `run` has stopped."""
-    log_split_datasets(run, tiles, {"train": split.train, "val": split.val}, title)
-    if test is not None:
-        log_split_datasets(run, test, {"test": np.arange(len(test))}, title)
+
+def record_split(session: Session, split: Split, *, title: str) -> RecordedSplit:
+    """Fit and score one split, keeping everything in the session's run as soon as it exists; goes on where that has stopped."""
+    run, inputs, recipe = session.run, session.inputs, session.options.recipe
+    watched = inputs.watched
+    log_datasets(run, [split.train, split.val, *([] if watched is None else [watched])], title)
     with scratch_folder() as folder:
-        np.savez_compressed(folder / "split.npz", train=split.train, val=split.val, fingerprint=np.array(tiles.fingerprint))
+        fingerprint = np.array(split.tiles.fingerprint)
+        np.savez_compressed(folder / "split.npz", train=split.train.rows, val=split.val.rows, fingerprint=fingerprint)
         run.log_file(folder / "split.npz")
         state = load_last_state(run, load_state)
-        observer = _Observer(run, folder, tiles, test, keeping, flatten(config), state)
-        result = run_split(
-            tiles, split, test=test, initial=initial, config=config, on_epoch=observer, ranks=ranks, resume=state
-        )
-        best = result.best
-        selected = (
-            f"epoch {best.best_epoch} of {len(observer.history['val/loss'])}, by validation loss, on {title} validation tiles"
-        )
-        run.log_metrics({"best/epoch": best.best_epoch, "best/val_loss": best.best_val_loss})
-        run.set_tags(
-            {
-                "histo.compute": result.compute.describe() + (f", {ranks.size} processes" if ranks.size > 1 else ""),
-                "histo.weights": result.weights_origin,
-                "histo.selected": selected,
-            }
-        )
-        calibration = calibrate(result.val, is_applied=is_calibrated)
-        reporter = SplitReporter(run, tiles, split, calibration, costs, selected)
-        findings = {}
-        findings["val"], baselines = reporter.report("val", tiles, split.val, result.val, looks=0)
-        if test is not None and result.test is not None:
-            note_looks(run, test.fingerprint, len(observer.history["val/loss"]) + 1)
-            run.settle()
-            looks = count_looks(run.store, test.fingerprint)
-            findings["test"], _ = reporter.report("test", test, np.arange(len(test)), result.test, looks=looks)
+        observer = _Observer(session, split.tiles, folder, state)
+        result = run_split(inputs, split, recipe, on_epoch=observer, ranks=session.ranks, resume=state)
+    n_epochs = len(observer.history["val/loss"])
+    selected = f"epoch {result.best.best_epoch} of {n_epochs}, by validation loss, on {title} validation tiles"
+    _note_result(session, result, selected)
+    calibration = calibrate(result.val, is_applied=session.options.calibration.is_wanted)
+    reporter = SplitReporter(run, split, calibration, inputs.costs, selected)
+    findings = {}
+    findings["val"], baselines = reporter.report(split.val, result.val, looks=0)
+    if watched is not None and result.test is not None:
+        note_looks(run, watched.tiles.fingerprint, n_epochs + 1)
+        run.settle()
+        looks = count_looks(run.store, watched.tiles.fingerprint)
+        findings["test"], _ = reporter.report(watched, result.test, looks=looks)
     curves = partial(
         draw_curves,
         observer.history,
-        aug_cutoff=last_augmented_epoch(config.augmentation, epochs=config.fit.epochs),
-        best_epoch=best.best_epoch,
-        title=f"{title}: {tiles.source}",
+        aug_cutoff=recipe.augmentation.last_epoch(epochs=recipe.fit.epochs),
+        best_epoch=result.best.best_epoch,
+        title=f"{title}: {split.tiles.source}",
     )
-    return RecordedSplit(run.id, split, result, calibration, findings, baselines, selected, observer.history, curves)
+    return RecordedSplit(
+        run=run,
+        split=split,
+        tile_size_px=result.network.tile_size_px,
+        compute=result.compute,
+        weights_origin=result.weights_origin,
+        best=result.best,
+        val_loss=result.val.loss,
+        calibration=calibration,
+        findings=findings,
+        baselines=baselines,
+        selected=selected,
+        history=observer.history,
+        curves=curves,
+    )
 
 
-def drawable_of(recorded: RecordedSplit, run: Run) -> Drawable:
-    """Return what the pictures of a recorded split are drawn from: not its network, which lies in `run` if it is asked for."""
-    result = recorded.result
-    network = partial(load_best_network, run) if shows_evidence(result.network.tile_size_px) else lambda: None
-    return Drawable(run, list(recorded.findings.values()), recorded.curves, network, result.compute.device)
+def _note_result(session: Session, result: SplitResult, selected: str) -> None:
+    n_processes = session.ranks.size
+    session.run.log_metrics({"best/epoch": result.best.best_epoch, "best/val_loss": result.best.best_val_loss})
+    session.run.set_tags(
+        {
+            "histo.compute": result.compute.describe() + (f", {n_processes} processes" if n_processes > 1 else ""),
+            "histo.weights": result.weights_origin,
+            "histo.selected": selected,
+        }
+    )
+
+
+def read_best_network(run: Run) -> TileClassifier:
+    """Return the network of the best epoch of a run, as it was kept; raises `StoreError` if it can't be had."""
+    with scratch_folder() as draft:
+        return load_weights(run.fetch_file(f"{FOLDER}/{BEST}", draft))[0]
 
 
 class _Observer:
@@ -151,20 +171,11 @@ class _Observer:
     are in the state and are sent when the run goes on.
     """
 
-    def __init__(
-        self,
-        run: Run,
-        folder: Path,
-        tiles: TileSet,
-        test: TileSet | None,
-        keeping: KeepingOptions,
-        options: dict[str, Any],
-        state: Mapping[str, Any] | None,
-    ) -> None:
+    def __init__(self, session: Session, tiles: TileSet, folder: Path, state: Mapping[str, Any] | None) -> None:
         self.history: dict[str, list[float]] = {}
-        self._run, self._folder, self._tiles, self._test = run, folder, tiles, test
-        self._keeping, self._options = keeping, options
-        self._sent = run.logged_values("train/loss").keys()
+        self._run, self._options, self._watched = session.run, session.options, session.inputs.test
+        self._tiles, self._folder = tiles, folder
+        self._sent = self._run.logged_values("train/loss").keys()
         if state is not None:
             self.history = {name: list(values) for name, values in state["history"].items()}
             self._send_missing(state["epoch"])
@@ -185,8 +196,8 @@ class _Observer:
         if epoch in self._sent:
             return
         self._run.log_metrics({name: values[epoch - 1] for name, values in self.history.items()}, step=epoch)
-        if self._test is not None:
-            note_looks(self._run, self._test.fingerprint, epoch)
+        if self._watched is not None:
+            note_looks(self._run, self._watched.fingerprint, epoch)
 
     def _send_missing(self, last_epoch: int) -> None:
         say(f"{last_epoch} epoch(s) are done")
@@ -205,32 +216,34 @@ class _Observer:
         file = self._folder / epoch_file_name(report.epoch)
         save_weights(file, report.network, facts)
         older = [epoch_file_name(epoch) for epoch in range(1, report.epoch)]
-        keep_weights(self._run, file, self._keeping, is_best=report.is_best, older=older)
+        keep_weights(self._run, file, self._options.keeping, is_best=report.is_best, older=older)
         state_file = self._folder / LAST
-        facts_of_state = {"history": self.history, "data_fingerprint": self._tiles.fingerprint, "options": self._options}
+        facts_of_state = {
+            "history": self.history,
+            "data_fingerprint": self._tiles.fingerprint,
+            "options": flatten(self._options),
+        }
         save_state(state_file, {**report.state, **facts_of_state})
         self._run.log_file(state_file, FOLDER)
 
 
-def facts_of(recorded: RecordedSplit, tiles: TileSet, *, microns_per_pixel: float) -> ModelFacts:
+def facts_of(recorded: RecordedSplit) -> ModelFacts:
     """Return what travels with the model of a recorded split."""
-    network = recorded.result.network
+    split, tiles, tile_size_px = recorded.split, recorded.split.tiles, recorded.tile_size_px
     return ModelFacts(
         classes=tiles.classes,
-        tile_size_px=network.tile_size_px,
-        microns_per_pixel=microns_per_pixel * tiles.tile_size_px / network.tile_size_px,
+        tile_size_px=tile_size_px,
+        microns_per_pixel=tiles.microns_per_pixel * tiles.tile_size_px / tile_size_px,
         architecture="torchvision EfficientNet-B3",
         preprocessing=_PREPROCESSING,
-        weights_origin=recorded.result.weights_origin,
+        weights_origin=recorded.weights_origin,
         data_source=tiles.source,
         data_fingerprint=tiles.fingerprint,
         is_synthetic=tiles.is_synthetic,
         selected=recorded.selected,
         tiles_per_class={
-            part: counts.tolist()
-            for part, counts in count_classes(
-                tiles, {"training": recorded.split.train, "validation": recorded.split.val}
-            ).items()
+            "training": split.train.count_classes().tolist(),
+            "validation": split.val.count_classes().tolist(),
         },
         split_unit=describe_unit(tiles),
         temperature=recorded.calibration.temperature,

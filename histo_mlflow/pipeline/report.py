@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +21,7 @@ from histo_mlflow.learning.fit import Scored
 from histo_mlflow.learning.infer import probabilities_of
 from histo_mlflow.pipeline.contents import not_at_the_cost_of_the_model
 from histo_mlflow.tiles.splits import Split
-from histo_mlflow.tiles.tile_set import TileSet
+from histo_mlflow.tiles.tile_set import Part, TileSet
 from histo_mlflow.tracking.acceptance import CLASS_FIGURES, class_metric
 from histo_mlflow.tracking.runs import Run
 
@@ -57,21 +57,21 @@ def calibrate(val: Scored, *, is_applied: bool) -> Calibration:
     return Calibration(temperature, is_applied, threshold)
 
 
-def predictions_of(scored: Scored, tiles: TileSet, rows: NDArray[np.int64], *, divisor: float = 1.0) -> Predictions:
-    """Return labels and probabilities of the tiles `rows`, in their order, with their groups if they have any."""
+def predictions_of(scored: Scored, part: Part, *, divisor: float = 1.0) -> Predictions:
+    """Return labels and probabilities of the tiles of `part`, in their order, with their groups if they have any."""
     logits = scored.logits if divisor == 1 else scored.logits / np.float32(divisor)
-    groups = None if tiles.groups is None else tiles.groups[rows]
-    return Predictions(scored.labels, probabilities_of(logits), tiles.classes, groups)
+    return Predictions(scored.labels, probabilities_of(logits), part.tiles.classes, part.groups)
 
 
-def record_baselines(run: Run, tiles: TileSet, split: Split, *, seed: int) -> list[Baseline]:
+def record_baselines(run: Run, split: Split, *, seed: int) -> list[Baseline]:
     """Fit the baselines on the training tiles, keep them in `run` for later evaluations, and return them."""
+    tiles = split.tiles
     baselines: list[Baseline] = []
     with (
         not_at_the_cost_of_the_model(run, BASELINES_FILE, then="A first version stays a candidate without it."),
         scratch_folder() as draft,
     ):
-        baselines = fit_baselines(tiles.images, tiles.labels, split.train, n_classes=len(tiles.classes), seed=seed)
+        baselines = fit_baselines(tiles.images, tiles.labels, split.train.rows, n_classes=len(tiles.classes), seed=seed)
         file = draft / BASELINES_FILE
         file.write_text(json.dumps({"classes": tiles.classes, "baselines": to_json(baselines)}))
         run.log_file(file)
@@ -87,20 +87,14 @@ def find_baselines(run: Run, classes: tuple[str, ...]) -> list[Baseline]:
     return from_json(content["baselines"]) if tuple(content["classes"]) == classes else []
 
 
-def apply_baselines(baselines: Sequence[Baseline], tiles: TileSet, rows: NDArray[np.int64]) -> dict[str, Predictions]:
-    """Return what each baseline says of the tiles `rows`, by name."""
+def apply_baselines(baselines: Sequence[Baseline], part: Part) -> dict[str, Predictions]:
+    """Return what each baseline says of the tiles of `part`, by name."""
     if not baselines:
         return {}
-    features = colour_features(tiles.images, rows)
-    groups = None if tiles.groups is None else tiles.groups[rows]
+    features = colour_features(part.tiles.images, part.rows)
     return {
-        each.name: Predictions(tiles.labels[rows], each.probabilities(features), tiles.classes, groups) for each in baselines
+        each.name: Predictions(part.labels, each.probabilities(features), part.tiles.classes, part.groups) for each in baselines
     }
-
-
-def count_classes(tiles: TileSet, parts: Mapping[str, NDArray[np.int64]]) -> dict[str, NDArray[np.int64]]:
-    """Return the tiles per class ``(n_classes,)`` of each part."""
-    return {name: np.bincount(tiles.labels[rows], minlength=len(tiles.classes)) for name, rows in parts.items()}
 
 
 def describe_unit(tiles: TileSet) -> str:
@@ -139,48 +133,41 @@ def record_findings(
 
 
 class SplitReporter:
-    """Reports what one fitted split says of one set after another."""
+    """Reports what one fitted split says of one part after another."""
 
-    def __init__(
-        self,
-        run: Run,
-        tiles: TileSet,
-        split: Split,
-        calibration: Calibration,
-        costs: Floats,
-        selected: str,
-    ) -> None:
+    def __init__(self, run: Run, split: Split, calibration: Calibration, costs: Floats, selected: str) -> None:
         self._calibration = calibration
-        self._run, self._tiles, self._split = run, tiles, split
+        self._run, self._split = run, split
         self._costs, self._selected = costs, selected
-        self._baselines = record_baselines(run, tiles, split, seed=0)
+        self._baselines = record_baselines(run, split, seed=0)
 
-    def report(
-        self, name: str, scored_tiles: TileSet, rows: NDArray[np.int64], scored: Scored, *, looks: int
-    ) -> tuple[Findings, dict[str, Predictions]]:
-        """Record the numbers of one scored set; return them and what the baselines say of it."""
-        predictions = predictions_of(scored, scored_tiles, rows, divisor=self._calibration.divisor)
+    def report(self, part: Part, scored: Scored, *, looks: int) -> tuple[Findings, dict[str, Predictions]]:
+        """Record the numbers of one scored part; return them and what the baselines say of it."""
+        predictions = predictions_of(scored, part, divisor=self._calibration.divisor)
         said: dict[str, Predictions] = {}
         of_colour: dict[str, dict[str, Figure]] = {}
         with not_at_the_cost_of_the_model(self._run, "what colour alone tells", then="The report goes without it."):
-            said = apply_baselines(self._baselines, scored_tiles, rows)
+            said = apply_baselines(self._baselines, part)
             of_colour = baseline_figures(said, self._costs)
-        flow = count_classes(self._tiles, {"training": self._split.train, "validation": self._split.val})
-        if name == "test":
-            flow |= count_classes(scored_tiles, {"test": rows})
+        flow = {"training": self._split.train.count_classes(), "validation": self._split.val.count_classes()}
+        if part.tiles is not self._split.tiles:
+            flow[part.name] = part.count_classes()
         details = Details(
             flow=flow,
-            split_unit=describe_unit(self._tiles),
+            split_unit=describe_unit(self._split.tiles),
             temperature=self._calibration.temperature,
             is_calibrated=self._calibration.is_applied,
             threshold=self._calibration.threshold,
             costs=self._costs,
             baselines=of_colour,
         )
-        about = describe_provenance(name, scored_tiles, f"run {self._run.id}", self._selected, looks=looks)
-        return record_findings(self._run, predictions, rows, about, details), said
+        about = describe_provenance(part, f"run {self._run.id}", self._selected, looks=looks)
+        return record_findings(self._run, predictions, part.rows, about, details), said
 
 
-def describe_provenance(split: str, tiles: TileSet, model: str, selected: str, *, looks: int) -> Provenance:
-    """Return what a reader must know of a scoring of `tiles` by `model`."""
-    return Provenance(split, tiles.source, tiles.fingerprint, model, selected, looks, tiles.is_synthetic, tiles.tile_size_px)
+def describe_provenance(part: Part, model: str, selected: str, *, looks: int) -> Provenance:
+    """Return what a reader must know of a scoring of `part` by `model`."""
+    tiles = part.tiles
+    return Provenance(
+        part.name, tiles.source, tiles.fingerprint, model, selected, looks, tiles.is_synthetic, tiles.tile_size_px
+    )

@@ -1,62 +1,57 @@
 """Going on with an interrupted run: with its own options and tiles, or not at all."""
 
 import json
-from typing import Any
+from typing import Any, TypeVar
 
+from histo_mlflow.base.launched import is_first_process
 from histo_mlflow.base.scratch import scratch_folder
 from histo_mlflow.console import say, warn
 from histo_mlflow.errors import RequestError
-from histo_mlflow.learning.ranks import is_first_process
-from histo_mlflow.options import GIVEN, ConfigT, build, flatten, option_fields, read_kept_yaml
+from histo_mlflow.options import build, flatten, option_fields, read_kept_yaml
+from histo_mlflow.pipeline.options import LearningOptions
 from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.found_runs import find_ended_run
 from histo_mlflow.tracking.journal import deliver_left
-from histo_mlflow.tracking.kept_checkpoints import KeepingOptions
 from histo_mlflow.tracking.provenance import describe_origin
 from histo_mlflow.tracking.runs import Run
 from histo_mlflow.tracking.store import open_store
 
-# What does not change what is learnt. Tiles may have moved; their fingerprint decides whether they are the same.
-_FREE = (
-    "data", "test_data", "device", "calibration", "costs", "keep_checkpoints", "resume", "take_over", "model_name", "register",
-    "margin", "loss_margin", "class_margin", "wandb",
-)  # fmt: skip
+OptionsT = TypeVar("OptionsT", bound=LearningOptions)
 
 _EARLIER = "histo.earlier_origin."
 _VERSIONS = ("version", "git_commit", "torch", "torchvision", "mlflow", "numpy", "scikit-learn", "python")
 
 
-def reopen(config: ConfigT, keeping: KeepingOptions, *, entry_point: str) -> tuple[Run | None, ConfigT]:
-    """Return the run to go on with and its options, or None and `config` if none is to be resumed.
+def reopen(options: OptionsT, *, job: str) -> tuple[Run | None, OptionsT]:
+    """Return the run to go on with and its options, or None and `options` if none is to be resumed.
 
     Raises:
-        RequestError: The run can't go on, or an option is given another value than the run has.
+        RequestError: The run can't go on, or an option that changes the result is given another value than the run has.
     """
+    keeping = options.keeping
     if not keeping.is_resumed:
-        return None, config
+        return None, options
     store = open_store()
     # The other processes of a training come here while the first may have opened the run again.
     run = Run(store, keeping.resume)
     if is_first_process():
-        run = find_ended_run(store, keeping.resume, entry_point=entry_point, take_over=keeping.take_over)
+        run = find_ended_run(store, keeping.resume, entry_point=job, take_over=keeping.take_over)
         if deliver_left(store, run.id):
             say("what was left beside the run is delivered")
-    recorded = _options_of(run, type(config))
-    values = flatten(config)
-    for name, option in option_fields(type(config)).items():
-        is_given = name in keeping.given
-        if is_given and name not in _FREE and name in recorded and values[name] != recorded[name]:
+    recorded = _options_of(run, type(options))
+    values, known = flatten(options), option_fields(type(options))
+    for name in options.given:
+        if known[name].metadata["option"].changes_result and values[name] != recorded.get(name, values[name]):
             raise RequestError(
                 f"resume={run.id}: {name} was {recorded[name]}, now {values[name]}; leave it out, or start a new run from the "
                 f"weights of this one: weights={run.id}"
             )
-        if not is_given:
-            values[name] = recorded.get(name, option.default)
+    own = {"resume": keeping.resume, "take_over": keeping.take_over}
+    values = recorded | {name: values[name] for name in options.given} | own
     if is_first_process():
         _keep_origin(run)
     say(f"going on with run {run.id}, with its own options")
-    own = {"resume": keeping.resume, "take_over": keeping.take_over, GIVEN: keeping.given}
-    return run, build(type(config), {**values, **own})
+    return run, build(type(options), values, given=options.given)
 
 
 def _keep_origin(run: Run) -> None:
@@ -71,11 +66,11 @@ def _keep_origin(run: Run) -> None:
         warn(f"run {run.id} goes on with other versions: {'; '.join(changed)}; its figures may differ from those of one go")
 
 
-def _options_of(run: Run, config_class: type) -> dict[str, Any]:
+def _options_of(run: Run, options: type[LearningOptions]) -> dict[str, Any]:
     if not run.has_file("config.yaml"):
         raise RequestError(f"resume={run.id} was ended before it began and has not noted its options; start a new run")
     with scratch_folder() as draft:
-        return read_kept_yaml(run.fetch_file("config.yaml", draft), config_class)
+        return read_kept_yaml(run.fetch_file("config.yaml", draft), options)
 
 
 def check_same_tiles(run: Run | None, tiles: TileSet, test: TileSet | None) -> None:

@@ -1,23 +1,23 @@
 """Fit on one split and score the other: what train, cross-validation and tuning have in common; knows nothing of runs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 from histo_mlflow.evaluation.confusion import epoch_figures
 from histo_mlflow.learning.batches import LabelledTiles
 from histo_mlflow.learning.compute import Compute, resolve_compute, seed_everything
 from histo_mlflow.learning.fit import EpochReport, FitResult, Scored, fit, score
+from histo_mlflow.learning.options import Recipe
 from histo_mlflow.learning.ranks import ALONE, Ranks, local_device, noticing_losses
 from histo_mlflow.models.classifier import TileClassifier
-from histo_mlflow.models.weights import InitialWeights, make_network
-from histo_mlflow.options import LearningConfig
+from histo_mlflow.models.weights import make_network
+from histo_mlflow.pipeline.inputs import LearningInputs
 from histo_mlflow.tiles.mapped import check_unchanged
 from histo_mlflow.tiles.splits import Split
-from histo_mlflow.tiles.tile_set import TileSet
+from histo_mlflow.tiles.tile_set import Part
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,77 +42,67 @@ class SplitResult:
 
 
 def run_split(
-    tiles: TileSet,
+    inputs: LearningInputs,
     split: Split,
+    recipe: Recipe,
     *,
-    test: TileSet | None = None,
-    initial: InitialWeights,
-    config: LearningConfig,
     on_epoch: Callable[[EpochReport], None],
     ranks: Ranks = ALONE,
     resume: Mapping[str, Any] | None = None,
 ) -> SplitResult:
     """Train on ``split.train``, select the epoch by the loss on ``split.val``, and score.
 
-    `test` is watched, never selected on. Whatever `on_epoch` raises ends the training. Several `ranks` call this together;
-    `resume`, the state to go on from, counts as the first of them has it.
+    The test tiles of `inputs` are watched, never selected on. Whatever `on_epoch` raises ends the training. Several `ranks`
+    call this together; `resume`, the state to go on from, counts as the first of them has it.
     """
-    with noticing_losses(ranks):
-        return _run_split(tiles, split, test, initial, config, on_epoch, ranks, ranks.from_first(resume))
-
-
-def _run_split(
-    tiles: TileSet,
-    split: Split,
-    test: TileSet | None,
-    initial: InitialWeights,
-    config: LearningConfig,
-    on_epoch: Callable[[EpochReport], None],
-    ranks: Ranks,
-    resume: Mapping[str, Any] | None,
-) -> SplitResult:
-    seed_everything(config.seed.seed, deterministic=config.engine.deterministic)
-    tile_size_px = config.network.image_size or tiles.tile_size_px
-    compute = resolve_compute(config.compute, tile_size_px=tile_size_px)
-    compute = Compute(local_device(compute.device), compute.is_bf16)
-    network, origin = make_network(initial, classes=tiles.classes, tile_size_px=tile_size_px)
-    train, val = (LabelledTiles(tiles.images, tiles.labels, rows) for rows in (split.train, split.val))
-    watched = None if test is None else LabelledTiles(test.images, test.labels, np.arange(len(test)))
-
-    def check() -> None:
-        for each in (tiles, test):
-            if each is not None:
-                check_unchanged(each.images)
+    watched = inputs.watched
+    parts = [part for part in (split.train, watched) if part is not None]
 
     def observe(report: EpochReport) -> None:
-        check()
+        _check_unchanged(parts)
         on_epoch(report)
 
-    best = fit(
-        network,
-        train,
-        val,
-        test=watched,
-        options=config.fit,
-        augmentation=config.augmentation,
-        compute=compute,
-        seed=config.seed.seed,
-        on_epoch=observe,
-        engine=config.engine,
-        ranks=ranks,
-        resume=resume,
-    )
-    exact = compute.in_fp32()
-    scored = score(network, val, exact, "score validation", ranks)
-    tested = None if watched is None else score(network, watched, exact, "score test", ranks)
-    check()
-    return SplitResult(network, compute, origin, best, val=scored, test=tested)
+    with noticing_losses(ranks):
+        resume = ranks.from_first(resume)
+        seed_everything(recipe.seed.seed, deterministic=recipe.engine.deterministic)
+        tile_size_px = recipe.network.image_size or split.tiles.tile_size_px
+        compute = resolve_compute(recipe.compute, tile_size_px=tile_size_px)
+        compute = Compute(local_device(compute.device), compute.is_bf16)
+        network, origin = make_network(inputs.initial, classes=split.tiles.classes, tile_size_px=tile_size_px)
+        best = fit(
+            network,
+            _labelled(split.train),
+            _labelled(split.val),
+            test=None if watched is None else _labelled(watched),
+            options=recipe.fit,
+            augmentation=recipe.augmentation,
+            compute=compute,
+            seed=recipe.seed.seed,
+            on_epoch=observe,
+            engine=recipe.engine,
+            ranks=ranks,
+            resume=resume,
+        )
+        exact = compute.in_fp32()
+        val = score(network, _labelled(split.val), exact, "score validation", ranks)
+        test = None if watched is None else score(network, _labelled(watched), exact, "score test", ranks)
+        _check_unchanged(parts)
+    return SplitResult(network, compute, origin, best, val, test)
 
 
-def score_network(network: torch.nn.Module, tiles: TileSet, compute: Compute) -> Scored:
-    """Return logits, labels and loss of all `tiles`, in order."""
-    scored = score(network, LabelledTiles(tiles.images, tiles.labels, np.arange(len(tiles))), compute)
-    check_unchanged(tiles.images)
+def _labelled(part: Part) -> LabelledTiles:
+    return LabelledTiles(part.tiles.images, part.tiles.labels, part.rows)
+
+
+def _check_unchanged(parts: Sequence[Part]) -> None:
+    for part in parts:
+        check_unchanged(part.tiles.images)
+
+
+def score_part(network: torch.nn.Module, part: Part, compute: Compute) -> Scored:
+    """Return logits, labels and loss of the tiles of `part`, in order."""
+    scored = score(network, _labelled(part), compute)
+    check_unchanged(part.tiles.images)
     return scored
 
 

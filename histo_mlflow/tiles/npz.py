@@ -15,15 +15,7 @@ from numpy.typing import NDArray
 
 from histo_mlflow.base.plain_values import shorten
 from histo_mlflow.errors import RequestError, TileFormatError
-from histo_mlflow.tiles.archive import (
-    Header,
-    checksum,
-    map_if_stored,
-    open_archive,
-    read_array,
-    read_header,
-    unpack_member,
-)
+from histo_mlflow.tiles.archive import Header, checksum, map_if_stored, open_archive, read_array, read_header, unpack_member
 from histo_mlflow.tiles.cache import Unpacked, cache_key, file_stamp, unpacked_once
 from histo_mlflow.tiles.tile_set import COLORECTAL_CLASSES, TileSet, begin_hashing, check_classes, check_labels, check_pixels
 

@@ -1,7 +1,6 @@
 """One door for every form of tiles: what the options `data` and `test_data` may name."""
 
-import math
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from histo_mlflow.base.escaping import visible
@@ -13,32 +12,6 @@ from histo_mlflow.tiles.npz import read_npz
 from histo_mlflow.tiles.tile_set import TileSet
 
 DEMO = "demo"
-
-
-@dataclass(frozen=True)
-class DataOptions:
-    """Which tiles to learn from and which to watch."""
-
-    data: str = field(
-        default=DEMO,
-        metadata={
-            "help": "Tiles to learn from: an .npz file (data, labels), a MedMNIST .npz (pathmnist.npz#val names a split; "
-            "default train), a folder with one sub-folder per class (folder#nested: and more below), or `demo`: synthetic "
-            "tiles, not tissue."
-        },
-    )
-    test_data: str = field(
-        default="none",
-        metadata={"help": "Tiles that are scored after every epoch and never selected on, as `data`; `none` for none."},
-    )
-    microns_per_pixel: float = field(
-        default=0.5,
-        metadata={"help": "Width of a pixel of the stored tiles in micrometres (0.5 is 20x); travels with the model."},
-    )
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.microns_per_pixel) and self.microns_per_pixel > 0):
-            raise OptionError(f"microns_per_pixel={self.microns_per_pixel}: must be a positive number, for instance 0.5")
 
 
 def open_tiles(source: str, *, image_size: int = 0) -> TileSet:

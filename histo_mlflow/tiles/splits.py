@@ -4,49 +4,36 @@ scikit-learn is imported where it is used: that takes a second, in which a large
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from histo_mlflow.errors import OptionError, RequestError
-from histo_mlflow.tiles.tile_set import TileSet
+from histo_mlflow.tiles.options import FoldOptions, HoldOutOptions
+from histo_mlflow.tiles.tile_set import Part, TileSet
 
 Indices = NDArray[np.int64]
 
 _MAX_GROUP_PARTS = 20
 
 
-@dataclass(frozen=True)
-class HoldOutOptions:
-    """How much of the data is held out for validation."""
-
-    val_fraction: float = field(
-        default=0.2, metadata={"help": "Share of the tiles that is held out for validation, between 0 and 1."}
-    )
-
-    def __post_init__(self) -> None:
-        if not 0 < self.val_fraction < 1:
-            raise OptionError(f"val_fraction={self.val_fraction}: must lie between 0 and 1, for instance 0.2")
-
-
-@dataclass(frozen=True)
-class FoldOptions:
-    """Into how many folds the data is cut."""
-
-    folds: int = field(default=5, metadata={"help": "Number of folds; each tile is validated on exactly once."})
-
-    def __post_init__(self) -> None:
-        if self.folds < 2:
-            raise OptionError(f"folds={self.folds}: cross-validation needs at least 2")
-
-
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Positions of the training and of the validation tiles, both sorted and without overlap."""
+    """The training and the validation tiles of one set, in the order of the set and without overlap."""
 
-    train: Indices
-    val: Indices
+    train: Part
+    val: Part
+
+    @classmethod
+    def of(cls, tiles: TileSet, train: Indices, val: Indices) -> "Split":
+        """Return the split of `tiles` with the training and the validation tiles at these positions."""
+        return cls(tiles.part("train", train), tiles.part("val", val))
+
+    @property
+    def tiles(self) -> TileSet:
+        """The set that is split."""
+        return self.train.tiles
 
 
 def hold_out(tiles: TileSet, options: HoldOutOptions, *, seed: int) -> Split:
@@ -65,7 +52,7 @@ def hold_out(tiles: TileSet, options: HoldOutOptions, *, seed: int) -> Split:
 
     splitter = StratifiedShuffleSplit(n_splits=1, test_size=n_val, random_state=seed)
     train, val = next(splitter.split(tiles.labels, tiles.labels))
-    return Split(np.sort(train), np.sort(val))
+    return Split.of(tiles, np.sort(train), np.sort(val))
 
 
 def cut_folds(tiles: TileSet, options: FoldOptions, *, seed: int) -> list[Split]:
@@ -76,11 +63,11 @@ def cut_folds(tiles: TileSet, options: FoldOptions, *, seed: int) -> list[Split]
     """
     _check_counts(tiles, needed=options.folds, why=f"folds={options.folds} needs at least one for each: use fewer folds")
     if tiles.groups is not None:
-        return [_checked(tiles, split) for split in _grouped(tiles, tiles.groups, options.folds, seed)]
+        return [_checked(split) for split in _grouped(tiles, tiles.groups, options.folds, seed)]
     from sklearn.model_selection import StratifiedKFold
 
     splitter = StratifiedKFold(options.folds, shuffle=True, random_state=seed)
-    return [Split(train, val) for train, val in splitter.split(tiles.labels, tiles.labels)]
+    return [Split.of(tiles, train, val) for train, val in splitter.split(tiles.labels, tiles.labels)]
 
 
 def _hold_out_groups(tiles: TileSet, groups: NDArray[np.str_], val_fraction: float, seed: int) -> Split:
@@ -89,8 +76,8 @@ def _hold_out_groups(tiles: TileSet, groups: NDArray[np.str_], val_fraction: flo
     parts = max(2, min(len(np.unique(groups)), smallest_class, _MAX_GROUP_PARTS))
     n_val_parts = min(max(1, round(val_fraction * parts)), parts - 1)
     folds = _grouped(tiles, groups, parts, seed)
-    val = np.sort(np.concatenate([next(folds).val for _ in range(n_val_parts)]))
-    return _checked(tiles, Split(np.setdiff1d(np.arange(len(tiles)), val), val))
+    val = np.sort(np.concatenate([next(folds).val.rows for _ in range(n_val_parts)]))
+    return _checked(Split.of(tiles, np.setdiff1d(np.arange(len(tiles)), val), val))
 
 
 def _grouped(tiles: TileSet, groups: NDArray[np.str_], parts: int, seed: int) -> Iterator[Split]:
@@ -101,12 +88,13 @@ def _grouped(tiles: TileSet, groups: NDArray[np.str_], parts: int, seed: int) ->
 
     splitter = StratifiedGroupKFold(parts, shuffle=True, random_state=seed)
     for train, val in splitter.split(tiles.labels, tiles.labels, groups):
-        yield Split(train, val)
+        yield Split.of(tiles, train, val)
 
 
-def _checked(tiles: TileSet, split: Split) -> Split:
+def _checked(split: Split) -> Split:
     """Return `split`, or raise if a class would have no training tile, as when all its tiles are of one group."""
-    missing = np.setdiff1d(tiles.labels, tiles.labels[split.train])
+    tiles = split.tiles
+    missing = np.setdiff1d(tiles.labels, split.train.labels)
     if len(missing):
         raise RequestError(
             f"{tiles.source}: class {tiles.classes[missing[0]]} would have no training tile, for it is in too few groups; "

@@ -37,6 +37,7 @@ class TileSet:
         source: Where the tiles came from, for people.
         hashing: Returns the fingerprint, if need be after a wait; a large file is hashed while other things are prepared.
         is_synthetic: True for the demo tiles, which are not tissue.
+        microns_per_pixel: Width of a pixel of a stored tile in micrometres.
         passed_over: What lay beside the tiles and was not read, in words.
     """
 
@@ -47,6 +48,7 @@ class TileSet:
     source: str
     hashing: Callable[[], str]
     is_synthetic: bool = False
+    microns_per_pixel: float = 0.5
     passed_over: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -64,8 +66,47 @@ class TileSet:
 
     def class_counts(self) -> dict[str, int]:
         """Return the number of tiles of each class, in class order."""
-        counts = np.bincount(self.labels, minlength=len(self.classes))
-        return dict(zip(self.classes, counts.tolist(), strict=True))
+        return self.part("all").class_counts()
+
+    def part(self, name: str, rows: "NDArray[np.int64] | None" = None) -> "Part":
+        """Return the tiles at the positions `rows`, or all of them, as a part called `name`."""
+        return Part(self, np.arange(len(self)) if rows is None else rows, name)
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Some tiles of a set, and what they are called.
+
+    Attributes:
+        tiles: The set.
+        rows: ``(n_tiles,)`` int64, their positions in the set.
+        name: For instance train, val or test.
+    """
+
+    tiles: TileSet
+    rows: NDArray[np.int64]
+    name: str
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """``(n_tiles,)``, positions in the classes of the set."""
+        return self.tiles.labels[self.rows]
+
+    @property
+    def groups(self) -> NDArray[np.str_] | None:
+        """``(n_tiles,)`` ids of patient or slide, or None."""
+        return None if self.tiles.groups is None else self.tiles.groups[self.rows]
+
+    def count_classes(self) -> NDArray[np.int64]:
+        """Return the number of tiles of each class, ``(n_classes,)``."""
+        return np.bincount(self.labels, minlength=len(self.tiles.classes))
+
+    def class_counts(self) -> dict[str, int]:
+        """Return the number of tiles of each class by name, in class order."""
+        return dict(zip(self.tiles.classes, self.count_classes().tolist(), strict=True))
 
 
 def hash_tiles(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> str:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from histo_mlflow.errors import RequestError, TileFormatError
 from histo_mlflow.tiles.images import decode_image, image_size_px, is_tile, list_images, walk_folders
 from histo_mlflow.tiles.npz import read_npz_images
-from histo_mlflow.tiles.open import DEMO, open_tiles, split_source
+from histo_mlflow.tiles.open import open_tiles, split_source
+from histo_mlflow.tiles.options import DEMO
 
 _BEGINNINGS_OF_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 

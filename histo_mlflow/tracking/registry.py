@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow.artifacts
@@ -31,22 +31,6 @@ _BEST_CHECKPOINT = "checkpoints/best.safetensors"
 _MODEL_NAME = re.compile(r"[\w.-]+")
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 _IS_WHOLE = re.compile(r"models:/(m-\w+|[^/@]+[/@].+)|runs:/[^/]+/.+")
-
-
-@dataclass(frozen=True)
-class RegistryOptions:
-    """Whether and under which name the model is registered."""
-
-    model_name: str = field(default="histo-b3", metadata={"help": "Name under which the model is registered."})
-    register: bool = field(
-        default=True, metadata={"help": "Whether the best model is registered (true or false); it is logged either way."}
-    )
-
-    def __post_init__(self) -> None:
-        if not _MODEL_NAME.fullmatch(self.model_name):
-            raise OptionError(
-                f"model_name={self.model_name!r}: use letters, digits, '.', '-' and '_', as in models:/histo-b3/1"
-            )
 
 
 def ask_to_register(store: Store, name: str) -> None:

@@ -4,7 +4,6 @@ import importlib
 import logging
 import os
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +20,6 @@ _PICTURE, _TABLE = ".png", ".csv"
 _MAX_ROWS = 10_000
 _NAMED_FOLDERS = 6
 _EXIT_CODES = {"FINISHED": 0, "FAILED": 1, "KILLED": 255}
-
-
-@dataclass(frozen=True)
-class MirrorOptions:
-    """Whether runs are mirrored, and where to."""
-
-    wandb: bool = field(
-        default=False,
-        metadata={
-            "help": "Mirror the run to Weights & Biases while it goes on; without a key or network it is recorded here, to be "
-            "sent later. Needs the extra `wandb`."
-        },
-    )
 
 
 class Wandb(Mirror):

@@ -3,8 +3,9 @@ import pytest
 
 from histo_mlflow.errors import OptionError
 from histo_mlflow.evaluation.comparison import compare_predictions
-from histo_mlflow.evaluation.gate import GateOptions, judge, object_to
+from histo_mlflow.evaluation.gate import judge, object_to
 from histo_mlflow.evaluation.metrics import Predictions, evaluate_predictions
+from histo_mlflow.evaluation.options import GateOptions
 
 CLASSES = ("NORM", "STR", "TUM")
 LABELS = np.repeat([0, 1, 2], 200)

@@ -2,13 +2,8 @@ import pytest
 import torch
 
 from histo_mlflow.errors import OptionError
-from histo_mlflow.learning.augmentation import (
-    AugmentationOptions,
-    apply_changes,
-    draw_changes,
-    last_augmented_epoch,
-    schedule,
-)
+from histo_mlflow.learning.augmentation import apply_changes, draw_changes, last_augmented_epoch, schedule
+from histo_mlflow.learning.options import AugmentationOptions
 from histo_mlflow.learning.transforms import Flip, JpegNoise, Rotate, StainJitter
 
 

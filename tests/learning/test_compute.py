@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from histo_mlflow.errors import OptionError
-from histo_mlflow.learning.compute import ComputeOptions, SeedOptions, resolve_compute, resolve_compute_for_report
+from histo_mlflow.learning.compute import resolve_compute, resolve_compute_for_report
+from histo_mlflow.learning.options import ComputeOptions, SeedOptions
 
 
 @pytest.mark.parametrize("device", ["tpu9", "cuda:99", "", "cpu:1", "xpu"])

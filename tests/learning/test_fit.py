@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from histo_mlflow.errors import NonFiniteLossError, OptionError
-from histo_mlflow.learning.augmentation import AugmentationOptions
 from histo_mlflow.learning.batches import LabelledTiles, batch_rows
 from histo_mlflow.learning.compute import Compute, seed_everything
 from histo_mlflow.learning.fit import EpochReport, FitResult, fit, score
-from histo_mlflow.learning.optimiser import FitOptions, Objective
+from histo_mlflow.learning.optimiser import Objective
+from histo_mlflow.learning.options import AugmentationOptions, FitOptions
 from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.tiles.tile_set import TileSet
 

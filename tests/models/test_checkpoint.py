@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from histo_mlflow.errors import RequestError, TileFormatError, WorkError
-from histo_mlflow.learning.optimiser import FitOptions, make_average, make_optimizer, make_scheduler
+from histo_mlflow.learning.optimiser import make_average, make_optimizer, make_scheduler
+from histo_mlflow.learning.options import FitOptions
 from histo_mlflow.learning.ranks import ALONE
 from histo_mlflow.learning.state import TrainingState
 from histo_mlflow.models.checkpoint import FACTS_KEY, CheckpointFacts, load_state, load_weights, save_state, save_weights

@@ -13,7 +13,8 @@ from torchvision.models import efficientnet_b3
 from histo_mlflow.errors import OptionError, SourceNotFoundError, TileFormatError, WeightsUnavailableError
 from histo_mlflow.models.checkpoint import CheckpointFacts, save_weights
 from histo_mlflow.models.classifier import TileClassifier
-from histo_mlflow.models.weights import NetworkOptions, make_network, read_initial_weights
+from histo_mlflow.models.options import NetworkOptions
+from histo_mlflow.models.weights import make_network, read_initial_weights
 from histo_mlflow.tiles.tile_set import COLORECTAL_CLASSES
 
 

@@ -4,22 +4,23 @@ import numpy as np
 import pytest
 
 from histo_mlflow.errors import OptionError, RequestError
-from histo_mlflow.tiles.splits import FoldOptions, HoldOutOptions, cut_folds, hold_out
+from histo_mlflow.tiles.options import FoldOptions, HoldOutOptions
+from histo_mlflow.tiles.splits import cut_folds, hold_out
 from histo_mlflow.tiles.tile_set import TileSet
 
 
 def test_folds_cover_every_tile_once_and_keep_class_shares(tiny_tiles: TileSet) -> None:
     folds = cut_folds(tiny_tiles, FoldOptions(3), seed=0)
-    assert sorted(np.concatenate([fold.val for fold in folds]).tolist()) == list(range(54))
+    assert sorted(np.concatenate([fold.val.rows for fold in folds]).tolist()) == list(range(54))
     for fold in folds:
-        assert not set(fold.train) & set(fold.val)
-        assert np.bincount(tiny_tiles.labels[fold.val]).tolist() == [2] * 9
+        assert not set(fold.train.rows) & set(fold.val.rows)
+        assert np.bincount(tiny_tiles.labels[fold.val.rows]).tolist() == [2] * 9
 
 
 def test_hold_out_is_stratified_and_seeded(tiny_tiles: TileSet) -> None:
     first, again, other = (hold_out(tiny_tiles, HoldOutOptions(1 / 3), seed=seed) for seed in (0, 0, 1))
-    assert first.val.tolist() == again.val.tolist() != other.val.tolist()
-    assert np.bincount(tiny_tiles.labels[first.val]).tolist() == [2] * 9
+    assert first.val.rows.tolist() == again.val.rows.tolist() != other.val.rows.tolist()
+    assert np.bincount(tiny_tiles.labels[first.val.rows]).tolist() == [2] * 9
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -28,7 +29,7 @@ def test_groups_never_cross_a_split(tiny_tiles: TileSet, seed: int) -> None:
     grouped = replace(tiny_tiles, groups=groups)
     splits = [*cut_folds(grouped, FoldOptions(3), seed=seed), hold_out(grouped, HoldOutOptions(0.3), seed=seed)]
     for split in splits:
-        assert not set(groups[split.train]) & set(groups[split.val])
+        assert not set(groups[split.train.rows]) & set(groups[split.val.rows])
         assert len(split.train) + len(split.val) == 54
 
 

@@ -22,8 +22,8 @@ from werkzeug.serving import BaseWSGIServer, make_server
 
 from histo_mlflow.base.interruption import interruptible, shielded
 from histo_mlflow.errors import Interrupted, RequestError, SourceNotFoundError, StoreError
-from histo_mlflow.jobs.deliver import deliver
-from histo_mlflow.options import DeliverConfig, build
+from histo_mlflow.jobs.deliver import Deliver, deliver
+from histo_mlflow.options import build
 from histo_mlflow.tracking import journal, reach
 from histo_mlflow.tracking.journal import journals_folder
 from histo_mlflow.tracking.reach import Reach
@@ -117,7 +117,7 @@ def _steps(store: Store, run_id: str) -> list[int]:
 
 
 def _deliver(run_id: str) -> None:
-    deliver(build(DeliverConfig, {"run": run_id}))
+    deliver(build(Deliver, {"run": run_id}))
 
 
 @pytest.mark.parametrize("way", ["shut", "hangs", "fails", "keeps quiet"])

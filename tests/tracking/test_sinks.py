@@ -8,10 +8,11 @@ import matplotlib.pyplot as plt
 import pytest
 
 from histo_mlflow.tracking.journal import Journal
+from histo_mlflow.tracking.options import MirrorOptions
 from histo_mlflow.tracking.runs import open_run
 from histo_mlflow.tracking.sinks import Mirror, RunFacts, Sink
 from histo_mlflow.tracking.store import Store, open_store
-from histo_mlflow.tracking.wandb_sink import MirrorOptions, Wandb
+from histo_mlflow.tracking.wandb_sink import Wandb
 from histo_mlflow.tracking.writes import Deletion, End, File, Metrics, Params, Tags, Target, Tiles, Write
 from tests.wandb_records import read_all
 

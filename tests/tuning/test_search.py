@@ -6,7 +6,7 @@ import optuna
 import pytest
 import yaml
 
-from histo_mlflow.command_line import run_command
+from histo_mlflow.cli import run_command
 from histo_mlflow.tiles.demo import draw_demo
 from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.store import open_store

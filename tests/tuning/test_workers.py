@@ -12,8 +12,8 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 
-from histo_mlflow.jobs.train import train
-from histo_mlflow.options import TrainConfig, build
+from histo_mlflow.jobs.train import Train, train
+from histo_mlflow.options import build
 from histo_mlflow.tracking.store import open_store
 from tests.conftest import PROJECT
 from tests.servers import postgresql
@@ -115,7 +115,7 @@ def test_ctrl_c_leaves_a_clean_state(work: Path, tiny_npz: Path) -> None:
 def test_the_best_configuration_gives_the_recorded_loss_again(work: Path, tiny_npz: Path) -> None:
     assert subprocess.run(_command(tiny_npz, "--trials", "2"), capture_output=True, timeout=200, check=False).returncode == 0
     best = yaml.safe_load(Path("best_config.yaml").read_text())
-    train(build(TrainConfig, {**best, "register": False}))
+    train(build(Train, {**best, "register": False}))
     [run] = open_store().client.search_runs(["0"], "tags.`histo.entry_point` = 'train'")
     assert run.data.metrics["best/val_loss"] == pytest.approx(_study("sqlite:///optuna.db").best_value, rel=1e-6)
 

@@ -1,0 +1,131 @@
+"""What learning can be asked: device and precision, how long and how fast, augmentation; imports no torch."""
+
+import re
+from dataclasses import dataclass
+
+from histo_mlflow.errors import OptionError
+from histo_mlflow.models.options import NetworkOptions
+from histo_mlflow.options import Options, option
+
+_WINDOW = re.compile(r"(\d+)-(\d+)")
+_NEVER = (1, 0)
+_ALWAYS = (1, 10**9)
+
+
+@dataclass(frozen=True)
+class FitOptions(Options):
+    """How long, how fast and how carefully the network learns."""
+
+    epochs: int = option(20, "How often every training tile is seen.", at_least=1)
+    learning_rate: float = option(1e-3, "Peak of the learning rate (AdamW, linear warm-up, then cosine to 0).", above=0)
+    batch_size: int = option(32, "Tiles per step, at least 2 for batch norm; of all processes together.", at_least=2)
+    weight_decay: float = option(0.05, "Decay of weights (AdamW); norms and biases have none.", at_least=0, at_most=1)
+    label_smoothing: float = option(0.0, "Share of the target spread over all classes.", at_least=0, at_most=0.5)
+    clip_norm: float = option(1.0, "Largest norm of the gradient; longer ones are cut. 0 = no limit.", at_least=0)
+    ema_decay: float = option(
+        0.0,
+        "Validate and keep a moving average of the weights, for instance 0.99 per step; 0 = the weights.",
+        at_least=0,
+        at_most=0.99999,
+    )
+    class_weights: str = option(
+        "none", "none, or balanced: rare classes weigh more in the training loss.", choices=("none", "balanced")
+    )
+    patience: int = option(0, "Stop after so many epochs without a lower validation loss; 0 = learn all epochs.", at_least=0)
+
+
+def _window(what: str, by_recipe: str) -> str:
+    return f"Epochs with {what}: auto ({by_recipe}), none, all, or FIRST-LAST such as 1-18."
+
+
+@dataclass(frozen=True)
+class AugmentationOptions(Options):
+    """What changes tiles at random while the network learns, and when."""
+
+    augment: str = option(
+        "seed",
+        "Recipe: seed (flips from the first epoch, right-angle rotations in the later half of the window, nothing after "
+        "aug_cutoff), symmetries (flips and rotations from the first epoch to aug_cutoff) or none.",
+        choices=("seed", "symmetries", "none"),
+    )
+    aug_cutoff: int = option(12, "Last epoch of the recipe; 0 for never, `epochs` for always.", at_least=0)
+    flips: str = option("auto", _window("flips", "as the recipe says"))
+    rotations: str = option("auto", _window("rotations by right angles", "as the recipe says"))
+    stain: str = option("none", _window("stain jitter (HED, Tellez et al. 2019)", "1 to aug_cutoff"))
+    stain_sigma: float = option(0.05, "Strength of the stain jitter: 0.05 is light, 0.2 strong.", at_least=0, at_most=1)
+
+    def __post_init__(self) -> None:
+        """Raise `OptionError` for a window without sense too."""
+        super().__post_init__()
+        self.windows()
+
+    def windows(self) -> dict[str, tuple[int, int]]:
+        """Return the first and the last epoch in which each transform acts, by its name, counted from 1."""
+        recipe = (1, self.aug_cutoff)
+        auto = {
+            "seed": {"flips": recipe, "rotations": (self.aug_cutoff // 2 + 1, self.aug_cutoff)},
+            "symmetries": {"flips": recipe, "rotations": recipe},
+            "none": {"flips": _NEVER, "rotations": _NEVER},
+        }[self.augment]
+        asked = {"flips": self.flips, "rotations": self.rotations, "stain": self.stain}
+        return {name: _read_window(name, text, auto=auto.get(name, recipe)) for name, text in asked.items()}
+
+    def last_epoch(self, *, epochs: int) -> int:
+        """Return the last of `epochs` in which any transform acts, 0 if none does."""
+        return max(min(last, epochs) if first <= epochs else 0 for first, last in self.windows().values())
+
+
+def _read_window(name: str, text: str, *, auto: tuple[int, int]) -> tuple[int, int]:
+    if text in {"auto", "none", "all"}:
+        return {"auto": auto, "none": _NEVER, "all": _ALWAYS}[text]
+    match = _WINDOW.fullmatch(text)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise OptionError(f"{name}={text}: must be auto, none, all, or a first and a last epoch such as 1-18")
+    return int(match[1]), int(match[2])
+
+
+@dataclass(frozen=True)
+class SeedOptions(Options):
+    """What chance starts from."""
+
+    seed: int = option(
+        0, "Seed of the split, the first weights, the order and the augmentation.", at_least=0, at_most=2**32 - 1
+    )
+
+
+@dataclass(frozen=True)
+class ComputeOptions(Options):
+    """Device and number format."""
+
+    device: str = option("auto", "auto (a GPU if there is one), cpu, cuda, cuda:1 or mps.", changes_result=False)
+    precision: str = option(
+        "auto",
+        "auto (training: bf16 where it was measured to be faster, else fp32; final scores, evaluate and predict: fp32), fp32 "
+        "or bf16.",
+        choices=("auto", "fp32", "bf16"),
+    )
+
+
+@dataclass(frozen=True)
+class EngineOptions(Options):
+    """How training uses the machine; with the thread count and the device these decide the last bits of a result."""
+
+    processes: int = option(
+        1, "Processes that divide each batch among them (DDP): one per GPU, or 1. On CPUs 1 is fastest.", at_least=1
+    )
+    deterministic: bool = option(
+        False, "Also on a GPU the same weights to the last bit for the same seed; slower there. CPUs always do."
+    )
+    compile: bool = option(False, "torch.compile the network: takes a minute or more first, so for long trainings only.")
+
+
+@dataclass(frozen=True)
+class Recipe(Options):
+    """Everything that decides what a network becomes from given tiles."""
+
+    network: NetworkOptions
+    fit: FitOptions
+    augmentation: AugmentationOptions
+    seed: SeedOptions
+    compute: ComputeOptions
+    engine: EngineOptions

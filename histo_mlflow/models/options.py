@@ -1,0 +1,43 @@
+"""What can be asked of a network: its first weights, its input size, other formats; imports no torch."""
+
+from dataclasses import dataclass
+
+from histo_mlflow.errors import OptionError
+from histo_mlflow.options import Options, option
+
+TORCH = "torch"
+ONNX, TORCHSCRIPT, OPENVINO, WSINFER = "onnx", "torchscript", "openvino", "wsinfer"
+FORMATS = (ONNX, TORCHSCRIPT, OPENVINO, WSINFER)
+
+_MIN_IMAGE_SIZE_PX = 32  # convolutional networks of this kind halve the image five times
+
+
+@dataclass(frozen=True)
+class NetworkOptions(Options):
+    """What the network starts from and what size of tile it sees."""
+
+    weights: str = option(
+        "auto",
+        "Start from: auto (ImageNet for real tiles, none for demo), imagenet, none (random), a model "
+        "(models:/histo-b3/Production, a run id, runs:/RUN_ID/checkpoints/epoch_007.safetensors) or a file: a checkpoint "
+        "(.safetensors) or torchvision's EfficientNet-B3 (.pth).",
+    )
+    image_size: int = option(0, "Edge length in pixels to which tiles are resized on the device; 0 = as stored.", at_least=0)
+
+    def __post_init__(self) -> None:
+        """Raise `OptionError` for an image that the convolutions would shrink to nothing too."""
+        super().__post_init__()
+        if 0 < self.image_size < _MIN_IMAGE_SIZE_PX:
+            raise OptionError(f"image_size={self.image_size}: must be 0 (as stored) or at least {_MIN_IMAGE_SIZE_PX} px")
+
+
+@dataclass(frozen=True)
+class RuntimeOptions(Options):
+    """What runs the network."""
+
+    runtime: str = option(
+        TORCH,
+        "`torch`, or on a CPU `onnx` (ONNX Runtime) or `openvino`, which with precision=bf16 is the fastest from about a "
+        "thousand tiles on; both take tiles of the model's own size only.",
+        choices=(TORCH, ONNX, OPENVINO),
+    )

@@ -1,0 +1,94 @@
+"""A model written for another runtime, after what was written has said the same of tiles as the model itself."""
+
+import json
+import tempfile
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+import histo_mlflow
+from histo_mlflow.errors import WorkError
+from histo_mlflow.learning.compute import Compute
+from histo_mlflow.learning.infer import infer, probabilities_of
+from histo_mlflow.models import exports
+from histo_mlflow.pipeline.inputs import LoadedModel
+from histo_mlflow.tiles.tile_set import TileSet
+
+_TILES_COMPARED = 64
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is written where.
+
+    Attributes:
+        form: One of `FORMATS`.
+        folder: Is made.
+        microns_per_pixel: Where the model itself does not know it.
+        tolerance: By how much a probability may differ from the model's.
+    """
+
+    form: str
+    folder: Path
+    microns_per_pixel: float
+    tolerance: float
+
+
+def write_export(model: LoadedModel, target: Target, tiles: TileSet) -> str:
+    """Write a model and return in words how well it agrees with itself on some of the tiles.
+
+    The folder appears when its content was compared with the model.
+
+    Raises:
+        WorkError: What was written does not say the same as the model; nothing is left.
+    """
+    rows = np.unique(np.linspace(0, len(tiles) - 1, _TILES_COMPARED).astype(np.int64))
+    images = np.stack([_fitted(tiles.images[row], model.tile_size_px) for row in rows])
+    exact = Compute(torch.device("cpu"), is_bf16=False)
+    expected = probabilities_of(infer(model.folded, images, compute=exact, is_quiet=True))
+    with tempfile.TemporaryDirectory(prefix=f".{target.folder.name}-", dir=target.folder.parent) as draft:
+        folder = Path(draft) / target.folder.name
+        folder.mkdir()
+        known = model.facts.microns_per_pixel if model.facts else target.microns_per_pixel
+        exports.write(model.calibrated(), target.form, folder, classes=model.classes, microns_per_pixel=known)
+        found = probabilities_of(exports.open_written(target.form, folder)(images))
+        difference = float(np.abs(found - expected).max())
+        n_other = int((found.argmax(axis=1) != expected.argmax(axis=1)).sum())
+        if n_other or not difference <= target.tolerance:
+            raise WorkError(
+                f"to={target.form}: {n_other} of {len(images)} labels differ from the model's and probabilities by up to "
+                f"{difference:.2g} (tolerance {target.tolerance:g}); nothing was written"
+            )
+        facts = _facts(model, target, tiles, len(images), difference)
+        (folder / "export.json").write_text(json.dumps(facts, indent=2) + "\n")
+        folder.rename(target.folder)
+    return f"all {len(images)} labels equal, probabilities within {difference:.1g} of the model's"
+
+
+def _fitted(tile: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    if tile.shape[:2] == (size, size):
+        return np.asarray(tile)
+    return np.asarray(Image.fromarray(tile).resize((size, size), Image.Resampling.BILINEAR))
+
+
+def _facts(model: LoadedModel, target: Target, tiles: TileSet, n_tiles: int, difference: float) -> dict[str, object]:
+    return {
+        "format": target.form,
+        "model": model.address,
+        "run_id": model.run_id,
+        "classes": list(model.classes),
+        "tile_size_px": model.tile_size_px,
+        "data_fingerprint": model.data_fingerprint,
+        "is_synthetic": model.is_synthetic,
+        "output": "logits; their softmax is the probability of each class",
+        "compared_on": {"source": tiles.source, "fingerprint": tiles.fingerprint, "n_tiles": n_tiles},
+        "labels_equal": n_tiles,
+        "largest_probability_difference": difference,
+        "tolerance": target.tolerance,
+        "versions": {"histo-mlflow": histo_mlflow.__version__, "torch": version("torch")},
+    }

@@ -1,0 +1,149 @@
+"""The folds of a cross-validation: each recorded in a run of its own, pooled, summed up in the parent run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from histo_mlflow.base.scratch import scratch_folder
+from histo_mlflow.console import format_table, say
+from histo_mlflow.evaluation.details import Details
+from histo_mlflow.evaluation.findings import Findings, baseline_figures
+from histo_mlflow.evaluation.metrics import Predictions
+from histo_mlflow.options import flatten
+from histo_mlflow.pipeline.contents import FOLD_TAG, log_config, log_datasets
+from histo_mlflow.pipeline.record import RecordedSplit, record_split
+from histo_mlflow.pipeline.report import describe_provenance, describe_unit, record_findings
+from histo_mlflow.pipeline.session import Session
+from histo_mlflow.tiles.splits import Split
+from histo_mlflow.tiles.tile_set import TileSet
+from histo_mlflow.tracking.found_runs import find_nested_run
+from histo_mlflow.tracking.runs import Run, open_run
+
+_FIGURES = {"loss": "log_loss", "accuracy": "accuracy", "balanced_accuracy": "balanced_accuracy"}
+
+
+@dataclass(frozen=True, eq=False)
+class Folds:
+    """The recorded folds of a set.
+
+    Attributes:
+        tiles: The set.
+        recorded: The folds in order.
+    """
+
+    tiles: TileSet
+    recorded: Sequence[RecordedSplit]
+
+    @property
+    def best(self) -> RecordedSplit:
+        """The fold with the lowest validation loss."""
+        return min(self.recorded, key=lambda fold: fold.val_loss)
+
+    @property
+    def best_fold(self) -> int:
+        """Its number, from 1."""
+        return self.recorded.index(self.best) + 1
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row of figures for each fold."""
+        return pd.DataFrame(
+            {
+                "fold": number,
+                **{name: fold.val.overall[key].value for name, key in _FIGURES.items()},
+                "best_epoch": fold.best.best_epoch,
+                "run_id": fold.run.id,
+            }
+            for number, fold in enumerate(self.recorded, start=1)
+        )
+
+    def pool(self) -> Predictions:
+        """Return what is predicted for each tile of the set by the fold that has not learnt from it."""
+        return self._pooled([fold.val.predictions for fold in self.recorded])
+
+    def pool_baselines(self) -> dict[str, Predictions]:
+        """Return the same of the baselines, by name; a baseline that some fold lacks is left out."""
+        said = [fold.baselines for fold in self.recorded]
+        return {
+            name: self._pooled([of_fold[name] for of_fold in said])
+            for name in said[0]
+            if all(name in of_fold for of_fold in said)
+        }
+
+    def _pooled(self, of_folds: Sequence[Predictions]) -> Predictions:
+        tiles = self.tiles
+        probabilities = np.zeros((len(tiles), len(tiles.classes)))
+        for fold, predictions in zip(self.recorded, of_folds, strict=True):
+            probabilities[fold.split.val.rows] = predictions.probabilities
+        return Predictions(tiles.labels, probabilities, tiles.classes, tiles.groups)
+
+    def describe(self) -> str:
+        """Return the figures of the folds, their mean and standard deviation as a table."""
+        table = self.table
+        rows = [
+            [f"{int(row.fold)}{' *' if row.fold == self.best_fold else ''}", *(f"{row[name]:.4f}" for name in _FIGURES)]
+            for _, row in table.iterrows()
+        ]
+        rows += [
+            ["mean", *(f"{table[name].mean():.4f}" for name in _FIGURES)],
+            ["sd", *(f"{table[name].std(ddof=1):.4f}" for name in _FIGURES)],
+        ]
+        header = ["fold", *(name.replace("_", " ") for name in _FIGURES)]
+        return f"{format_table(header, rows)}\n* lowest validation loss"
+
+
+def record_folds(session: Session, splits: Sequence[Split]) -> Folds:
+    """Fit and score each fold in a run nested in the session's; a fold that is done already is only scored again."""
+    tiles = session.inputs.tiles
+    _log_membership(session.run, tiles, splits)
+    recorded = []
+    for number, split in enumerate(splits, start=1):
+        title = f"fold {number}"
+        say(f"\n{title} of {len(splits)}: {len(split.train)} training and {len(split.val)} validation tiles")
+        resumed = find_nested_run(session.run, FOLD_TAG, number) if session.options.keeping.is_resumed else None
+        tags = {"histo.entry_point": "cv", FOLD_TAG: number}
+        with open_run(session.run.store, title, parent=session.run, tags=tags, resumed=resumed) as run:
+            log_config(run, flatten(session.options))
+            of_fold = record_split(session.within(run), split, title=title)
+        # A handle of its own for what is drawn later: the mirror of this one has ended with the run.
+        recorded.append(replace(of_fold, run=Run(run.store, run.id)))
+    return Folds(tiles, recorded)
+
+
+def _log_membership(run: Run, tiles: TileSet, splits: Sequence[Split]) -> None:
+    fold_of_tile = np.zeros(len(tiles), dtype=np.int64)
+    for fold, split in enumerate(splits, start=1):
+        fold_of_tile[split.val.rows] = fold
+    with scratch_folder() as draft:
+        file = draft / "split.npz"
+        np.savez_compressed(file, fold=fold_of_tile, fingerprint=np.array(tiles.fingerprint))
+        run.log_file(file)
+    log_datasets(run, [tiles.part("train")], "all folds")
+
+
+def record_summary(session: Session, folds: Folds) -> Findings:
+    """Evaluate the pooled predictions, keep them and the figures of the folds in the session's run, and return the findings."""
+    run, tiles, costs, table = session.run, folds.tiles, session.inputs.costs, folds.table
+    selected = "each tile scored by the fold that did not train on it; each fold's epoch by its own validation loss"
+    part = tiles.part("oof")
+    details = Details(
+        flow={"scored": part.count_classes()},
+        split_unit=describe_unit(tiles),
+        costs=costs,
+        baselines=baseline_figures(folds.pool_baselines(), costs),
+        folds=table,
+    )
+    about = describe_provenance(part, f"the {len(table)} fold models of run {run.id}", selected, looks=0)
+    pooled = record_findings(run, folds.pool(), part.rows, about, details)
+    metrics = {f"oof/{name}": pooled.evaluation.overall[key].value for name, key in _FIGURES.items()}
+    for name in _FIGURES:
+        metrics |= {f"cv/{name}/mean": table[name].mean(), f"cv/{name}/sd": table[name].std(ddof=1)}
+    run.log_metrics(metrics)
+    run.set_tags({"histo.best_fold": folds.best_fold, "histo.selected": selected})
+    with scratch_folder() as draft:
+        file = draft / "folds.csv"
+        table.to_csv(file, index=False)
+        run.log_file(file)
+    return pooled

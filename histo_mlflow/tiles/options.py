@@ -1,0 +1,49 @@
+"""What can be asked of tiles: where they are, how they are split; opens nothing."""
+
+from dataclasses import dataclass
+
+from histo_mlflow.errors import OptionError
+from histo_mlflow.options import Options, option, stated
+
+DEMO = "demo"
+
+
+@dataclass(frozen=True)
+class DataOptions(Options):
+    """Which tiles to learn from and which to watch."""
+
+    data: str = option(
+        DEMO,
+        "Tiles to learn from: an .npz file (data, labels), a MedMNIST .npz (pathmnist.npz#val names a split; default train), "
+        "a folder with one sub-folder per class (folder#nested: and more below), or `demo`: synthetic tiles, not tissue.",
+        # Tiles may have moved when a run is resumed; their fingerprint decides whether they are the same.
+        changes_result=False,
+    )
+    test_data: str = option(
+        "none",
+        "Tiles that are scored after every epoch and never selected on, as `data`; `none` for none.",
+        changes_result=False,
+    )
+    microns_per_pixel: float = option(
+        0.5, "Width of a pixel of the stored tiles in micrometres (0.5 is 20x); travels with the model.", above=0
+    )
+
+
+@dataclass(frozen=True)
+class HoldOutOptions(Options):
+    """How much of the data is held out for validation."""
+
+    val_fraction: float = option(0.2, "Share of the tiles that is held out for validation.", above=0, below=1)
+
+
+@dataclass(frozen=True)
+class FoldOptions(Options):
+    """Into how many folds the data is cut."""
+
+    folds: int = option(5, "Number of folds; each tile is validated on exactly once.", at_least=2)
+
+
+def check_given(data: str) -> None:
+    """Raise `OptionError` if no tiles are named: nobody means the demo's drawings where a model is judged."""
+    if stated(data) is None:
+        raise OptionError("data is missing: name the tiles with --data, an npz file or a folder (`demo` for drawings)")

@@ -1,0 +1,110 @@
+"""A search from its request to its report: opens what all trials share, has them run, and records the result."""
+
+import os
+from typing import Any
+
+import optuna
+from mlflow.exceptions import MlflowException
+from optuna.trial import TrialState
+
+from histo_mlflow.base.interruption import stop_with_parent
+from histo_mlflow.console import say
+from histo_mlflow.errors import Interrupted, WorkError
+from histo_mlflow.jobs.train import Train, train
+from histo_mlflow.options import build, flatten, option_fields
+from histo_mlflow.pipeline.inputs import open_learning_inputs
+from histo_mlflow.tiles.options import FoldOptions
+from histo_mlflow.tiles.splits import cut_folds, hold_out
+from histo_mlflow.tracking.acceptance import check_options_accepted
+from histo_mlflow.tracking.provenance import describe_origin
+from histo_mlflow.tracking.runs import Run, open_run
+from histo_mlflow.tracking.store import Store, open_store
+from tuning.objective import Objective
+from tuning.options import Tune
+from tuning.report import BEST_CONFIG, describe, record, repeat, summarise
+from tuning.study import RUN_ID_ATTRIBUTE, open_study, place_of
+from tuning.workers import PARENT_VARIABLE, start_workers, work
+
+
+def run_trials(options: Tune, searched: dict[str, str]) -> None:
+    """Run the trials that are missing, in this process or as a worker of another, and record the result.
+
+    Args:
+        options: How many, where, by whom, on which tiles.
+        searched: The range of each option that is searched, by name.
+    """
+    asked_search, values = options.search, flatten(options)
+    check_options_accepted(values)
+    seed = options.recipe.seed.seed
+    # What every training of the search shares, by the names of `train`; none but the last one sees test tiles.
+    base = {name: values[name] for name in option_fields(Train) if name in values}
+    shared = build(Train, {**base, "test_data": "none"})
+    inputs = open_learning_inputs(shared)
+    if asked_search.folds:
+        splits = cut_folds(inputs.tiles, FoldOptions(asked_search.folds), seed=seed)
+    else:
+        splits = [hold_out(inputs.tiles, shared.split, seed=seed)]
+    asked = _shared_by_trials(options, searched) | {"data_fingerprint": inputs.tiles.fingerprint}
+    is_worker = PARENT_VARIABLE in os.environ
+    if is_worker:
+        stop_with_parent(os.getppid())
+    # Each worker draws its own trials, and a second call does not repeat those of the first.
+    study = open_study(asked_search, asked, seed=seed)
+    if is_worker or study.get_trials(deepcopy=False):
+        study.sampler.reseed_rng()
+    store = open_store(options.mirror)
+    trial_base = flatten(shared)
+    if is_worker:
+        parent = Run(store, os.environ[PARENT_VARIABLE])
+        work(study, Objective(parent, inputs, splits, trial_base, asked_search.trials), asked_search.storage)
+        return
+    tags = {**describe_origin(), "histo.entry_point": "tune", "histo.study": asked_search.study, "histo.seed": seed}
+    with open_run(store, f"study {asked_search.study}", tags=tags, resumed=_earlier_run(store, study)) as run:
+        study.set_user_attr(RUN_ID_ATTRIBUTE, run.id)
+        run.log_params({**asked, "study": asked_search.study, "storage": asked_search.storage})
+        objective = Objective(run, inputs, splits, trial_base, asked_search.trials)
+        _finish_trials(study, objective, options, base)
+        noise = repeat(study, objective, asked_search.repeats) if asked_search.repeats else None
+        record(run, study, base, noise)
+        say(f"\n{describe(study)}\n\n{summarise(study, noise)}\n")
+        say(f"best values: {BEST_CONFIG.absolute()}, kept with run {run.id} too")
+        say(f"study: {place_of(asked_search.storage)}, {asked_search.study}")
+        say(f"plots: mlflow ui, run {run.id}")
+    if asked_search.train_best:
+        train(build(Train, base | study.best_params))
+    else:
+        say(f"Next: mlflow run . -e train --env-manager local -P config={BEST_CONFIG.absolute()}")
+
+
+def _shared_by_trials(options: Tune, searched: dict[str, str]) -> dict[str, Any]:
+    """Return the values that must be the same for trials to be comparable, by name, and where the tiles are."""
+    values = {name: value for name, value in flatten(options).items() if name not in searched}
+    known = option_fields(Tune)
+    return {name: value for name, value in values.items() if known[name].metadata["option"].changes_result or name == "data"}
+
+
+def _finish_trials(study: optuna.Study, objective: Objective, options: Tune, base: dict[str, Any]) -> None:
+    """Run trials until the study has enough; of an interrupted one what is done is recorded."""
+    try:
+        if options.search.jobs > 1:
+            start_workers(options.search.jobs, objective.parent.id)
+        else:
+            work(study, objective, options.search.storage)
+    except Interrupted:
+        if study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+            record(objective.parent, study, base, None)
+        raise
+    if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        raise WorkError("no trial was completed; narrow the ranges in tuning/search_space.py")
+
+
+def _earlier_run(store: Store, study: optuna.Study) -> Run | None:
+    """Return the run of the study from an earlier call, if this store has it and it has ended."""
+    run_id = study.user_attrs.get(RUN_ID_ATTRIBUTE)
+    if run_id is None:
+        return None
+    try:
+        found = store.client.get_run(run_id)
+    except MlflowException:
+        return None
+    return None if found.info.status == "RUNNING" else Run(store, run_id)
