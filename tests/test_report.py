@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from histo_mlflow.evaluation.details import Details
+from histo_mlflow.evaluation.findings import About, Details
 from histo_mlflow.evaluation.metrics import Predictions
 from histo_mlflow.pipeline.contents import log_config
 from histo_mlflow.pipeline.folds import Folds
 from histo_mlflow.pipeline.record import RecordedSplit
-from histo_mlflow.pipeline.report import describe_provenance, record_findings
+from histo_mlflow.pipeline.report import record_findings
 from histo_mlflow.tiles.demo import draw_demo
 from histo_mlflow.tiles.options import FoldOptions
 from histo_mlflow.tiles.splits import Split, cut_folds
@@ -52,7 +52,7 @@ def scored(store: Store, tiny_npz: Path, tiny_tiles: TileSet) -> str:
             run.log_metrics(
                 {f"{part}/{name}": 1 / epoch for part in ("train", "val") for name in ("loss", "accuracy")}, step=epoch
             )
-        record_findings(run, said, rows, describe_provenance("val", tiny_tiles, "run", "epoch 2", looks=0), Details())
+        record_findings(run, said, rows, About.of(tiny_tiles.part("val"), "run", selected="epoch 2", looks=0), Details())
     return run.id
 
 

@@ -2,7 +2,6 @@
 
 import base64
 import json
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from histo_mlflow.base.plain_values import parse_json
 from histo_mlflow.evaluation.comparison import COMPARED, Comparison
+from histo_mlflow.evaluation.findings import About
 from histo_mlflow.evaluation.intervals import CONFIDENCE, Figure
 from histo_mlflow.evaluation.kept_numbers import reading_kept
 from histo_mlflow.evaluation.lettering import write_key
@@ -21,30 +21,10 @@ from histo_mlflow.evaluation.plots import draw_differences
 from histo_mlflow.evaluation.wording import OVERALL_NAMES, as_json, from_json
 
 _SHOWN = 18
+_ABOUT = ("source", "fingerprint", "looks", "is_synthetic", "tile_size_px")
 
 
-@dataclass(frozen=True)
-class OfModels:
-    """Which models were compared on which tiles.
-
-    Attributes:
-        a, b: The models, in words.
-        source, fingerprint: Of the tiles.
-        looks: How often models were scored on these, this time included.
-        is_synthetic: Whether they are the demo's.
-        tile_size_px: Edge length as they were opened; 0 where that is not known.
-    """
-
-    a: str
-    b: str
-    source: str
-    fingerprint: str
-    looks: int
-    is_synthetic: bool
-    tile_size_px: int = 0
-
-
-def write_comparison(folder: Path, comparison: Comparison, about: OfModels) -> None:
+def write_comparison(folder: Path, comparison: Comparison, about: About) -> None:
     """Write ``comparison.json``, ``predictions.npz`` and ``disagreements.csv``, from which the page is drawn."""
     a, b = comparison.a, comparison.b
     arrays: dict[str, Any] = {"labels": a.labels, "probabilities_a": a.probabilities, "probabilities_b": b.probabilities}
@@ -55,7 +35,7 @@ def write_comparison(folder: Path, comparison: Comparison, about: OfModels) -> N
     _disagreements(comparison).to_csv(folder / "disagreements.csv", index=False)
 
 
-def read_comparison(folder: Path) -> tuple[Comparison, OfModels]:
+def read_comparison(folder: Path) -> tuple[Comparison, About]:
     """Return what `write_comparison` has written to `folder`.
 
     Raises:
@@ -64,10 +44,10 @@ def read_comparison(folder: Path) -> tuple[Comparison, OfModels]:
     with reading_kept(folder, "comparison.json", "histo compare"):
         content = parse_json((folder / "comparison.json").read_text())
         with np.load(folder / "predictions.npz") as arrays:
-            return _from_kept(content, dict(arrays)), OfModels(**{each.name: content[each.name] for each in fields(OfModels)})
+            return _from_kept(content, dict(arrays)), _about_kept(content)
 
 
-def draw_comparison(folder: Path, comparison: Comparison, images: NDArray[np.uint8] | None, about: OfModels) -> None:
+def draw_comparison(folder: Path, comparison: Comparison, images: NDArray[np.uint8] | None, about: About) -> None:
     """Draw ``differences.png`` and ``comparison.html``.
 
     Args:
@@ -125,10 +105,12 @@ def _disagreements(comparison: Comparison) -> pd.DataFrame:
     )
 
 
-def _as_content(comparison: Comparison, about: OfModels) -> dict[str, object]:
+def _as_content(comparison: Comparison, about: About) -> dict[str, object]:
     classes = comparison.a.classes
     return {
-        **vars(about),
+        "a": about.models[0],
+        "b": about.models[1],
+        **{name: getattr(about, name) for name in _ABOUT},
         "n": len(comparison.a.labels),
         "values": {name: {"a": pair[0], "b": pair[1]} for name, pair in comparison.values.items()},
         "differences": {name: as_json(figure) for name, figure in comparison.differences.items()},
@@ -152,6 +134,10 @@ def _from_kept(content: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Comp
         tuple(from_json(kept) for kept in content["sensitivity"].values()),
         content["only_a_right"], content["only_b_right"], content["mcnemar_p"], content["intervals"],
     )  # fmt: skip
+
+
+def _about_kept(content: dict[str, Any]) -> About:
+    return About(models=(content["a"], content["b"]), **{name: content[name] for name in _ABOUT})
 
 
 def _shown(comparison: Comparison, images: NDArray[np.uint8]) -> list[dict[str, str]]:

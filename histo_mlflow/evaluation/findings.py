@@ -1,21 +1,91 @@
-"""What was found out on one scored split: all that its report is drawn from; knows nothing of files and pictures."""
+"""What was found out on scored tiles: all that a report is drawn from; knows nothing of files and pictures."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from histo_mlflow.evaluation.calibration import scale
+from histo_mlflow.evaluation.calibration import Calibration, scale
 from histo_mlflow.evaluation.costs import default_costs
-from histo_mlflow.evaluation.details import Details, Provenance
 from histo_mlflow.evaluation.intervals import Figure, Floats
 from histo_mlflow.evaluation.metrics import TARGET_ACCURACY, Evaluation, Figures, Predictions, evaluate_predictions
+from histo_mlflow.evaluation.perturbed import Perturbed
+from histo_mlflow.tiles.tile_set import Part
 
 CALIBRATION_FIGURES = ("log_loss", "brier_score", "ece_top_label", "ece_classwise")
 BASELINE_FIGURES = ("balanced_accuracy", "accuracy", "log_loss")
 _BASELINE_RESAMPLES = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What a reader must know to weigh the numbers of a page.
+
+    Attributes:
+        split: ``val``, ``test`` or ``oof``.
+        source: Which tiles.
+        fingerprint: SHA-256 of the tile set that they are part of.
+        is_synthetic: Whether the tiles are the demo's.
+        tile_size_px: Edge length of its tiles as they were opened; 0 where that is not known.
+        models: Which model, or which two are compared.
+        selected: "selected on X by Y at epoch Z", of a model that is reported alone.
+        looks: How often a model was scored on this set, this time included; 0 for a set that selection itself uses.
+    """
+
+    split: str = "test"
+    source: str
+    fingerprint: str
+    is_synthetic: bool
+    tile_size_px: int = 0
+    models: tuple[str, ...]
+    selected: str = ""
+    looks: int
+
+    @classmethod
+    def of(cls, part: Part, *models: str, looks: int, selected: str = "") -> "About":
+        """Return what is to be known of a scoring of `part` by `models`."""
+        tiles = part.tiles
+        return cls(
+            split=part.name,
+            source=tiles.source,
+            fingerprint=tiles.fingerprint,
+            is_synthetic=tiles.is_synthetic,
+            tile_size_px=tiles.tile_size_px,
+            models=models,
+            selected=selected,
+            looks=looks,
+        )
+
+    @property
+    def is_selected_on(self) -> bool:
+        """Whether these tiles have selected the model, so that its figures are optimistic."""
+        return self.looks == 0
+
+
+@dataclass(frozen=True, eq=False)
+class Details:
+    """What a report can show beyond labels and probabilities; what is absent is said to be absent.
+
+    Attributes:
+        flow: Tiles per class ``(n_classes,)`` of each part, by name: training, validation, scored.
+        split_unit: What was kept together when the parts were made, in words.
+        calibration: What validation tiles say of the model's probabilities; those shown are as the model says them.
+        costs: ``(n_classes, n_classes)``, or None for the default.
+        robustness: From the robustness protocol, first without a change.
+        baselines: Figures by name of classifiers that see only colour, on the same tiles, by name of classifier.
+        folds: One row of figures for each fold.
+    """
+
+    flow: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    split_unit: str = "not known"
+    calibration: Calibration = field(default_factory=Calibration)
+    costs: Floats | None = None
+    robustness: Sequence[Perturbed] = ()
+    baselines: Mapping[str, Mapping[str, Figure]] = field(default_factory=dict)
+    folds: pd.DataFrame | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +101,7 @@ class Findings:
 
     evaluation: Evaluation
     indices: NDArray[np.int64]
-    about: Provenance
+    about: About
     details: Details
 
     @property
@@ -47,10 +117,10 @@ class Findings:
     @cached_property
     def rescaled(self) -> Predictions | None:
         """The same predictions without the temperature if the model applies it, with it if not; None if there is none."""
-        temperature, predictions = self.details.temperature, self.predictions
-        if temperature is None:
+        calibration, predictions = self.details.calibration, self.predictions
+        if calibration.temperature is None:
             return None
-        factor = 1 / temperature if self.details.is_calibrated else temperature
+        factor = 1 / calibration.temperature if calibration.is_applied else calibration.temperature
         return Predictions(predictions.labels, scale(predictions.probabilities, factor), predictions.classes)
 
     @cached_property
@@ -61,12 +131,12 @@ class Findings:
         own = {name: self.evaluation.overall[name].value for name in CALIBRATION_FIGURES}
         found = Figures(self.rescaled, self.costs)(np.ones((1, len(self.indices)), np.float32))
         other = {name: float(found[name][0]) for name in CALIBRATION_FIGURES}
-        return {"before": other, "after": own} if self.details.is_calibrated else {"before": own, "after": other}
+        return {"before": other, "after": own} if self.details.calibration.is_applied else {"before": own, "after": other}
 
     @property
     def abstention(self) -> dict[str, float | None]:
         """What becomes of the tiles if the model abstains below its threshold."""
-        threshold, predictions = self.details.threshold, self.predictions
+        threshold, predictions = self.details.calibration.abstain_below, self.predictions
         found: dict[str, float | None] = {"threshold": threshold, "target_accuracy": TARGET_ACCURACY}
         if threshold is None:
             return found

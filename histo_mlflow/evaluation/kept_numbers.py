@@ -13,20 +13,14 @@ from numpy.typing import NDArray
 
 from histo_mlflow.base.plain_values import parse_json
 from histo_mlflow.errors import TileFormatError
-from histo_mlflow.evaluation.details import Details, Provenance
-from histo_mlflow.evaluation.findings import BASELINE_FIGURES, Findings
+from histo_mlflow.evaluation.calibration import Calibration
+from histo_mlflow.evaluation.findings import BASELINE_FIGURES, About, Details, Findings
 from histo_mlflow.evaluation.metrics import ClassFigures, Evaluation, Predictions
 from histo_mlflow.evaluation.perturbed import Perturbed
 from histo_mlflow.evaluation.tables import baseline_table, class_table, confusion_table, error_table, robustness_table
 from histo_mlflow.evaluation.wording import OVERALL_NAMES, as_json, from_json
 
 _DAMAGE = (OSError, KeyError, TypeError, ValueError, AttributeError, EOFError, zipfile.BadZipFile)
-# Fields of `Provenance`, and what they are called in the summary.
-_ABOUT = {
-    "selected": "selected", "looks": "looks", "split": "split", "source": "source", "fingerprint": "data_fingerprint",
-    "model": "model", "is_synthetic": "is_synthetic", "tile_size_px": "tile_size_px",
-}  # fmt: skip
-
 Arrays = Mapping[str, NDArray[Any]]
 
 
@@ -90,7 +84,14 @@ def _as_summary(findings: Findings) -> dict[str, object]:
     return {
         **{name: as_json(figure) for name, figure in evaluation.overall.items()},
         "n": len(findings.indices),
-        **{key: getattr(about, name) for name, key in _ABOUT.items()},
+        "selected": about.selected,
+        "looks": about.looks,
+        "split": about.split,
+        "source": about.source,
+        "data_fingerprint": about.fingerprint,
+        "model": " and ".join(about.models),
+        "is_synthetic": about.is_synthetic,
+        "tile_size_px": about.tile_size_px,
         "intervals": evaluation.intervals,
         "classes": list(findings.predictions.classes),
         "per_class": [
@@ -98,7 +99,9 @@ def _as_summary(findings: Findings) -> dict[str, object]:
             for each in evaluation.per_class
         ],
         "calibration": {
-            "temperature": details.temperature, "is_applied": details.is_calibrated, **findings.calibration,
+            "temperature": details.calibration.temperature,
+            "is_applied": details.calibration.is_applied,
+            **findings.calibration,
         },
         "abstention": findings.abstention,
         "robustness": [
@@ -125,7 +128,16 @@ def _from_kept(summary: Mapping[str, Any], arrays: Arrays) -> Findings:
         for row in summary["per_class"]
     )
     overall = {name: from_json(summary[name]) for name in OVERALL_NAMES}
-    about = Provenance(**{name: summary[key] for name, key in _ABOUT.items()})
+    about = About(
+        split=summary["split"],
+        source=summary["source"],
+        fingerprint=summary["data_fingerprint"],
+        is_synthetic=summary["is_synthetic"],
+        tile_size_px=summary["tile_size_px"],
+        models=(summary["model"],),
+        selected=summary["selected"],
+        looks=summary["looks"],
+    )
     evaluation = Evaluation(predictions, overall, per_class, summary["intervals"])
     return Findings(evaluation, arrays["indices"], about, _read_details(summary, arrays))
 
@@ -134,9 +146,11 @@ def _read_details(summary: Mapping[str, Any], arrays: Arrays) -> Details:
     return Details(
         flow={part: np.array(counts) for part, counts in summary["flow"].items()},
         split_unit=summary["split_unit"],
-        temperature=summary["calibration"]["temperature"],
-        is_calibrated=summary["calibration"]["is_applied"],
-        threshold=summary["abstention"]["threshold"],
+        calibration=Calibration(
+            summary["calibration"]["temperature"],
+            summary["calibration"]["is_applied"],
+            summary["abstention"]["threshold"],
+        ),
         costs=np.array(summary["costs"]),
         robustness=_read_robustness(summary["robustness"], arrays),
         baselines={

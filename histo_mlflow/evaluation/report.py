@@ -80,7 +80,8 @@ class _Report:
 
     def _pictures(self) -> dict[str, str | None]:
         predictions, details = self._predictions, self._details
-        before = "before" if details.is_calibrated else f"if divided by {details.temperature or 1:.2f}"
+        calibration = details.calibration
+        before = "before" if calibration.is_applied else f"if divided by {calibration.temperature or 1:.2f}"
         rescaled = self._findings.rescaled
         return {
             "confusion_png": self._picture(
@@ -90,7 +91,9 @@ class _Report:
             "calibration_png": self._picture(
                 plots.draw_calibration(predictions, rescaled, other_label=before), "calibration.png"
             ),
-            "selective_png": self._picture(plots.draw_risk_coverage(predictions, details.threshold), "risk_coverage.png"),
+            "selective_png": self._picture(
+                plots.draw_risk_coverage(predictions, calibration.abstain_below), "risk_coverage.png"
+            ),
             "robustness_png": self._picture(plots.draw_robustness(details.robustness), "robustness.png")
             if details.robustness
             else None,

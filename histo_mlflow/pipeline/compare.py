@@ -4,7 +4,8 @@ from histo_mlflow.base.scratch import scratch_folder
 from histo_mlflow.console import format_table, warn
 from histo_mlflow.errors import RequestError
 from histo_mlflow.evaluation.comparison import COMPARED, Comparison, compare_predictions
-from histo_mlflow.evaluation.comparison_page import OfModels, write_comparison
+from histo_mlflow.evaluation.comparison_page import write_comparison
+from histo_mlflow.evaluation.findings import About
 from histo_mlflow.evaluation.intervals import Floats
 from histo_mlflow.evaluation.metrics import Predictions, match_classes
 from histo_mlflow.evaluation.wording import OVERALL_NAMES
@@ -29,7 +30,7 @@ def check_comparable(a: LoadedModel, b: LoadedModel) -> None:
 
 def compare_models(
     run: Run, models: tuple[LoadedModel, LoadedModel], tiles: TileSet, compute: Compute, costs: Floats | None = None
-) -> tuple[Comparison, OfModels]:
+) -> tuple[Comparison, About]:
     """Score both models on `tiles`, keep tables and metrics in `run`, and return what its page is drawn from.
 
     Each model's scoring is a look. `tiles` have the classes of the first model, in its order.
@@ -43,7 +44,7 @@ def compare_models(
     note_looks(run, tiles.fingerprint, run.noted_looks() + len(said))
     looks = count_looks(run.store, tiles.fingerprint)
     comparison = compare_predictions(*said, costs=costs)
-    about = OfModels(a.describe(), b.describe(), tiles.source, tiles.fingerprint, looks, tiles.is_synthetic, tiles.tile_size_px)
+    about = About.of(tiles.part("test"), a.describe(), b.describe(), looks=looks)
     with scratch_folder() as draft:
         write_comparison(draft, comparison, about)
         run.log_folder(draft, "comparison")

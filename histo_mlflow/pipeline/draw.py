@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from histo_mlflow.base.scratch import scratch_folder
 from histo_mlflow.evaluation.comparison import Comparison
-from histo_mlflow.evaluation.comparison_page import OfModels, draw_comparison
+from histo_mlflow.evaluation.comparison_page import draw_comparison
 from histo_mlflow.evaluation.curves import draw_fold_curves
-from histo_mlflow.evaluation.findings import Findings
+from histo_mlflow.evaluation.findings import About, Findings
 from histo_mlflow.evaluation.gallery import GalleryRow, Shown, caption, choose_errors, lay_over
 from histo_mlflow.evaluation.metrics import Predictions
 from histo_mlflow.evaluation.page import png_of
@@ -116,7 +116,7 @@ def _drawable_of(recorded: RecordedSplit) -> Drawable:
     return Drawable(recorded.run, list(recorded.findings.values()), recorded.curves, network, recorded.compute.device)
 
 
-def draw_models(run: Run, comparison: Comparison, about: OfModels, tiles: TileSet | None, attempt: Attempt) -> None:
+def draw_models(run: Run, comparison: Comparison, about: About, tiles: TileSet | None, attempt: Attempt) -> None:
     """Draw the page of a comparison of two models into the run; without `tiles` it shows none."""
     with attempt("the page of comparison"), _draft_for(run, "comparison") as folder:
         draw_comparison(folder, comparison, None if tiles is None else tiles.images, about)

@@ -13,6 +13,7 @@ import numpy as np
 from histo_mlflow.base.scratch import scratch_folder
 from histo_mlflow.console import describe_epoch, say
 from histo_mlflow.errors import WorkError
+from histo_mlflow.evaluation.calibration import Calibration
 from histo_mlflow.evaluation.curves import draw_curves
 from histo_mlflow.evaluation.findings import Findings
 from histo_mlflow.evaluation.metrics import Evaluation, Predictions
@@ -22,7 +23,7 @@ from histo_mlflow.models.checkpoint import CheckpointFacts, epoch_file_name, loa
 from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.options import flatten
 from histo_mlflow.pipeline.contents import log_datasets
-from histo_mlflow.pipeline.report import Calibration, SplitReporter, calibrate, describe_unit
+from histo_mlflow.pipeline.report import SplitReporter, calibrate, describe_unit
 from histo_mlflow.pipeline.session import Session
 from histo_mlflow.pipeline.split import SplitResult, epoch_metrics, run_split
 from histo_mlflow.tiles.splits import Split
@@ -248,5 +249,5 @@ def facts_of(recorded: RecordedSplit) -> ModelFacts:
         split_unit=describe_unit(tiles),
         temperature=recorded.calibration.temperature,
         is_calibrated=recorded.calibration.is_applied,
-        abstain_below=recorded.calibration.threshold,
+        abstain_below=recorded.calibration.abstain_below,
     )

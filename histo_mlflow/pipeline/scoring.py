@@ -4,8 +4,7 @@ from functools import partial
 
 import numpy as np
 
-from histo_mlflow.evaluation.details import Details
-from histo_mlflow.evaluation.findings import Findings, baseline_figures
+from histo_mlflow.evaluation.findings import About, Details, Findings, baseline_figures
 from histo_mlflow.evaluation.intervals import Figure, Floats
 from histo_mlflow.evaluation.perturbed import Perturbed
 from histo_mlflow.evaluation.wording import in_words
@@ -16,7 +15,7 @@ from histo_mlflow.pipeline.draw import Drawable, draw
 from histo_mlflow.pipeline.inputs import LoadedModel
 from histo_mlflow.pipeline.report import (
     apply_baselines,
-    describe_provenance,
+    calibration_of,
     find_baselines,
     predictions_of,
     record_findings,
@@ -46,7 +45,7 @@ def score_model(run: Run, model: LoadedModel, part: Part, compute: Compute, cost
     scored = score_part(model.folded, part, compute)
     note_looks(run, fingerprint, 1)
     looks = count_looks(run.store, fingerprint)
-    about = describe_provenance(part, model.describe(), model.selected, looks=looks)
+    about = About.of(part, model.describe(), selected=model.selected, looks=looks)
     details = _collect(run, model, part, costs, _try_changes(run, model, part, compute, n_tried))
     findings = record_findings(run, predictions_of(scored, part), part.rows, about, details)
     overall = findings.evaluation.overall
@@ -77,9 +76,7 @@ def _collect(run: Run, model: LoadedModel, part: Part, costs: Floats, robustness
     return Details(
         flow=flow | {part.name: part.count_classes()},
         split_unit="not known" if facts is None else facts.split_unit,
-        temperature=None if facts is None else facts.temperature,
-        is_calibrated=facts is not None and facts.is_calibrated,
-        threshold=None if facts is None else facts.abstain_below,
+        calibration=calibration_of(facts),
         costs=costs,
         robustness=robustness,
         baselines=of_colour,

@@ -8,12 +8,12 @@ from scipy.stats import binomtest
 from histo_mlflow.errors import RequestError
 from histo_mlflow.evaluation.comparison import compare_predictions, mcnemar
 from histo_mlflow.evaluation.comparison_page import (
-    OfModels,
     describe_verdict,
     draw_comparison,
     read_comparison,
     write_comparison,
 )
+from histo_mlflow.evaluation.findings import About
 from histo_mlflow.evaluation.metrics import Predictions
 
 CLASSES = ("ADI", "TUM", "<b>")
@@ -75,7 +75,7 @@ def test_other_tiles_are_refused(pair: tuple[Predictions, Predictions]) -> None:
 def test_page(pair: tuple[Predictions, Predictions], tmp_path: Path) -> None:
     found = compare_predictions(*pair)
     images = np.random.default_rng(0).integers(0, 256, (400, 8, 8, 3), dtype=np.uint8)
-    about = OfModels("models:/m/1", "models:/m/2", "tiles.npz", "f" * 64, 6, is_synthetic=True)
+    about = About(source="tiles.npz", fingerprint="f" * 64, models=("models:/m/1", "models:/m/2"), looks=6, is_synthetic=True)
     write_comparison(tmp_path, found, about)
     assert not (tmp_path / "comparison.html").exists(), "numbers come before pictures"
     draw_comparison(tmp_path, found, images, about)

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from histo_mlflow.errors import TileFormatError
+from histo_mlflow.evaluation.calibration import Calibration
 from histo_mlflow.evaluation.curves import draw_curves, draw_fold_curves
-from histo_mlflow.evaluation.details import Details, Provenance
-from histo_mlflow.evaluation.findings import Findings, baseline_figures
+from histo_mlflow.evaluation.findings import About, Details, Findings, baseline_figures
 from histo_mlflow.evaluation.kept_numbers import read_numbers, write_numbers
 from histo_mlflow.evaluation.metrics import Predictions, evaluate_predictions
 from histo_mlflow.evaluation.page import png_of
@@ -27,7 +27,10 @@ def _find(details: Details | None = None, groups: np.ndarray | None = None) -> F
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 40)
     probabilities = rng.dirichlet(np.ones(3), 40)
-    about = Provenance("test", "tiles.npz", "f" * 64, "models:/m/1", "epoch 2 of 3, by validation loss", 4, is_synthetic=True)
+    about = About(
+        source="tiles.npz", fingerprint="f" * 64, models=("models:/m/1",), selected="epoch 2 of 3, by validation loss",
+        looks=4, is_synthetic=True,
+    )  # fmt: skip
     evaluation = evaluate_predictions(Predictions(labels, probabilities, CLASSES, groups), costs=details.costs)
     return Findings(evaluation, np.arange(40), about, details)
 
@@ -46,9 +49,7 @@ def _find_everything() -> Findings:
     details = Details(
         flow={"training": np.array([3, 4, 0])},
         split_unit="the group",
-        temperature=1.7,
-        is_calibrated=True,
-        threshold=0.4,
+        calibration=Calibration(temperature=1.7, is_applied=True, abstain_below=0.4),
         costs=rng.random((3, 3)),
         robustness=[Perturbed(kind, "as stored", labels, before, rng.integers(0, 3, 9)) for kind in ("none", "symmetry")],
         baselines=baseline_figures(said),
