@@ -19,10 +19,11 @@ from sklearn import metrics as reference
 from histo_mlflow.console import format_table, say
 from histo_mlflow.evaluation.baselines import fit_baselines
 from histo_mlflow.evaluation.calibration import Calibration
-from histo_mlflow.evaluation.findings import About, Details, Findings, baseline_figures
+from histo_mlflow.evaluation.findings import About, Details, Findings, evaluate_baselines
 from histo_mlflow.evaluation.kept_numbers import write_numbers
-from histo_mlflow.evaluation.metrics import Predictions, evaluate_predictions
-from histo_mlflow.evaluation.report import draw_report
+from histo_mlflow.evaluation.metrics import evaluate_predictions
+from histo_mlflow.evaluation.predictions import Predictions
+from histo_mlflow.evaluation.report_sections import draw_report
 from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.pipeline.draw import collect_errors
 from histo_mlflow.pipeline.report import apply_baselines
@@ -92,7 +93,7 @@ def report(tiles: TileSet, predictions: Predictions) -> None:
     network = TileClassifier(n_classes=9, tile_size_px=224).eval()
     details = Details(
         calibration=Calibration(temperature=1.5, abstain_below=0.9),
-        baselines=baseline_figures(apply_baselines(baselines, tiles.part("test"))),
+        baselines=evaluate_baselines(apply_baselines(baselines, tiles.part("test"))),
     )
     about = About(source="noise", fingerprint="0" * 64, models=("a model",), selected="by nothing", looks=1, is_synthetic=True)
     with tempfile.TemporaryDirectory() as folder:

@@ -10,7 +10,7 @@ import pytest
 from mlflow import MlflowClient
 
 from histo_mlflow.evaluation.findings import About, Details
-from histo_mlflow.evaluation.metrics import Predictions
+from histo_mlflow.evaluation.predictions import Predictions
 from histo_mlflow.pipeline.contents import log_config
 from histo_mlflow.pipeline.folds import Folds
 from histo_mlflow.pipeline.record import RecordedSplit
@@ -98,7 +98,7 @@ def test_what_can_not_be_drawn_again_is_one_line(
         assert done.returncode == 2, done.stderr
         assert words in done.stderr
         assert len(done.stderr.strip().splitlines()) == 1
-    monkeypatch.setattr("histo_mlflow.evaluation.report.plots.draw_confusion", _fail)
+    monkeypatch.setattr("histo_mlflow.evaluation.report_sections.plots.draw_confusion", _fail)
     done = histo_here("report", scored)
     assert done.returncode == 1
     assert "the report of evaluation/val could not be made (ValueError: nothing can be drawn)" in done.stderr
@@ -113,7 +113,7 @@ def test_a_picture_that_fails_leaves_no_version_without_its_decision(
     images = np.broadcast_to(colours.astype(np.uint8), (90, 32, 32, 3))
     np.savez(work / "labelled.npz", data=images, labels=labels, classes=np.array(CLASSES))
     with monkeypatch.context() as patch:
-        patch.setattr("histo_mlflow.evaluation.comparison_page.draw_differences", _fail)
+        patch.setattr("histo_mlflow.evaluation.comparison_sections.draw_differences", _fail)
         done = histo_here("promote", "--version", better, "--test-data", "labelled.npz", "--margin", "1", "--loss-margin", "9")
     assert done.returncode == 0, done.stderr
     decision = read_history(open_store(), "histo-b3")[-1]

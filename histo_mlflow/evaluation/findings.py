@@ -10,13 +10,15 @@ from numpy.typing import NDArray
 
 from histo_mlflow.evaluation.calibration import Calibration, scale
 from histo_mlflow.evaluation.costs import default_costs
-from histo_mlflow.evaluation.intervals import Figure, Floats
-from histo_mlflow.evaluation.metrics import TARGET_ACCURACY, Evaluation, Figures, Predictions, evaluate_predictions
+from histo_mlflow.evaluation.drawn import TARGET_ACCURACY
+from histo_mlflow.evaluation.intervals import Estimate, Floats, Resampling
+from histo_mlflow.evaluation.metrics import Evaluation, evaluate_predictions, statistics_of
 from histo_mlflow.evaluation.perturbed import Perturbed
+from histo_mlflow.evaluation.predictions import Predictions
 from histo_mlflow.tiles.tile_set import Part
 
-CALIBRATION_FIGURES = ("log_loss", "brier_score", "ece_top_label", "ece_classwise")
-BASELINE_FIGURES = ("balanced_accuracy", "accuracy", "log_loss")
+CALIBRATION_METRICS = ("log_loss", "brier_score", "ece_top_label", "ece_classwise")
+BASELINE_METRICS = ("balanced_accuracy", "accuracy", "log_loss")
 _BASELINE_RESAMPLES = 500
 
 
@@ -84,7 +86,7 @@ class Details:
     calibration: Calibration = field(default_factory=Calibration)
     costs: Floats | None = None
     robustness: Sequence[Perturbed] = ()
-    baselines: Mapping[str, Mapping[str, Figure]] = field(default_factory=dict)
+    baselines: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
     folds: pd.DataFrame | None = None
 
 
@@ -125,12 +127,12 @@ class Findings:
 
     @cached_property
     def calibration(self) -> dict[str, dict[str, float]]:
-        """Figures of the probabilities ``before`` and ``after`` temperature scaling, by name; empty if there is none."""
+        """Metrics of the probabilities ``before`` and ``after`` temperature scaling, by name; empty if there is none."""
         if self.rescaled is None:
             return {}
-        own = {name: self.evaluation.overall[name].value for name in CALIBRATION_FIGURES}
-        found = Figures(self.rescaled, self.costs)(np.ones((1, len(self.indices)), np.float32))
-        other = {name: float(found[name][0]) for name in CALIBRATION_FIGURES}
+        own = {name: self.evaluation.overall[name].value for name in CALIBRATION_METRICS}
+        found = Resampling(self.rescaled.labels).original(statistics_of(self.rescaled, self.costs, CALIBRATION_METRICS))
+        other = {name: float(value) for name, value in found.items()}
         return {"before": other, "after": own} if self.details.calibration.is_applied else {"before": own, "after": other}
 
     @property
@@ -145,10 +147,10 @@ class Findings:
         return found | {"coverage": n / len(is_kept), "accuracy_of_kept": right / n if n else None}
 
 
-def baseline_figures(said: Mapping[str, Predictions], costs: Floats | None = None) -> dict[str, dict[str, Figure]]:
-    """Return the figures of classifiers that are compared with the model, from what they say, by name."""
+def evaluate_baselines(said: Mapping[str, Predictions], costs: Floats | None = None) -> dict[str, dict[str, Estimate]]:
+    """Return the metrics of classifiers that are compared with the model, by name, from their predictions."""
     evaluated = {
         name: evaluate_predictions(predictions, costs=costs, n_resamples=_BASELINE_RESAMPLES)
         for name, predictions in said.items()
     }
-    return {name: {figure: each.overall[figure] for figure in BASELINE_FIGURES} for name, each in evaluated.items()}
+    return {name: {metric: each.overall[metric] for metric in BASELINE_METRICS} for name, each in evaluated.items()}

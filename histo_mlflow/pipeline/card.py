@@ -9,8 +9,8 @@ from importlib.metadata import version
 import histo_mlflow
 from histo_mlflow.base.escaping import markdown, visible
 from histo_mlflow.evaluation.calibration import Calibration
-from histo_mlflow.evaluation.metrics import Evaluation
-from histo_mlflow.evaluation.wording import OVERALL_NAMES, in_words
+from histo_mlflow.evaluation.metrics import OVERALL_METRICS, Evaluation
+from histo_mlflow.evaluation.wording import in_words
 from histo_mlflow.pipeline.report import calibration_of
 from histo_mlflow.tracking.model_flavor import ModelFacts
 
@@ -85,7 +85,7 @@ def _overall_table(val: Evaluation, test: tuple[str, Evaluation] | None) -> str:
     if test is not None:
         columns.append((f"{len(test[1].predictions.labels)} test tiles: {test[0]}", test[1]))
     rows = [
-        [OVERALL_NAMES[name], *(in_words(evaluation.overall[name]) for _, evaluation in columns)]
+        [OVERALL_METRICS[name].words, *(in_words(evaluation.overall[name]) for _, evaluation in columns)]
         for name in _HEADLINES
         if name in val.overall
     ]
@@ -103,8 +103,8 @@ def _class_table(facts: ModelFacts, val: Evaluation, test: tuple[str, Evaluation
     rows = []
     for k, (name, row) in enumerate(zip(facts.classes, val.per_class, strict=True)):
         counts = [str(facts.tiles_per_class[part][k]) for part in parts]
-        tested = [in_words(test[1].per_class[k].figures["sensitivity"])] if test else []
-        rows.append([name, *counts, in_words(row.figures["sensitivity"]), *tested])
+        tested = [in_words(test[1].per_class[k].estimates["sensitivity"])] if test else []
+        rows.append([name, *counts, in_words(row.estimates["sensitivity"]), *tested])
     return _table(header, rows)
 
 

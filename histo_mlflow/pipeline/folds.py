@@ -8,8 +8,8 @@ import pandas as pd
 
 from histo_mlflow.base.scratch import scratch_folder
 from histo_mlflow.console import format_table, say
-from histo_mlflow.evaluation.findings import About, Details, Findings, baseline_figures
-from histo_mlflow.evaluation.metrics import Predictions
+from histo_mlflow.evaluation.findings import About, Details, Findings, evaluate_baselines
+from histo_mlflow.evaluation.predictions import Predictions
 from histo_mlflow.options import flatten
 from histo_mlflow.pipeline.contents import FOLD_TAG, log_config, log_datasets
 from histo_mlflow.pipeline.record import RecordedSplit, record_split
@@ -131,7 +131,7 @@ def record_summary(session: Session, folds: Folds) -> Findings:
         flow={"scored": part.count_classes()},
         split_unit=describe_unit(tiles),
         costs=costs,
-        baselines=baseline_figures(folds.pool_baselines(), costs),
+        baselines=evaluate_baselines(folds.pool_baselines(), costs),
         folds=table,
     )
     about = About.of(part, f"the {len(table)} fold models of run {run.id}", selected=selected, looks=0)

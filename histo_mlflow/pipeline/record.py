@@ -16,7 +16,8 @@ from histo_mlflow.errors import WorkError
 from histo_mlflow.evaluation.calibration import Calibration
 from histo_mlflow.evaluation.curves import draw_curves
 from histo_mlflow.evaluation.findings import Findings
-from histo_mlflow.evaluation.metrics import Evaluation, Predictions
+from histo_mlflow.evaluation.metrics import Evaluation
+from histo_mlflow.evaluation.predictions import Predictions
 from histo_mlflow.learning.compute import Compute
 from histo_mlflow.learning.fit import EpochReport, FitResult
 from histo_mlflow.models.checkpoint import CheckpointFacts, epoch_file_name, load_state, load_weights, save_state, save_weights

@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 from histo_mlflow.base.scratch import scratch_folder
 from histo_mlflow.evaluation.baselines import Baseline, colour_features, fit_baselines, from_json, to_json
 from histo_mlflow.evaluation.calibration import Calibration, fit_temperature
-from histo_mlflow.evaluation.findings import About, Details, Findings, baseline_figures
-from histo_mlflow.evaluation.intervals import Figure, Floats
+from histo_mlflow.evaluation.drawn import TARGET_ACCURACY
+from histo_mlflow.evaluation.findings import About, Details, Findings, evaluate_baselines
+from histo_mlflow.evaluation.intervals import Estimate, Floats
 from histo_mlflow.evaluation.kept_numbers import write_numbers
-from histo_mlflow.evaluation.metrics import TARGET_ACCURACY, Predictions, evaluate_predictions
+from histo_mlflow.evaluation.metrics import evaluate_predictions
+from histo_mlflow.evaluation.predictions import Predictions
 from histo_mlflow.evaluation.selective import choose_threshold
 from histo_mlflow.learning.fit import Scored
 from histo_mlflow.learning.infer import probabilities_of
@@ -106,7 +108,7 @@ def record_findings(run: Run, predictions: Predictions, rows: NDArray[np.int64],
             write_numbers(draft, findings)
         run.log_folder(draft, f"evaluation/{about.split}")
     values = {
-        class_metric(about.split, figure, of_class.name): of_class.figures[figure].value
+        class_metric(about.split, figure, of_class.name): of_class.estimates[figure].value
         for of_class in findings.evaluation.per_class
         for figure in CLASS_FIGURES
     }
@@ -127,10 +129,10 @@ class SplitReporter:
         """Record the numbers of one scored part; return them and what the baselines say of it."""
         predictions = predictions_of(scored, part, divisor=self._calibration.divisor)
         said: dict[str, Predictions] = {}
-        of_colour: dict[str, dict[str, Figure]] = {}
+        of_colour: dict[str, dict[str, Estimate]] = {}
         with not_at_the_cost_of_the_model(self._run, "what colour alone tells", then="The report goes without it."):
             said = apply_baselines(self._baselines, part)
-            of_colour = baseline_figures(said, self._costs)
+            of_colour = evaluate_baselines(said, self._costs)
         flow = {"training": self._split.train.count_classes(), "validation": self._split.val.count_classes()}
         if part.tiles is not self._split.tiles:
             flow[part.name] = part.count_classes()

@@ -4,8 +4,8 @@ from functools import partial
 
 import numpy as np
 
-from histo_mlflow.evaluation.findings import About, Details, Findings, baseline_figures
-from histo_mlflow.evaluation.intervals import Figure, Floats
+from histo_mlflow.evaluation.findings import About, Details, Findings, evaluate_baselines
+from histo_mlflow.evaluation.intervals import Estimate, Floats
 from histo_mlflow.evaluation.perturbed import Perturbed
 from histo_mlflow.evaluation.wording import in_words
 from histo_mlflow.learning.compute import Compute
@@ -69,10 +69,10 @@ def _try_changes(run: Run, model: LoadedModel, part: Part, compute: Compute, n_t
 def _collect(run: Run, model: LoadedModel, part: Part, costs: Floats, robustness: list[Perturbed]) -> Details:
     facts = model.facts
     flow = {} if facts is None else {name: np.array(counts) for name, counts in facts.tiles_per_class.items()}
-    of_colour: dict[str, dict[str, Figure]] = {}
+    of_colour: dict[str, dict[str, Estimate]] = {}
     with not_at_the_cost_of_the_model(run, "what colour alone tells", then="The report goes without it."):
         baselines = [] if model.run_id is None else find_baselines(Run(run.store, model.run_id), part.tiles.classes)
-        of_colour = baseline_figures(apply_baselines(baselines, part), costs)
+        of_colour = evaluate_baselines(apply_baselines(baselines, part), costs)
     return Details(
         flow=flow | {part.name: part.count_classes()},
         split_unit="not known" if facts is None else facts.split_unit,

@@ -12,12 +12,13 @@ from PIL import Image
 from histo_mlflow.errors import TileFormatError
 from histo_mlflow.evaluation.calibration import Calibration
 from histo_mlflow.evaluation.curves import draw_curves, draw_fold_curves
-from histo_mlflow.evaluation.findings import About, Details, Findings, baseline_figures
+from histo_mlflow.evaluation.findings import About, Details, Findings, evaluate_baselines
 from histo_mlflow.evaluation.kept_numbers import read_numbers, write_numbers
-from histo_mlflow.evaluation.metrics import Predictions, evaluate_predictions
+from histo_mlflow.evaluation.metrics import evaluate_predictions
 from histo_mlflow.evaluation.page import png_of
 from histo_mlflow.evaluation.perturbed import Perturbed
-from histo_mlflow.evaluation.report import draw_report
+from histo_mlflow.evaluation.predictions import Predictions
+from histo_mlflow.evaluation.report_sections import draw_report
 
 CLASSES = ("ADI", "TUM", "<b>")
 
@@ -52,7 +53,7 @@ def _find_everything() -> Findings:
         calibration=Calibration(temperature=1.7, is_applied=True, abstain_below=0.4),
         costs=rng.random((3, 3)),
         robustness=[Perturbed(kind, "as stored", labels, before, rng.integers(0, 3, 9)) for kind in ("none", "symmetry")],
-        baselines=baseline_figures(said),
+        baselines=evaluate_baselines(said),
         folds=pd.DataFrame({"fold": [1, 2], "loss": [0.1, 0.2], "best_epoch": [3, 1], "run_id": ["a", "b"]}),
     )
     return _find(details, groups=np.repeat(["p1", "p2", "p3", "p4"], 10))
