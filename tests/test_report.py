@@ -52,7 +52,8 @@ def scored(store: Store, tiny_npz: Path, tiny_tiles: TileSet) -> str:
             run.log_metrics(
                 {f"{part}/{name}": 1 / epoch for part in ("train", "val") for name in ("loss", "accuracy")}, step=epoch
             )
-        record_findings(run, said, rows, About.of(tiny_tiles.part("val"), "run", selected="epoch 2", looks=0), Details())
+        about = About.of(tiny_tiles.part("val", rows), "run", selected="epoch 2", looks=0)
+        record_findings(run, said, rows, about, Details())
     return run.id
 
 
@@ -136,10 +137,10 @@ def test_a_baseline_that_some_fold_lacks_is_left_out_of_the_whole(tiny_tiles: Ti
     splits = cut_folds(tiny_tiles, FoldOptions(2), seed=0)
 
     def fold(split: Split, baselines: dict[str, float]) -> RecordedSplit:
-        said = {
-            name: Predictions(split.val.labels, np.full((len(split.val), n_classes), value), tiny_tiles.classes)
-            for name, value in baselines.items()
-        }
+        said = {}
+        for name, value in baselines.items():
+            of_tile = [value, *[(1 - value) / (n_classes - 1)] * (n_classes - 1)]
+            said[name] = Predictions(split.val.labels, np.array([of_tile] * len(split.val)), tiny_tiles.classes)
         return cast("RecordedSplit", SimpleNamespace(split=split, baselines=said))
 
     folds = Folds(tiny_tiles, [fold(splits[0], {"mean RGB": 0.2, "histogram": 0.2}), fold(splits[1], {"mean RGB": 0.7})])
@@ -147,7 +148,7 @@ def test_a_baseline_that_some_fold_lacks_is_left_out_of_the_whole(tiny_tiles: Ti
     assert list(pooled) == ["mean RGB"]
     assert (pooled["mean RGB"].labels == labels).all()
     for split, value in zip(splits, (0.2, 0.7), strict=True):
-        assert (pooled["mean RGB"].probabilities[split.val.rows] == value).all()
+        assert (pooled["mean RGB"].probabilities[split.val.rows, 0] == value).all()
     assert Folds(tiny_tiles, [fold(splits[0], {}), fold(splits[1], {"mean RGB": 0.7})]).pool_baselines() == {}
 
 

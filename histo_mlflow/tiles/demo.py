@@ -11,7 +11,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from histo_mlflow.tiles.tile_set import COLORECTAL_CLASSES, TileSet, begin_hashing
+from histo_mlflow.tiles.fingerprint import fingerprint_of
+from histo_mlflow.tiles.tile_set import COLORECTAL_CLASSES, TileSet
 
 DEMO_TILES = 315
 DEMO_TILE_SIZE_PX = 48
@@ -37,7 +38,7 @@ def draw_demo(*, n_tiles: int = DEMO_TILES, tile_size_px: int = DEMO_TILE_SIZE_P
         classes=COLORECTAL_CLASSES,
         groups=None,
         source=f"demo tiles (synthetic, seed {seed})",
-        hashing=begin_hashing(images, labels),
+        fingerprint=fingerprint_of(images, labels),
         is_synthetic=True,
     )
 

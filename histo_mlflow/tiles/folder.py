@@ -4,7 +4,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,8 @@ from tqdm import tqdm
 
 from histo_mlflow.base.escaping import visible
 from histo_mlflow.errors import RequestError, TileFormatError
-from histo_mlflow.tiles.cache import Unpacked, cache_key, create_array, file_stamp, unpacked_once
+from histo_mlflow.tiles.cache import cache_key, create_array, unpacked_once
+from histo_mlflow.tiles.fingerprint import fingerprint_of
 from histo_mlflow.tiles.images import (
     OTHER_IMAGE_SUFFIXES,
     SLIDE_SUFFIXES,
@@ -25,6 +25,7 @@ from histo_mlflow.tiles.images import (
     sub_folders,
     walk_folders,
 )
+from histo_mlflow.tiles.mapped import FileStamp
 from histo_mlflow.tiles.tile_set import COLORECTAL_CLASSES, TileSet, check_classes
 
 NESTED = "nested"
@@ -56,13 +57,20 @@ def read_folder(folder: Path, image_size: int = 0, *, is_nested: bool = False) -
     paths = [path for _, path in ordered]
     labels = np.array([label for label, _ in ordered], dtype=np.int64)
 
-    def unpack(target: Path) -> Unpacked:
+    def unpack(target: Path) -> None:
         _decode_all(paths, target, image_size)
-        return Unpacked(labels, classes, groups=None)
 
-    stats = [(path.relative_to(folder), *file_stamp(path)) for path in paths]
-    tiles = unpacked_once(cache_key(folder.resolve(), image_size, stats), unpack, source=str(folder))
-    return replace(tiles, passed_over=_describe_passed_over(folder, [name for name, files in found if not files]))
+    stamps = [(path.relative_to(folder), FileStamp.of(path)) for path in paths]
+    images = unpacked_once(cache_key(folder.resolve(), image_size, stamps), unpack)
+    return TileSet(
+        images=images,
+        labels=labels,
+        classes=classes,
+        groups=None,
+        source=str(folder),
+        fingerprint=fingerprint_of(images, labels),
+        passed_over=_describe_passed_over(folder, [name for name, files in found if not files]),
+    )
 
 
 def _list_class(sub: Path, folder: Path, is_nested: bool) -> list[Path]:

@@ -9,9 +9,8 @@ from histo_mlflow.tiles.demo import draw_demo
 from histo_mlflow.tiles.folder import NESTED, read_folder
 from histo_mlflow.tiles.images import SLIDE_SUFFIXES
 from histo_mlflow.tiles.npz import read_npz
+from histo_mlflow.tiles.options import DEMO
 from histo_mlflow.tiles.tile_set import TileSet
-
-DEMO = "demo"
 
 
 def open_tiles(source: str, *, image_size: int = 0) -> TileSet:
@@ -32,12 +31,6 @@ def open_tiles(source: str, *, image_size: int = 0) -> TileSet:
     path, split = split_source(source)
     tiles = read_folder(path, image_size, is_nested=split == NESTED) if path.is_dir() else read_npz(path, split)
     return replace(tiles, source=visible(tiles.source))
-
-
-def check_given(data: str) -> None:
-    """Raise `OptionError` if no tiles are named: nobody means the demo's drawings where a model is judged."""
-    if data in {"", "none"}:
-        raise OptionError("data is missing: name the tiles with --data, an npz file or a folder (`demo` for drawings)")
 
 
 def check_source(source: str) -> None:

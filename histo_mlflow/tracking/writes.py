@@ -78,6 +78,10 @@ class Params:
     noun: ClassVar[str] = "set(s) of parameters"
     values: dict[str, Any]
 
+    def shown(self) -> dict[str, Any]:
+        """Return them as they may be kept: without secrets."""
+        return _hidden(self.values)
+
     def carry_out(self, target: Target) -> None:
         """Send what is not there; a value unlike the one that `mlflow run` has logged goes to ``config/<name>``."""
         present = target.client.get_run(target.run_id).data.params
@@ -194,8 +198,7 @@ def to_json(write: Write) -> str:
     """Return a write as text, which holds no secret."""
     content = asdict(write)
     if isinstance(write, (Params, Tags)):
-        shown = {name: hide_secrets(value) if isinstance(value, str) else value for name, value in write.values.items()}
-        content["values"] = shown
+        content["values"] = _hidden(write.values)
     return json.dumps({"kind": type(write).__name__, **content})
 
 
@@ -210,6 +213,10 @@ def from_json(text: str) -> Write:
     if artifact.startswith("/") or ".." in Path(artifact).parts:
         raise ValueError(f"its artifact {shorten(artifact)} lies outside the run")
     return write
+
+
+def _hidden(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: hide_secrets(value) if isinstance(value, str) else value for name, value in values.items()}
 
 
 def _stored(value: float) -> str:

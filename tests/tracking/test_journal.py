@@ -122,7 +122,7 @@ def _deliver(run_id: str) -> None:
 
 @pytest.mark.parametrize("way", ["shut", "hangs", "fails", "keeps quiet"])
 def test_what_is_written_meanwhile_follows_in_order_and_once(
-    server: _Server, served: Store, work: Path, capsys: pytest.CaptureFixture[str], way: str, monkeypatch: pytest.MonkeyPatch
+    server: _Server, served: Store, work: Path, caplog: pytest.LogCaptureFixture, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if way == "hangs":
         monkeypatch.setattr(reach, "_PAUSE_SECONDS", 5.0)
@@ -143,7 +143,7 @@ def test_what_is_written_meanwhile_follows_in_order_and_once(
         assert not any("S3cretPw" in file.read_text() for file in folder.glob("*.json"))
         server.come_back()
         _epoch(run, 4, work)
-    said = capsys.readouterr().err
+    said = caplog.text
     assert (said.count("does not answer"), said.count("is back")) == (1, 1)
     assert not folder.exists()
     kept = served.client.get_run(run.id)
@@ -172,10 +172,15 @@ def _leave_behind(server: _Server, served: Store, work: Path, monkeypatch: pytes
 
 
 def test_what_is_left_at_the_end_is_delivered_with_the_true_state(
-    server: _Server, served: Store, work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    server: _Server,
+    served: Store,
+    work: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     parent, child = _leave_behind(server, served, work, monkeypatch)
-    said = capsys.readouterr().err
+    said = caplog.text
     assert f"histo deliver {parent}" in said
     assert f"--resume {parent}" in said
     with pytest.raises(StoreError):
