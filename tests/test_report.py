@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from histo_mlflow.evaluation.details import Details
-from histo_mlflow.evaluation.metrics import Predictions
+from histo_mlflow.evaluation.findings import About, Details
+from histo_mlflow.evaluation.predictions import Predictions
 from histo_mlflow.pipeline.contents import log_config
 from histo_mlflow.pipeline.folds import Folds
 from histo_mlflow.pipeline.record import RecordedSplit
-from histo_mlflow.pipeline.report import describe_provenance, record_findings
+from histo_mlflow.pipeline.report import record_findings
 from histo_mlflow.tiles.demo import draw_demo
 from histo_mlflow.tiles.options import FoldOptions
 from histo_mlflow.tiles.splits import Split, cut_folds
@@ -52,9 +52,8 @@ def scored(store: Store, tiny_npz: Path, tiny_tiles: TileSet) -> str:
             run.log_metrics(
                 {f"{part}/{name}": 1 / epoch for part in ("train", "val") for name in ("loss", "accuracy")}, step=epoch
             )
-        record_findings(
-            run, said, rows, describe_provenance(tiny_tiles.part("val", rows), "run", "epoch 2", looks=0), Details()
-        )
+        about = About.of(tiny_tiles.part("val", rows), "run", selected="epoch 2", looks=0)
+        record_findings(run, said, rows, about, Details())
     return run.id
 
 
@@ -100,7 +99,7 @@ def test_what_can_not_be_drawn_again_is_one_line(
         assert done.returncode == 2, done.stderr
         assert words in done.stderr
         assert len(done.stderr.strip().splitlines()) == 1
-    monkeypatch.setattr("histo_mlflow.evaluation.report.plots.draw_confusion", _fail)
+    monkeypatch.setattr("histo_mlflow.evaluation.report_sections.plots.draw_confusion", _fail)
     done = histo_here("report", scored)
     assert done.returncode == 1
     assert "the report of evaluation/val could not be made (ValueError: nothing can be drawn)" in done.stderr
@@ -115,7 +114,7 @@ def test_a_picture_that_fails_leaves_no_version_without_its_decision(
     images = np.broadcast_to(colours.astype(np.uint8), (90, 32, 32, 3))
     np.savez(work / "labelled.npz", data=images, labels=labels, classes=np.array(CLASSES))
     with monkeypatch.context() as patch:
-        patch.setattr("histo_mlflow.evaluation.comparison_page.draw_differences", _fail)
+        patch.setattr("histo_mlflow.evaluation.comparison_sections.draw_differences", _fail)
         done = histo_here("promote", "--version", better, "--test-data", "labelled.npz", "--margin", "1", "--loss-margin", "9")
     assert done.returncode == 0, done.stderr
     decision = read_history(open_store(), "histo-b3")[-1]
