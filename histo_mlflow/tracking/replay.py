@@ -6,7 +6,7 @@ from pathlib import Path
 from mlflow.entities import Run as KeptRun
 
 from histo_mlflow.base.scratch import scratch_folder
-from histo_mlflow.tracking.kept import runs_under
+from histo_mlflow.tracking.kept import runs_under, state_of
 from histo_mlflow.tracking.sinks import Mirror, RunFacts
 from histo_mlflow.tracking.store import Store, reporting_store_errors
 from histo_mlflow.tracking.writes import End, File, Metrics, Params, Write
@@ -20,7 +20,7 @@ def replay(store: Store, kept: KeptRun, mirror: Mirror) -> int:
             sink.write(write)
         nested = reversed(runs_under(store.client, kept))  # in the order in which they were begun
     n_sent = 1 + sum(replay(store, each, mirror) for each in nested if each.info.status != "RUNNING")
-    sink.write(End(kept.info.status, kept.info.end_time))
+    sink.write(End(state_of(kept), kept.info.end_time))
     return n_sent
 
 

@@ -19,7 +19,7 @@ from histo_mlflow.base.interruption import acknowledge, shielded
 from histo_mlflow.base.secrets import hide_secrets
 from histo_mlflow.errors import Interrupted, StoreError
 from histo_mlflow.tracking.journal import Journal
-from histo_mlflow.tracking.last_word import insist_on_killed
+from histo_mlflow.tracking.kept import ENDED_TAG
 from histo_mlflow.tracking.signs_of_life import giving_signs_of, tags_of_this_process
 from histo_mlflow.tracking.sinks import MirroredRun, RunFacts, Sink
 from histo_mlflow.tracking.store import Store, changing_experiment, reporting_store_errors
@@ -38,7 +38,6 @@ class Run:
     def __init__(self, store: Store, run_id: str) -> None:
         self.store = store
         self.id = run_id
-        self.is_adopted = False  # begun by `mlflow run`
         self.is_reopened = False
         self._mirrored: list[MirroredRun] = []
 
@@ -211,7 +210,6 @@ def _begin(store: Store, name: str, parent: Run | None, noted: Mapping[str, obje
             kept = begun if begun and not _MADE_UP_NAME.fullmatch(begun) else name
             store.client.update_run(adopted, status=RunStatus.to_string(RunStatus.RUNNING), name=kept)
             run = Run(store, adopted)
-            run.is_adopted = True
             run.set_tags(noted)
             return run
         outer = parent.id if parent else _active_run_id()
@@ -232,9 +230,9 @@ def _reopen(run: Run, noted: Mapping[str, object]) -> Run:
             # `mlflow run` has begun a run of its own, and will end it.
             client.update_run(wrapper, name="resume")
             client.set_tag(wrapper, "histo.resumes", run.id)
+        for tag in {"error", ENDED_TAG} & client.get_run(run.id).data.tags.keys():
+            client.delete_tag(run.id, tag)
         client.update_run(run.id, status=RunStatus.to_string(RunStatus.RUNNING))
-        if "error" in client.get_run(run.id).data.tags:
-            client.delete_tag(run.id, "error")
     return run
 
 
@@ -245,8 +243,6 @@ def _end(run: Run, status: str, error: BaseException) -> None:
             for write in (Tags({"error": f"{type(error).__name__}: {error}"}), End(status, _now_ms())):
                 with suppress(Exception):  # the first error must reach the user, whatever a sink says to these last calls
                     sink.write(write)
-        if run.is_adopted and status == "KILLED":
-            insist_on_killed(run.store.uri, run.id)
 
 
 def _now_ms() -> int:
