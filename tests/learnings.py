@@ -1,5 +1,6 @@
 """What two runs have learnt, compared bit for bit."""
 
+import tempfile
 from pathlib import Path
 
 import torch

@@ -13,9 +13,11 @@ import numpy as np
 from histo_mlflow.base.scratch import scratch_folder
 from histo_mlflow.console import describe_epoch, say
 from histo_mlflow.errors import WorkError
+from histo_mlflow.evaluation.calibration import Calibration
 from histo_mlflow.evaluation.curves import draw_curves
 from histo_mlflow.evaluation.findings import Findings
-from histo_mlflow.evaluation.metrics import Evaluation, Predictions
+from histo_mlflow.evaluation.metrics import Evaluation
+from histo_mlflow.evaluation.predictions import Predictions
 from histo_mlflow.learning.compute import Compute
 from histo_mlflow.learning.fit import EpochReport, FitResult
 from histo_mlflow.models.checkpoint import epoch_file_name, load_state, load_weights, save_state, save_weights
@@ -23,7 +25,7 @@ from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.models.facts import ModelFacts
 from histo_mlflow.options import flatten
 from histo_mlflow.pipeline.contents import log_datasets
-from histo_mlflow.pipeline.report import Calibration, SplitReporter, calibrate, describe_unit
+from histo_mlflow.pipeline.report import SplitReporter, calibrate, describe_unit
 from histo_mlflow.pipeline.session import Session
 from histo_mlflow.pipeline.split import SplitResult, epoch_metrics, run_split
 from histo_mlflow.tiles.splits import Split
@@ -110,7 +112,7 @@ def record_split(session: Session, split: Split, *, title: str) -> RecordedSplit
         selected=selected,
         temperature=calibration.temperature,
         is_calibrated=calibration.is_applied,
-        abstain_below=calibration.threshold,
+        abstain_below=calibration.abstain_below,
     )
     reporter = SplitReporter(run, split, calibration, inputs.costs, selected)
     findings = {}

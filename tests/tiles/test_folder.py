@@ -9,7 +9,7 @@ from histo_mlflow.errors import RequestError, TileFormatError
 from histo_mlflow.tiles.folder import read_folder
 from histo_mlflow.tiles.open import open_tiles
 from histo_mlflow.tiles.tile_set import COLORECTAL_CLASSES, TileSet
-from tests.images import write_16_bit_rgb
+from tests.image_writers import write_16_bit_rgb
 
 
 @pytest.fixture
