@@ -20,7 +20,7 @@ import histo_mlflow
 from histo_mlflow.base.escaping import visible, visible_lines
 from histo_mlflow.base.interruption import interruptible, stop_with_parent
 from histo_mlflow.base.secrets import hide_secrets
-from histo_mlflow.console import warn
+from histo_mlflow.console import say, warn
 from histo_mlflow.errors import Interrupted, RequestError, WorkError
 from histo_mlflow.jobs import Job, find_jobs
 from histo_mlflow.options import build, option_fields, read_yaml, sections, stated
@@ -224,7 +224,7 @@ class _ToTerminal(logging.Handler):
     """Says what modules below the command line log: they know of no terminal."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        warn(record.getMessage())
+        (warn if record.levelno >= logging.WARNING else say)(record.getMessage())
 
 
 def _help_hint(error: Exception) -> str:

@@ -14,8 +14,9 @@ from PIL import Image
 
 from histo_mlflow.base.escaping import markdown, visible, visible_lines
 from histo_mlflow.console import format_table, say, warn
-from histo_mlflow.evaluation.metrics import Evaluation, Predictions, evaluate_predictions
+from histo_mlflow.evaluation.metrics import Evaluation, evaluate_predictions
 from histo_mlflow.evaluation.page import render
+from histo_mlflow.evaluation.predictions import Predictions
 from histo_mlflow.pipeline.card import write_card
 from histo_mlflow.tiles.open import open_tiles
 from histo_mlflow.tracking.model_flavor import ModelFacts

@@ -8,7 +8,7 @@ from mlflow.exceptions import MlflowException
 from optuna.trial import TrialState
 
 from histo_mlflow.base.interruption import stop_with_parent
-from histo_mlflow.console import say, warn
+from histo_mlflow.console import say
 from histo_mlflow.errors import Interrupted, WorkError
 from histo_mlflow.jobs.train import Train, train
 from histo_mlflow.options import build, flatten, option_fields
@@ -16,7 +16,6 @@ from histo_mlflow.pipeline.inputs import open_learning_inputs
 from histo_mlflow.tiles.options import FoldOptions
 from histo_mlflow.tiles.splits import cut_folds, hold_out
 from histo_mlflow.tracking.acceptance import check_options_accepted
-from histo_mlflow.tracking.mirror import make_mirror
 from histo_mlflow.tracking.provenance import describe_origin
 from histo_mlflow.tracking.runs import Run, open_run
 from histo_mlflow.tracking.store import Store, open_store
@@ -53,7 +52,7 @@ def run_trials(options: Tune, searched: dict[str, str]) -> None:
     study = open_study(asked_search, asked, seed=seed)
     if is_worker or study.get_trials(deepcopy=False):
         study.sampler.reseed_rng()
-    store = open_store(mirror=make_mirror(options.mirror, say=say, warn=warn))
+    store = open_store(options.mirror)
     trial_base = flatten(shared)
     if is_worker:
         parent = Run(store, os.environ[PARENT_VARIABLE])

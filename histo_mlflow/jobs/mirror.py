@@ -26,17 +26,17 @@ class MirrorRun(JobOptions):
 @job("Keep", 2, example="histo mirror 3f2b...")
 def mirror(options: MirrorRun) -> int:
     """Send a run and those nested in it, and return how many these are."""
-    from histo_mlflow.console import say, warn
+    from histo_mlflow.console import say
     from histo_mlflow.tracking.found_runs import find_run_at_rest
-    from histo_mlflow.tracking.mirror import Mirror
+    from histo_mlflow.tracking.options import MirrorOptions
     from histo_mlflow.tracking.replay import replay
     from histo_mlflow.tracking.store import open_store
 
-    store = open_store()
+    store = open_store(MirrorOptions(wandb=True))
     kept = find_run_at_rest(store, options.run)
-    sent_to = Mirror(say=say, warn=warn)
-    n_sent = replay(store, kept, sent_to)
-    if sent_to.failure is not None:
-        raise WorkError(f"the run was not sent: {sent_to.failure}")
+    (place,) = store.mirrors
+    n_sent = replay(store, kept, place)
+    if place.failure is not None:
+        raise WorkError(f"the run was not sent: {place.failure}")
     say(f"{n_sent} run(s) mirrored")
     return n_sent

@@ -13,16 +13,18 @@ import numpy as np
 from histo_mlflow.base.scratch import scratch_folder
 from histo_mlflow.console import describe_epoch, say
 from histo_mlflow.errors import WorkError
+from histo_mlflow.evaluation.calibration import Calibration
 from histo_mlflow.evaluation.curves import draw_curves
 from histo_mlflow.evaluation.findings import Findings
-from histo_mlflow.evaluation.metrics import Evaluation, Predictions
+from histo_mlflow.evaluation.metrics import Evaluation
+from histo_mlflow.evaluation.predictions import Predictions
 from histo_mlflow.learning.compute import Compute
 from histo_mlflow.learning.fit import EpochReport, FitResult
 from histo_mlflow.models.checkpoint import CheckpointFacts, epoch_file_name, load_state, load_weights, save_state, save_weights
 from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.options import flatten
 from histo_mlflow.pipeline.contents import log_datasets
-from histo_mlflow.pipeline.report import Calibration, SplitReporter, calibrate, describe_unit
+from histo_mlflow.pipeline.report import SplitReporter, calibrate, describe_unit
 from histo_mlflow.pipeline.session import Session
 from histo_mlflow.pipeline.split import SplitResult, epoch_metrics, run_split
 from histo_mlflow.tiles.splits import Split
@@ -248,5 +250,5 @@ def facts_of(recorded: RecordedSplit) -> ModelFacts:
         split_unit=describe_unit(tiles),
         temperature=recorded.calibration.temperature,
         is_calibrated=recorded.calibration.is_applied,
-        abstain_below=recorded.calibration.threshold,
+        abstain_below=recorded.calibration.abstain_below,
     )

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from histo_mlflow.base.launched import is_first_process
-from histo_mlflow.console import say, warn
 from histo_mlflow.learning.compute import Compute, resolve_compute_for_report, resolve_device
 from histo_mlflow.learning.ranks import Ranks, joined_ranks
 from histo_mlflow.options import JobOptions, flatten
@@ -17,7 +16,6 @@ from histo_mlflow.pipeline.processes import follow, launch_if_asked
 from histo_mlflow.pipeline.resume import check_same_tiles, reopen
 from histo_mlflow.tiles.splits import Split
 from histo_mlflow.tracking.acceptance import check_options_accepted
-from histo_mlflow.tracking.mirror import make_mirror
 from histo_mlflow.tracking.registry import ask_to_register
 from histo_mlflow.tracking.runs import Run, open_run
 from histo_mlflow.tracking.store import Store, open_store
@@ -82,7 +80,7 @@ def open_judging(options: JudgingOptions) -> tuple[Store, Compute]:
     """Return where a job keeps what it finds and what it computes on; raises `RequestError` if either is not to be had."""
     check_options_accepted(flatten(options))
     compute = resolve_compute_for_report(options.compute)
-    return open_store(mirror=make_mirror(options.mirror, say=say, warn=warn)), compute
+    return open_store(options.mirror), compute
 
 
 @contextmanager
@@ -102,7 +100,7 @@ def begin(request: Request[OptionsT], splits: Sequence[Split]) -> Iterator[Sessi
     launch_if_asked(options.recipe.engine.processes)
     if not is_first_process():
         follow(inputs, splits, options.recipe)
-    store = open_store(mirror=make_mirror(options.mirror, say=say, warn=warn))
+    store = open_store(options.mirror)
     if options.registry.register:
         ask_to_register(store, options.registry.model_name)
     tags = training_tags(request.job, inputs.tiles, inputs.test, seed=request.seed)

@@ -6,7 +6,7 @@ from mlflow.entities import Run as KeptRun
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from histo_mlflow.errors import RequestError
-from histo_mlflow.tracking.kept import kept_run, runs_under
+from histo_mlflow.tracking.kept import kept_run, runs_under, state_of
 from histo_mlflow.tracking.runs import Run
 from histo_mlflow.tracking.signs_of_life import PATIENCE, is_silent, last_sign, process_of
 from histo_mlflow.tracking.store import Store, reporting_store_errors
@@ -31,9 +31,9 @@ def find_ended_run(store: Store, run_id: str, *, entry_point: str, take_over: bo
         raise RequestError(f"resume={run_id} was not begun by {entry_point} itself; go on with {hint}")
     if found.info.lifecycle_stage == "deleted":
         raise RequestError(f"resume={run_id} was deleted; bring it back with `mlflow runs restore --run-id {run_id}` first")
-    if found.info.status == "FINISHED":
+    if state_of(found) == "FINISHED":
         raise RequestError(f"resume={run_id} has finished; to learn on, start a new run from its weights: weights={run_id}")
-    if found.info.status == "RUNNING":
+    if state_of(found) == "RUNNING":
         _refuse_unless_lost(run_id, tags, take_over=take_over)
     return Run(store, run_id)
 
@@ -64,7 +64,7 @@ def find_run_at_rest(store: Store, run_id: str) -> KeptRun:
     """
     with reporting_store_errors(store.uri):
         found = kept_run(store.client, run_id, asked=run_id)
-    if found.info.status == "RUNNING":
+    if state_of(found) == "RUNNING":
         raise RequestError(f"{run_id} is still going on; give the command again when it has ended")
     return found
 

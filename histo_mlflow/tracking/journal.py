@@ -3,24 +3,25 @@
 One entry is one file ``000001.json``, which appears whole or not at all; the file of an artifact lies beside it in ``000001``.
 """
 
+import logging
 import os
 import shutil
-import sys
 import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import platformdirs
-from tqdm import tqdm
 
 from histo_mlflow.base.plain_values import read_small
 from histo_mlflow.base.secrets import hide_secrets
 from histo_mlflow.errors import RequestError, StoreError
 from histo_mlflow.tracking.kept import kept_run, runs_under
-from histo_mlflow.tracking.reach import patience_seconds, reach_of, trying_once
+from histo_mlflow.tracking.reach import ANSWER_SECONDS, patience_seconds, reach_of, trying_once
 from histo_mlflow.tracking.store import Store, reporting_store_errors
 from histo_mlflow.tracking.writes import End, File, Metrics, Target, Write, from_json, to_json
+
+_log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 1.0
 _MAX_ENTRY_BYTES = 2**24
@@ -45,15 +46,20 @@ class Journal:
     def __init__(self, target: Target, uri: str) -> None:
         self.folder = journals_folder() / target.run_id
         self._target, self._reach = target, reach_of(uri)
+        self._seconds: int | None = None
 
-    def write(self, write: Write, *, seconds: int | None = None) -> None:
-        """Carry out a write, or keep it if the server can't be reached, within `seconds` if given."""
-        is_clear = self.deliver() if seconds is None else not self.entries() and self._answers()
+    def hurry(self) -> None:
+        """Give the server no more than `ANSWER_SECONDS` for each write from now on: somebody waits for the end."""
+        self._seconds = ANSWER_SECONDS
+
+    def write(self, write: Write) -> None:
+        """Carry out a write, or keep it if the server can't be reached."""
+        is_clear = self.deliver() if self._seconds is None else not self.entries() and self._answers()
         if not is_clear:
             self._keep(write)
             return
         try:
-            with trying_once(seconds):
+            with trying_once(self._seconds):
                 write.carry_out(self._target)
         except Exception as error:
             self._note_lost(error)
@@ -89,7 +95,7 @@ class Journal:
             shutil.rmtree(self.folder)
         self._reach.is_lost = self._reach.is_given_up = False
         if was_lost:
-            _tell(f"the tracking server is back and has got what was kept ({len(entries)} entries)")
+            _log.warning("the tracking server is back and has got what was kept (%d entries)", len(entries))
         return True
 
     def wait(self) -> bool:
@@ -102,7 +108,7 @@ class Journal:
         if self._reach.is_given_up:
             return False
         patience = patience_seconds()
-        _tell(f"waiting for the tracking server, {patience:.0f} seconds at most")
+        _log.warning("waiting for the tracking server, %.0f seconds at most", patience)
         end = time.monotonic() + patience
         while time.monotonic() < end:
             time.sleep(_POLL_SECONDS)
@@ -152,18 +158,20 @@ class Journal:
 
     def _say_if_lost(self, *, was_lost: bool) -> None:
         if self._reach.is_lost and not was_lost:
-            _tell(
-                f"the tracking server {self._reach.uri} does not answer; the work goes on, and what is to be written is kept "
-                f"in {self.folder} until it does"
-            )
+            _log.warning(
+                "the tracking server %s does not answer; the work goes on, and what is to be written is kept in %s until it "
+                "does",
+                hide_secrets(self._reach.uri), self.folder,
+            )  # fmt: skip
 
     def say_what_is_left(self, whole: str) -> None:
         """Name the ways to deliver what is left, if anything is; `whole` is the run that the user began."""
         if self.entries():
-            _tell(
-                f"the tracking server has not got all of run {self._target.run_id}; the rest lies in {self.folder}. When it is "
-                f"back, `histo deliver {whole}` sends it, and a training goes on with `--resume {whole}`"
-            )
+            _log.warning(
+                "the tracking server has not got all of run %s; the rest lies in %s. When it is back, `histo deliver %s` sends "
+                "it, and a training goes on with `--resume %s`",
+                self._target.run_id, self.folder, whole, whole,
+            )  # fmt: skip
 
 
 def deliver_left(store: Store, run_id: str) -> Counter[str]:
@@ -206,7 +214,3 @@ def _read(entry: Path) -> Write:
 def _sync(file: Path) -> None:
     with file.open("rb") as opened:
         os.fsync(opened.fileno())
-
-
-def _tell(text: str) -> None:
-    tqdm.write(hide_secrets(f"Warning: {text}"), file=sys.stderr)  # a progress bar stays whole

@@ -19,10 +19,9 @@ from histo_mlflow.base.interruption import acknowledge, shielded
 from histo_mlflow.base.secrets import hide_secrets
 from histo_mlflow.errors import Interrupted, StoreError
 from histo_mlflow.tracking.journal import Journal
-from histo_mlflow.tracking.last_word import insist_on_killed
-from histo_mlflow.tracking.mirror import Mirror, MirroredRun, facts_of
-from histo_mlflow.tracking.reach import ANSWER_SECONDS
+from histo_mlflow.tracking.kept import ENDED_TAG
 from histo_mlflow.tracking.signs_of_life import giving_signs_of, tags_of_this_process
+from histo_mlflow.tracking.sinks import MirroredRun, RunFacts, Sink
 from histo_mlflow.tracking.store import Store, changing_experiment, reporting_store_errors
 from histo_mlflow.tracking.writes import Deletion, End, File, Metrics, Params, Tags, Target, Tiles, Write
 
@@ -39,9 +38,8 @@ class Run:
     def __init__(self, store: Store, run_id: str) -> None:
         self.store = store
         self.id = run_id
-        self.is_adopted = False  # begun by `mlflow run`
         self.is_reopened = False
-        self.mirrored: MirroredRun | None = None
+        self._mirrored: list[MirroredRun] = []
 
     @property
     def _client(self) -> MlflowClient:
@@ -52,9 +50,27 @@ class Run:
         """What the server has not got of this run."""
         return Journal(Target(self._client, self.id), self.store.uri)
 
-    def _write(self, write: Write) -> None:
+    @property
+    def sinks(self) -> tuple[Sink, ...]:
+        """What the run is written to: MLflow, then the mirrors."""
+        return (self.journal, *self._mirrored)
+
+    def mirror(self) -> None:
+        """Write to the store's mirrors too, from now on."""
+        if not self.store.mirrors:
+            return
         with reporting_store_errors(self.store.uri):
-            self.journal.write(write)
+            facts = RunFacts.of(self._client.get_run(self.id), self.store.uri)
+        self._mirrored = [mirror.begin(facts) for mirror in self.store.mirrors]
+        addresses = {of.tag: run.address for of, run in zip(self.store.mirrors, self._mirrored, strict=True) if run.address}
+        if addresses:
+            self.set_tags(addresses)
+
+    def send(self, write: Write) -> None:
+        """Hand a write to each sink."""
+        with reporting_store_errors(self.store.uri):
+            for sink in self.sinks:
+                sink.write(write)
 
     def settle(self) -> None:
         """Wait until the server has got all, which some work needs; raise `StoreError` if it stays away."""
@@ -66,24 +82,18 @@ class Run:
     def log_metrics(self, metrics: Mapping[str, float], *, step: int = 0) -> None:
         """Send all `metrics` in one call; of a run that goes on, those that it has not sent with the same value before."""
         values = {name: float(value) for name, value in metrics.items()}
-        self._write(Metrics(values, step, _now_ms(), may_be_there=self.is_reopened))
-        if self.mirrored:
-            self.mirrored.log_metrics(metrics, step=step)
+        self.send(Metrics(values, step, _now_ms(), may_be_there=self.is_reopened))
 
     def log_params(self, params: Mapping[str, object]) -> None:
         """Send the parameters that are not there yet; `mlflow run` has logged its own, in its own spelling.
 
         A parameter that it logged with another value than the one in use, because a yaml gave it, is sent as ``config/<name>``.
         """
-        self._write(Params(dict(params)))
-        if self.mirrored:
-            self.mirrored.log_params(
-                {name: hide_secrets(value) if isinstance(value, str) else value for name, value in params.items()}
-            )
+        self.send(Params(dict(params)))
 
     def set_tags(self, tags: Mapping[str, object]) -> None:
         """Send all `tags` in one call."""
-        self._write(Tags.of(tags))
+        self.send(Tags.of(tags))
 
     def describe(self, markdown: str) -> None:
         """Set the description that MLflow shows on the run's page."""
@@ -91,13 +101,11 @@ class Run:
 
     def log_dataset(self, *, name: str, split: str, source: str, fingerprint: str, profile: str) -> None:
         """Record a split as a dataset of its own; MLflow keeps only the first of several with the same name and digest."""
-        self._write(Tiles(hide_secrets(name), fingerprint[:_DIGEST_CHARACTERS], hide_secrets(source), profile, split))
+        self.send(Tiles(hide_secrets(name), fingerprint[:_DIGEST_CHARACTERS], hide_secrets(source), profile, split))
 
     def log_file(self, file: Path, folder: str | None = None) -> None:
         """Copy a file to the run's artifacts, under `folder`; it appears whole or not at all."""
-        self._write(File(str(file), folder))
-        if self.mirrored:
-            self.mirrored.log_file(file, f"{folder}/{file.name}" if folder else file.name)
+        self.send(File(str(file), folder))
 
     def has_file(self, artifact: str) -> bool:
         """Return whether there is an artifact of that path."""
@@ -111,7 +119,7 @@ class Run:
 
     def delete_file(self, artifact: str) -> None:
         """Delete the artifact of that path, if it is there."""
-        self._write(Deletion(artifact))
+        self.send(Deletion(artifact))
 
     def noted_looks(self) -> int:
         """Return how often this run has scored its labelled set so far."""
@@ -170,14 +178,11 @@ def open_run(
         with shielded():
             noted = {**tags_of_this_process(), **(tags or {})}
             run = _reopen(resumed, noted) if resumed else _begin(store, name, parent, noted)
-            if store.mirror:
-                _mirror(run, store.mirror)
+            run.mirror()
         with giving_signs_of(store.client, run.id):
             yield run
         with shielded():
-            run._write(End("FINISHED", _now_ms()))
-            if run.mirrored:
-                run.mirrored.end("FINISHED")
+            run.send(End("FINISHED", _now_ms()))
     except BaseException as error:
         is_early_end = isinstance(error, (Interrupted, KeyboardInterrupt, stopped_by or Interrupted))
         if isinstance(error, Interrupted):
@@ -193,14 +198,6 @@ def open_run(
     _settle_at_the_end(run, parent)
 
 
-def _mirror(run: Run, mirror: Mirror) -> None:
-    with reporting_store_errors(run.store.uri):
-        kept = run.store.client.get_run(run.id)
-    run.mirrored = mirror.begin(facts_of(kept, hide_secrets(run.store.uri)))
-    if run.mirrored.address:
-        run.set_tags({"histo.wandb": run.mirrored.address})
-
-
 def _begin(store: Store, name: str, parent: Run | None, noted: Mapping[str, object]) -> Run:
     with changing_experiment(store.uri, "create runs in it"):
         # Popped, so that a nested run or a later one in this process does not adopt the same run again.
@@ -213,7 +210,6 @@ def _begin(store: Store, name: str, parent: Run | None, noted: Mapping[str, obje
             kept = begun if begun and not _MADE_UP_NAME.fullmatch(begun) else name
             store.client.update_run(adopted, status=RunStatus.to_string(RunStatus.RUNNING), name=kept)
             run = Run(store, adopted)
-            run.is_adopted = True
             run.set_tags(noted)
             return run
         outer = parent.id if parent else _active_run_id()
@@ -234,23 +230,19 @@ def _reopen(run: Run, noted: Mapping[str, object]) -> Run:
             # `mlflow run` has begun a run of its own, and will end it.
             client.update_run(wrapper, name="resume")
             client.set_tag(wrapper, "histo.resumes", run.id)
+        for tag in {"error", ENDED_TAG} & client.get_run(run.id).data.tags.keys():
+            client.delete_tag(run.id, tag)
         client.update_run(run.id, status=RunStatus.to_string(RunStatus.RUNNING))
-        if "error" in client.get_run(run.id).data.tags:
-            client.delete_tag(run.id, "error")
     return run
 
 
 def _end(run: Run, status: str, error: BaseException) -> None:
+    run.journal.hurry()
     with shielded():
-        # The first error must reach the user, whatever the store says to these last calls.
-        with suppress(Exception):
-            run.journal.write(Tags({"error": f"{type(error).__name__}: {error}"}), seconds=ANSWER_SECONDS)
-        with suppress(Exception):
-            run.journal.write(End(status, _now_ms()), seconds=ANSWER_SECONDS)
-            if run.is_adopted and status == "KILLED":
-                insist_on_killed(run.store.uri, run.id)
-        if run.mirrored:
-            run.mirrored.end(status)
+        for sink in run.sinks:
+            for write in (Tags({"error": f"{type(error).__name__}: {error}"}), End(status, _now_ms())):
+                with suppress(Exception):  # the first error must reach the user, whatever a sink says to these last calls
+                    sink.write(write)
 
 
 def _now_ms() -> int:

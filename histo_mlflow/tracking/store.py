@@ -18,10 +18,12 @@ from mlflow import MlflowClient
 from histo_mlflow.base.secrets import hide_secrets
 from histo_mlflow.errors import SourceNotFoundError, StoreError
 from histo_mlflow.tracking.busy_database import wait_while_locked
-from histo_mlflow.tracking.mirror import Mirror
+from histo_mlflow.tracking.options import MirrorOptions
 from histo_mlflow.tracking.signs_of_life import end_orphans
+from histo_mlflow.tracking.sinks import Mirror
 from histo_mlflow.tracking.sqlite_file import check_schema, sqlite_file, use_write_ahead_log
 from histo_mlflow.tracking.store_errors import naming_what_is_refused, reporting_store_errors, suppressing_refusals
+from histo_mlflow.tracking.wandb_sink import Wandb
 
 __all__ = ["Store", "alone_in", "changing_experiment", "open_store", "read_store", "reporting_store_errors"]
 
@@ -36,7 +38,7 @@ class Store:
 
     uri: str
     experiment_id: str = ""
-    mirror: Mirror | None = None
+    mirrors: tuple[Mirror, ...] = ()
 
     @cached_property
     def client(self) -> MlflowClient:
@@ -74,8 +76,8 @@ def read_store() -> Store:
     return Store(uri)
 
 
-def open_store(*, mirror: Mirror | None = None) -> Store:
-    """Return the store that MLflow's settings name, ready for use.
+def open_store(mirroring: MirrorOptions | None = None) -> Store:
+    """Return the store that MLflow's settings name, ready for use, with the mirrors that are asked for.
 
     The store is MLflow's default ``sqlite:///mlflow.db`` in the working folder, or ``MLFLOW_TRACKING_URI``; the experiment is
     ``MLFLOW_EXPERIMENT_ID``, ``MLFLOW_EXPERIMENT_NAME`` or MLflow's default. A SQLite file is created under a file lock,
@@ -92,7 +94,7 @@ def open_store(*, mirror: Mirror | None = None) -> Store:
             if file and file.exists():
                 check_schema(file)
             client = MlflowClient(uri)  # creates the tables of a new SQLite store
-            store = Store(uri, _experiment_id(client), mirror)
+            store = Store(uri, _experiment_id(client), (Wandb(),) if mirroring and mirroring.wandb else ())
             if file:
                 use_write_ahead_log(file)
                 _refuse_experiment_of_a_server(store)
@@ -160,8 +162,8 @@ def _experiment_name() -> str:
 
 
 def _quiet_libraries() -> None:
-    # Importing mlflow.pytorch sets the root logger to ERROR, which would drop our own warnings.
-    logging.getLogger("histo_mlflow").setLevel(logging.WARNING)
+    # Importing mlflow.pytorch sets the root logger to ERROR, which would drop what we log.
+    logging.getLogger("histo_mlflow").setLevel(logging.INFO)
     # MLflow draws a bar for every small file that it fetches.
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     # Table creation logs every migration; stages are deprecated yet part of what we promise (docs/decisions/0002).

@@ -19,6 +19,7 @@ from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from histo_mlflow.base.escaping import visible, visible_lines
 from histo_mlflow.base.plain_values import build_plain, parse_json, shorten
 from histo_mlflow.base.secrets import hide_secrets
+from histo_mlflow.tracking.kept import ENDED_TAG
 
 _TAG_CHARACTERS = 5000
 
@@ -77,6 +78,10 @@ class Params:
 
     noun: ClassVar[str] = "set(s) of parameters"
     values: dict[str, Any]
+
+    def shown(self) -> dict[str, Any]:
+        """Return them as they may be kept: without secrets."""
+        return _hidden(self.values)
 
     def carry_out(self, target: Target) -> None:
         """Send what is not there; a value unlike the one that `mlflow run` has logged goes to ``config/<name>``."""
@@ -179,10 +184,11 @@ class End:
     time_ms: int
 
     def carry_out(self, target: Target) -> None:
-        """Set the state, over one that others have concluded from the silence."""
+        """Set the state, over one that others have concluded from the silence; a tag keeps it where `mlflow run` changes it."""
         if self.status == "FINISHED" and "error" in target.client.get_run(target.run_id).data.tags:
             target.client.delete_tag(target.run_id, "error")
         target.client.set_terminated(target.run_id, self.status, self.time_ms)
+        target.client.set_tag(target.run_id, ENDED_TAG, self.status)
 
 
 Write = Metrics | Params | Tags | Tiles | File | Deletion | End
@@ -194,8 +200,7 @@ def to_json(write: Write) -> str:
     """Return a write as text, which holds no secret."""
     content = asdict(write)
     if isinstance(write, (Params, Tags)):
-        shown = {name: hide_secrets(value) if isinstance(value, str) else value for name, value in write.values.items()}
-        content["values"] = shown
+        content["values"] = _hidden(write.values)
     return json.dumps({"kind": type(write).__name__, **content})
 
 
@@ -210,6 +215,10 @@ def from_json(text: str) -> Write:
     if artifact.startswith("/") or ".." in Path(artifact).parts:
         raise ValueError(f"its artifact {shorten(artifact)} lies outside the run")
     return write
+
+
+def _hidden(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: hide_secrets(value) if isinstance(value, str) else value for name, value in values.items()}
 
 
 def _stored(value: float) -> str:

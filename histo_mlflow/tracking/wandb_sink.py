@@ -1,0 +1,150 @@
+"""Runs in Weights & Biases: live, or recorded on this machine where there is no key or network."""
+
+import importlib
+import logging
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from histo_mlflow.tracking.sinks import Mirror, RunFacts, first_line
+from histo_mlflow.tracking.writes import End, File, Metrics, Params, Write
+
+_log = logging.getLogger(__name__)
+
+_PROJECT = "histo-mlflow"  # unless WANDB_PROJECT names another
+_INIT_SECONDS = 20.0
+_PICTURE, _TABLE = ".png", ".csv"
+_MAX_ROWS = 10_000
+_NAMED_FOLDERS = 6
+_EXIT_CODES = {"FINISHED": 0, "FAILED": 1, "KILLED": 255}
+
+
+class Wandb(Mirror):
+    """Opens runs in Weights & Biases."""
+
+    name, tag, suffixes = "W&B", "histo.wandb", frozenset({_PICTURE, _TABLE})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._wandb: Any = None
+        self._is_offline = False
+        self._folders: list[str] = []
+        self._open: list[Any] = []
+
+    def open(self, facts: RunFacts) -> tuple["_WandbRun", str]:
+        """Begin a run, offline if there is no key or the server can't be reached."""
+        run = self._init(
+            id=facts.id,
+            name=facts.name,
+            group=facts.parent_id or facts.id,
+            job_type=facts.job_type,
+            notes=f"MLflow: {facts.link}",
+            config={"mlflow_run_id": facts.id, "mlflow_link": facts.link},
+            resume="allow",
+        )
+        self._open.append(run)
+        run.define_metric("*", step_metric="epoch")
+        return _WandbRun(self, run), run.settings.sync_dir if run.offline else run.url
+
+    def finish(self, run: Any, exit_code: int) -> None:
+        """End a run, and after the last open one say how to send what was recorded offline."""
+        run.finish(exit_code=exit_code)
+        self._open.remove(run)
+        if run.offline:
+            self._folders.append(os.path.relpath(run.settings.sync_dir))
+        self._say_how_to_send()
+
+    def close(self, error: Exception) -> None:
+        """End all open runs; what they hold is incomplete."""
+        if isinstance(error, ConnectionError) and self._wandb is not None:
+            with suppress(Exception):  # its process is gone; else it would say so again at the exit, with a traceback
+                self._wandb.teardown(exit_code=1)
+        for run in self._open:
+            with suppress(Exception):
+                run.finish(exit_code=1)
+        self._open.clear()
+        self._say_how_to_send()
+
+    def _say_how_to_send(self) -> None:
+        if self._folders and not self._open:
+            many = str(Path(self._folders[0]).parent / "offline-run-*")
+            named = " ".join(self._folders) if len(self._folders) <= _NAMED_FOLDERS else many
+            _log.info("recorded for W&B; to send it: wandb sync %s", named)
+            self._folders.clear()
+
+    def _init(self, **about: Any) -> Any:
+        wandb = self._library()
+        settings = wandb.Settings(
+            silent=True, console="off", x_disable_stats=True, disable_git=True, save_code=False, init_timeout=_INIT_SECONDS
+        )
+        about = {**about, "project": os.environ.get("WANDB_PROJECT", _PROJECT), "reinit": "create_new", "settings": settings}
+        if not self._is_offline:
+            try:
+                return wandb.init(**about)
+            except wandb.Error as error:
+                self._record_here(f"W&B can't be reached ({first_line(error)})")
+        return wandb.init(**about, mode="offline")
+
+    def _library(self) -> Any:
+        if self._wandb is None:
+            os.environ.setdefault("WANDB_SILENT", "true")
+            os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+            try:
+                self._wandb = importlib.import_module("wandb")
+            except ImportError as error:
+                raise ImportError(f"W&B is not installed ({error}): python -m pip install -e '.[wandb]'") from None
+            if os.environ.get("WANDB_MODE") is None:
+                self._log_in()
+        return self._wandb
+
+    def _log_in(self) -> None:
+        # Before `init`, which without a key would ask for one at the terminal.
+        try:
+            if not self._wandb.login(prompt=False):
+                self._record_here("no W&B key (`wandb login` stores one)")
+        except self._wandb.Error as error:
+            self._record_here(f"W&B can't be reached ({first_line(error)})")
+
+    def _record_here(self, reason: str) -> None:
+        self._is_offline = True
+        _log.info("%s: runs are recorded here instead", reason)
+
+
+class _WandbRun:
+    """One run in W&B."""
+
+    def __init__(self, place: Wandb, run: Any) -> None:
+        self._place, self._run = place, run
+        self._epoch = 0
+
+    def write(self, write: Write) -> None:
+        """Keep options, metrics, pictures, tables and the end; W&B has no place for the rest."""
+        match write:
+            case Params():
+                self._run.config.update(write.shown(), allow_val_change=True)
+            case Metrics(step=0):  # of the run as a whole
+                self._run.summary.update(write.values)
+            case Metrics():
+                self._add_row(write)
+            case File():
+                self._show(Path(write.path), str(Path(write.artifact).with_suffix("")))
+            case End():
+                self._place.finish(self._run, _EXIT_CODES.get(write.status, 1))
+
+    def _add_row(self, metrics: Metrics) -> None:
+        # W&B's own step is the epoch: it takes no row for a step that it has passed, so what is sent twice is there once.
+        self._epoch = max(metrics.step, self._epoch)
+        self._run.log({"epoch": metrics.step, **metrics.values}, step=metrics.step)
+
+    def _show(self, file: Path, name: str) -> None:
+        """Show a picture, or a table that is not too large, at the last epoch."""
+        wandb = importlib.import_module("wandb")
+        if file.suffix == _PICTURE:
+            self._run.log({name: wandb.Image(str(file))}, step=self._epoch)
+            return
+        table = pd.read_csv(file, nrows=_MAX_ROWS + 1)
+        if len(table) <= _MAX_ROWS:
+            self._run.log({name: wandb.Table(dataframe=table)}, step=self._epoch)
