@@ -196,7 +196,6 @@ def report_step(step: int, n_steps: int) -> None:
 def watch(command: list[str], work: Path, folder: Path, options: argparse.Namespace) -> Watched:
     """Start `command` in `work` with a terminal of its own, sample its memory, end it after the asked steps."""
     environment = {**os.environ, "HISTO_CACHE_DIR": str(folder / "cache"), "MLFLOW_DISABLE_TELEMETRY": "true"}
-    environment["THP_MEM_ALLOC_ENABLE"] = "1"  # for the bare step; a training sets it itself
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_REPOSITORY), os.environ.get("PYTHONPATH")]))
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME"):
         environment.pop(name, None)

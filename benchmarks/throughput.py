@@ -25,6 +25,7 @@ from common import RESULTS, describe_machine, draw_noise, noise_labels, read_mem
 from throughput_arms import ARMS, INFERENCE, TRAINING, Job
 
 from histo_mlflow.console import format_table, say, warn
+from histo_mlflow.process import keep_freed_memory
 
 _ARM_SECONDS = 1800
 _GPU_TILES = 6400
@@ -155,8 +156,6 @@ def run_arm(name: str, folder: Path, options: argparse.Namespace, *, label: str)
         command += [f"--{option.replace('_', '-')}", str(getattr(options, option))]
     # Compiled code is kept from round to round, so the first round shows a cold start and the later ones a warm one.
     environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"), "HF_HUB_OFFLINE": "1"}
-    if ARMS[name].ours == name or "ceiling" in name:
-        environment["THP_MEM_ALLOC_ENABLE"] = "1"  # as our command line sets it, before torch is imported
     started = time.perf_counter()
     try:
         child = subprocess.run(  # noqa: S603 - this script
@@ -177,6 +176,7 @@ def run_arm(name: str, folder: Path, options: argparse.Namespace, *, label: str)
 
 def measure(options: argparse.Namespace) -> None:
     """Run the arm that `options` name in this process and write what it measured."""
+    keep_freed_memory()  # as our command line does; the peers get the same
     arm = ARMS[options.arm]
     is_training = options.arm in TRAINING
     n_tiles = options.tiles if is_training else options.infer_tiles

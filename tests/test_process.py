@@ -68,6 +68,21 @@ def test_a_notebooks_backend_does_not_matter() -> None:
     assert drawn.stdout.strip() == "agg"
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's settings")
+@pytest.mark.parametrize(("chosen", "is_kept"), [({}, True), ({"MALLOC_MMAP_MAX_": "65536"}, False)])
+def test_freed_memory_is_kept_unless_the_environment_says_otherwise(chosen: dict[str, str], is_kept: bool) -> None:
+    code = (
+        "from histo_mlflow.process import prepare; prepare(); import numpy\n"
+        "large = numpy.ones(2**25); del large\n"
+        "print(int(open('/proc/self/statm').read().split()[1]) * 4096 > 2**28)\n"
+    )
+    measured = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(PROJECT), **chosen},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert measured.stdout.strip() == str(is_kept)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("command", "has_workers"), [(["make", "-o", "setup", "ui"], False), ([MLFLOW, "ui"], True)])
 def test_make_ui_starts_no_job_workers(work: Path, command: list[str], has_workers: bool) -> None:
