@@ -23,6 +23,7 @@ from torchvision.models import efficientnet_b3
 
 from histo_mlflow.learning.batches import LabelledTiles
 from histo_mlflow.learning.compute import Compute, resolve_compute
+from histo_mlflow.learning.depthwise import use_fast_depthwise
 from histo_mlflow.learning.fit import EpochReport, fit
 from histo_mlflow.learning.infer import infer
 from histo_mlflow.learning.optimiser import make_optimizer
@@ -214,6 +215,8 @@ def train_ours(job: Job) -> Measured:
 def train_ceiling(job: Job) -> Measured:
     """Repeat the step of `fit` on one batch that lies on the device: no loading, augmentation or bookkeeping."""
     network, compute = make_our_network(job).train(), resolve(job, "auto")
+    if compute.is_bf16 and job.device == "cpu":
+        use_fast_depthwise(network)
     tiles, labels = _first_batch(job)
     optimizer = make_optimizer(network, FitOptions())
 
