@@ -19,8 +19,8 @@ def prepare() -> None:
 def keep_freed_memory() -> None:
     """Let glibc keep freed memory for the next tensor of its size; what the environment says goes first. Linux with glibc.
 
-    A training step frees and asks for the same gigabytes as the one before. Memory that goes back to the system in between comes
-    cleared, page by page, which takes longer than much of the work that is done with it (docs/performance.md).
+    A training step frees and asks for the same gigabytes as the one before. Memory that goes back to the system in between
+    comes cleared, page by page, which takes longer than much of the work that is done with it (docs/performance.md).
     """
     set_option = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform.startswith("linux") else None
     if set_option is not None and not {"MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_"} & os.environ.keys():

@@ -113,7 +113,7 @@ def draw_folds(session: Session, folds: Folds, pooled: Findings) -> None:
 def _drawable_of(recorded: RecordedSplit) -> Drawable:
     # The network is read back from the run only if it is asked for.
     network = partial(load_best_network, recorded.run) if shows_evidence(recorded.facts.tile_size_px) else _ask_none
-    return Drawable(recorded.run, list(recorded.findings.values()), recorded.curves, network, recorded.compute.device)
+    return Drawable(recorded.run, list(recorded.findings.values()), recorded.curves, network, recorded.best.compute.device)
 
 
 def draw_models(run: Run, comparison: Comparison, about: About, tiles: TileSet | None, attempt: Attempt) -> None:
