@@ -28,11 +28,12 @@ from PIL import Image
 from histo_mlflow.errors import RequestError
 from histo_mlflow.learning.compute import seed_everything
 from histo_mlflow.models.classifier import TileClassifier, with_temperature
+from histo_mlflow.models.facts import ModelFacts
 from histo_mlflow.served_model import inputs, loader
 from histo_mlflow.tiles.image_files import decode_image
-from histo_mlflow.tracking.model_flavor import ModelFacts, load_saved, read_facts, save_model
+from histo_mlflow.tracking.model_flavor import load_saved, read_facts, save_model
 
-FACTS = ModelFacts(tuple("abcdefghi"), 32, 0.5, "EfficientNet-B3", "inside", "random", "demo", "f" * 64, True, "epoch 1")
+FACTS = ModelFacts(tuple("abcdefghi"), 32, "f" * 64, is_synthetic=True, microns_per_pixel=0.5, selected="epoch 1")
 
 
 @pytest.fixture(scope="module")
