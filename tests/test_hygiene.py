@@ -22,7 +22,7 @@ from histo_mlflow.pipeline.record import RecordedSplit, record_split
 from histo_mlflow.pipeline.session import Session
 from histo_mlflow.pipeline.split import run_split
 from histo_mlflow.tiles.demo import draw_demo
-from histo_mlflow.tiles.npz import read_npz
+from histo_mlflow.tiles.open import open_tiles
 from histo_mlflow.tiles.splits import hold_out
 from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.runs import open_run
@@ -117,7 +117,7 @@ def test_no_option_names_what_is_selected_on() -> None:
 
 def test_a_training_whose_tiles_are_changed_meanwhile_stops_with_a_line(work: Path, tiny_tiles: TileSet) -> None:
     file = save_npz(work / "a.npz", tiny_tiles)
-    tiles = read_npz(file)
+    tiles = open_tiles(file)
     config = build(Train, {**_OPTIONS, "epochs": 2})
     seen: list[int] = []
 
