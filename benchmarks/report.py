@@ -18,11 +18,12 @@ from sklearn import metrics as reference
 
 from histo_mlflow.console import format_table, say
 from histo_mlflow.evaluation.baselines import fit_baselines
-from histo_mlflow.evaluation.details import Details, Provenance
-from histo_mlflow.evaluation.findings import Findings, baseline_figures
+from histo_mlflow.evaluation.calibration import Calibration
+from histo_mlflow.evaluation.findings import About, Details, Findings, evaluate_baselines
 from histo_mlflow.evaluation.kept_numbers import write_numbers
-from histo_mlflow.evaluation.metrics import Predictions, evaluate_predictions
-from histo_mlflow.evaluation.report import draw_report
+from histo_mlflow.evaluation.metrics import evaluate_predictions
+from histo_mlflow.evaluation.predictions import Predictions
+from histo_mlflow.evaluation.report_sections import draw_report
 from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.pipeline.draw import collect_errors
 from histo_mlflow.pipeline.report import apply_baselines
@@ -42,7 +43,7 @@ def main() -> None:
     say("drawing 7,180 tiles of 224 px ...")
     images = np.concatenate(list(draw_noise(7180, 224)))
     said = draw_predictions(len(images))
-    tiles = TileSet(images, said.labels, COLORECTAL_CLASSES, None, "noise", lambda: "0" * 64)
+    tiles = TileSet(images, said.labels, COLORECTAL_CLASSES, None, "noise", "0" * 64)
     measured = {
         "all figures, 18,000 x 9, 2,000 resamples": lambda: evaluate_predictions(large),
         "scikit-learn in a loop, the same": lambda: loop(large),
@@ -91,11 +92,10 @@ def report(tiles: TileSet, predictions: Predictions) -> None:
     baselines = fit_baselines(tiles.images, tiles.labels, rows, n_classes=9, seed=0)
     network = TileClassifier(n_classes=9, tile_size_px=224).eval()
     details = Details(
-        temperature=1.5,
-        threshold=0.9,
-        baselines=baseline_figures(apply_baselines(baselines, tiles.part("test"))),
+        calibration=Calibration(temperature=1.5, abstain_below=0.9),
+        baselines=evaluate_baselines(apply_baselines(baselines, tiles.part("test"))),
     )
-    about = Provenance("test", "noise", "0" * 64, "a model", "by nothing", 1, is_synthetic=True)
+    about = About(source="noise", fingerprint="0" * 64, models=("a model",), selected="by nothing", looks=1, is_synthetic=True)
     with tempfile.TemporaryDirectory() as folder:
         findings = Findings(evaluate_predictions(predictions), rows, about, details)
         write_numbers(Path(folder), findings)

@@ -151,7 +151,7 @@ def test_bad_requests(work: Path, histo_here: Histo, tiny_npz: Path) -> None:
 
 def test_evaluation_imports_neither_torch_nor_mlflow() -> None:
     code = (
-        "import sys; from histo_mlflow.evaluation import baselines, comparison_page, report;"
+        "import sys; from histo_mlflow.evaluation import baselines, comparison_sections, report_sections;"
         "print([name for name in ('torch', 'mlflow', 'sklearn', 'scipy', 'matplotlib') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)

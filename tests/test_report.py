@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from histo_mlflow.evaluation.details import Details
-from histo_mlflow.evaluation.metrics import Predictions
+from histo_mlflow.evaluation.findings import About, Details
+from histo_mlflow.evaluation.predictions import Predictions
 from histo_mlflow.pipeline.contents import log_config
 from histo_mlflow.pipeline.folds import Folds
 from histo_mlflow.pipeline.record import RecordedSplit
-from histo_mlflow.pipeline.report import describe_provenance, record_findings
+from histo_mlflow.pipeline.report import record_findings
 from histo_mlflow.tiles.demo import draw_demo
 from histo_mlflow.tiles.options import FoldOptions
 from histo_mlflow.tiles.splits import Split, cut_folds
@@ -52,7 +52,8 @@ def scored(store: Store, tiny_npz: Path, tiny_tiles: TileSet) -> str:
             run.log_metrics(
                 {f"{part}/{name}": 1 / epoch for part in ("train", "val") for name in ("loss", "accuracy")}, step=epoch
             )
-        record_findings(run, said, rows, describe_provenance("val", tiny_tiles, "run", "epoch 2", looks=0), Details())
+        about = About.of(tiny_tiles.part("val", rows), "run", selected="epoch 2", looks=0)
+        record_findings(run, said, rows, about, Details())
     return run.id
 
 
@@ -98,7 +99,7 @@ def test_what_can_not_be_drawn_again_is_one_line(
         assert done.returncode == 2, done.stderr
         assert words in done.stderr
         assert len(done.stderr.strip().splitlines()) == 1
-    monkeypatch.setattr("histo_mlflow.evaluation.report.plots.draw_confusion", _fail)
+    monkeypatch.setattr("histo_mlflow.evaluation.report_sections.plots.draw_confusion", _fail)
     done = histo_here("report", scored)
     assert done.returncode == 1
     assert "the report of evaluation/val could not be made (ValueError: nothing can be drawn)" in done.stderr
@@ -113,7 +114,7 @@ def test_a_picture_that_fails_leaves_no_version_without_its_decision(
     images = np.broadcast_to(colours.astype(np.uint8), (90, 32, 32, 3))
     np.savez(work / "labelled.npz", data=images, labels=labels, classes=np.array(CLASSES))
     with monkeypatch.context() as patch:
-        patch.setattr("histo_mlflow.evaluation.comparison_page.draw_differences", _fail)
+        patch.setattr("histo_mlflow.evaluation.comparison_sections.draw_differences", _fail)
         done = histo_here("promote", "--version", better, "--test-data", "labelled.npz", "--margin", "1", "--loss-margin", "9")
     assert done.returncode == 0, done.stderr
     decision = read_history(open_store(), "histo-b3")[-1]
@@ -136,10 +137,10 @@ def test_a_baseline_that_some_fold_lacks_is_left_out_of_the_whole(tiny_tiles: Ti
     splits = cut_folds(tiny_tiles, FoldOptions(2), seed=0)
 
     def fold(split: Split, baselines: dict[str, float]) -> RecordedSplit:
-        said = {
-            name: Predictions(split.val.labels, np.full((len(split.val), n_classes), value), tiny_tiles.classes)
-            for name, value in baselines.items()
-        }
+        said = {}
+        for name, value in baselines.items():
+            of_tile = [value, *[(1 - value) / (n_classes - 1)] * (n_classes - 1)]
+            said[name] = Predictions(split.val.labels, np.array([of_tile] * len(split.val)), tiny_tiles.classes)
         return cast("RecordedSplit", SimpleNamespace(split=split, baselines=said))
 
     folds = Folds(tiny_tiles, [fold(splits[0], {"mean RGB": 0.2, "histogram": 0.2}), fold(splits[1], {"mean RGB": 0.7})])
@@ -147,7 +148,7 @@ def test_a_baseline_that_some_fold_lacks_is_left_out_of_the_whole(tiny_tiles: Ti
     assert list(pooled) == ["mean RGB"]
     assert (pooled["mean RGB"].labels == labels).all()
     for split, value in zip(splits, (0.2, 0.7), strict=True):
-        assert (pooled["mean RGB"].probabilities[split.val.rows] == value).all()
+        assert (pooled["mean RGB"].probabilities[split.val.rows, 0] == value).all()
     assert Folds(tiny_tiles, [fold(splits[0], {}), fold(splits[1], {"mean RGB": 0.7})]).pool_baselines() == {}
 
 

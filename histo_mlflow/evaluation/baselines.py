@@ -34,9 +34,10 @@ class Baseline:
 
     def probabilities(self, features: dict[str, Floats]) -> Floats:
         """Return ``(n_tiles, n_classes)`` from `colour_features`."""
+        from scipy.special import softmax
+
         scores = (features[self.name] - self.mean) / self.deviation @ self.coefficients + self.intercepts
-        raised = np.exp(scores - scores.max(axis=1, keepdims=True))
-        return np.asarray(raised / raised.sum(axis=1, keepdims=True))
+        return np.asarray(softmax(scores, axis=1))
 
 
 MAJORITY, MEAN_COLOUR, HISTOGRAM = "majority class", "mean RGB", "colour histogram"

@@ -1,4 +1,4 @@
-"""Whether a probability of 0.9 is right nine times in ten, and the one number that mends it where it is not."""
+"""Whether a probability of 0.9 is right nine times in ten, and the temperature that corrects it."""
 
 from dataclasses import dataclass
 
@@ -9,6 +9,26 @@ from histo_mlflow.evaluation.intervals import Floats, wilson
 from histo_mlflow.evaluation.ranking import N_BINS, bin_of
 
 _LOWEST, _HIGHEST = 0.05, 20.0
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What validation tiles say of a model's probabilities; without arguments, that nothing is known.
+
+    Attributes:
+        temperature: That makes them fit best, or None.
+        is_applied: Whether the model divides its logits by it.
+        abstain_below: Probability below which the model should abstain, or None if no threshold reaches the accuracy aimed at.
+    """
+
+    temperature: float | None = None
+    is_applied: bool = False
+    abstain_below: float | None = None
+
+    @property
+    def divisor(self) -> float:
+        """What the model divides its logits by."""
+        return self.temperature if self.temperature is not None and self.is_applied else 1.0
 
 
 def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
@@ -31,15 +51,16 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> 
 
 def scale(probabilities: Floats, temperature: float) -> Floats:
     """Return ``softmax(log(probabilities) / temperature)``: what the logits behind them would give; labels stay the same."""
-    logits = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny)) / temperature
-    raised = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(raised / raised.sum(axis=1, keepdims=True))
+    from scipy.special import softmax
+
+    return np.asarray(softmax(np.log(np.maximum(probabilities, np.finfo(np.float64).tiny)) / temperature, axis=1))
 
 
 def log_loss_of(logits: Floats, labels: NDArray[np.int64]) -> float:
     """Return the mean negative log likelihood of ``softmax(logits)`` in nats."""
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return float((np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(labels)), labels]).mean())
+    from scipy.special import log_softmax
+
+    return float(-log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean())
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,15 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64] | NDArray[np.float64]
+Proportion = tuple[Counts, Counts]
+"""Hits and of how many, ``(...)`` or, for each class against all others, ``(..., n_classes)``."""
 
 
 def epoch_figures(labels: NDArray[np.int64], predicted: NDArray[np.int64], n_classes: int) -> dict[str, float]:
     """Return the figures that are followed from epoch to epoch, without intervals."""
     confusion = count_confusion(labels, predicted, n_classes)
     return {
-        "accuracy": float(accuracy(confusion)),
+        "accuracy": float(ratio(*accuracy(confusion))),
         "balanced_accuracy": float(balanced_accuracy(confusion)),
         "macro_f1": float(macro_f1(confusion)),
     }
@@ -26,14 +28,41 @@ def count_confusion(labels: NDArray[np.int64], predicted: NDArray[np.int64], n_c
     return np.bincount(labels * n_classes + predicted, minlength=n_classes**2).reshape(n_classes, n_classes)
 
 
-def accuracy(confusion: Counts) -> Floats:
-    """Return the share of tiles that got their own class (multi-class, not one-vs-rest)."""
-    return ratio(np.trace(confusion, axis1=-2, axis2=-1), confusion.sum(axis=(-2, -1)))
+def accuracy(confusion: Counts) -> Proportion:
+    """Return the tiles that got their own class, and all tiles."""
+    return np.trace(confusion, axis1=-2, axis2=-1), confusion.sum(axis=(-2, -1))
+
+
+def sensitivity(confusion: Counts) -> Proportion:
+    """Return, of each class, its tiles that were called so, and its tiles."""
+    return diagonal(confusion), confusion.sum(axis=-1)
+
+
+def specificity(confusion: Counts) -> Proportion:
+    """Return, of each class, the tiles of others that were not called so, and the tiles of others."""
+    n, tiles, calls = confusion.sum(axis=(-2, -1))[..., None], confusion.sum(axis=-1), confusion.sum(axis=-2)
+    return n - tiles - calls + diagonal(confusion), n - tiles
+
+
+def ppv(confusion: Counts) -> Proportion:
+    """Return, of each class, the calls of it that are right, and all calls of it."""
+    return sensitivity(np.swapaxes(confusion, -2, -1))  # tiles and calls change places
+
+
+def npv(confusion: Counts) -> Proportion:
+    """Return, of each class, the calls of others that are right in that they are not of it, and all calls of others."""
+    return specificity(np.swapaxes(confusion, -2, -1))
+
+
+def one_vs_rest_accuracy(confusion: Counts) -> Proportion:
+    """Return, of each class, the tiles rightly said to be of it or not, and all tiles; high for rare classes."""
+    right, rest = specificity(confusion)[0] + diagonal(confusion), confusion.sum(axis=(-2, -1))[..., None]
+    return right, np.broadcast_to(rest, right.shape)
 
 
 def balanced_accuracy(confusion: Counts) -> Floats:
     """Return the mean sensitivity over the classes that have tiles."""
-    return mean_defined(ratio(diagonal(confusion), confusion.sum(axis=-1)))
+    return mean_defined(ratio(*sensitivity(confusion)))
 
 
 def macro_f1(confusion: Counts) -> Floats:
@@ -44,12 +73,6 @@ def macro_f1(confusion: Counts) -> Floats:
 def f1_of_classes(confusion: Counts) -> Floats:
     """Return F1 ``(..., n_classes)``: 2 TP / (tiles + predictions)."""
     return ratio(2 * diagonal(confusion), confusion.sum(axis=-1) + confusion.sum(axis=-2))
-
-
-def one_vs_rest_accuracy(confusion: Counts) -> Floats:
-    """Return, of each class ``(..., n_classes)``, the share of tiles rightly said to be of it or not; high for rare classes."""
-    n = confusion.sum(axis=(-2, -1))[..., None]
-    return ratio(n - confusion.sum(axis=-1) - confusion.sum(axis=-2) + 2 * diagonal(confusion), n)
 
 
 def matthews_correlation(confusion: Counts) -> Floats:
@@ -96,23 +119,3 @@ def mean_defined(values: Floats) -> Floats:
     """Return the mean over the last axis of what is defined, NaN where nothing is."""
     defined = np.isfinite(values)
     return ratio(np.where(defined, values, 0.0).sum(axis=-1), defined.sum(axis=-1))
-
-
-def _specificity(confusion: Counts) -> Floats:
-    n, tiles, calls = confusion.sum(axis=(-2, -1))[..., None], confusion.sum(axis=-1), confusion.sum(axis=-2)
-    return ratio(n - tiles - calls + diagonal(confusion), n - tiles)
-
-
-def _npv(confusion: Counts) -> Floats:
-    return _specificity(np.swapaxes(confusion, -2, -1))  # tiles and calls change places
-
-
-PER_CLASS = {
-    "sensitivity": lambda confusion: ratio(diagonal(confusion), confusion.sum(axis=-1)),
-    "specificity": _specificity,
-    "ppv": lambda confusion: ratio(diagonal(confusion), confusion.sum(axis=-2)),
-    "npv": _npv,
-    "f1": f1_of_classes,
-    "one_vs_rest_accuracy": one_vs_rest_accuracy,
-}
-"""The figures of each class against all others, ``(..., n_classes, n_classes)`` to ``(..., n_classes)``."""

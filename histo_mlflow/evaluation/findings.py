@@ -1,21 +1,93 @@
-"""What was found out on one scored split: all that its report is drawn from; knows nothing of files and pictures."""
+"""What was found out on scored tiles: all that a report is drawn from; knows nothing of files and pictures."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from histo_mlflow.evaluation.calibration import scale
+from histo_mlflow.evaluation.calibration import Calibration, scale
 from histo_mlflow.evaluation.costs import default_costs
-from histo_mlflow.evaluation.details import Details, Provenance
-from histo_mlflow.evaluation.intervals import Figure, Floats
-from histo_mlflow.evaluation.metrics import TARGET_ACCURACY, Evaluation, Figures, Predictions, evaluate_predictions
+from histo_mlflow.evaluation.drawn import TARGET_ACCURACY
+from histo_mlflow.evaluation.intervals import Estimate, Floats, Resampling
+from histo_mlflow.evaluation.metrics import Evaluation, evaluate_predictions, statistics_of
+from histo_mlflow.evaluation.perturbed import Perturbed
+from histo_mlflow.evaluation.predictions import Predictions
+from histo_mlflow.tiles.tile_set import Part
 
-CALIBRATION_FIGURES = ("log_loss", "brier_score", "ece_top_label", "ece_classwise")
-BASELINE_FIGURES = ("balanced_accuracy", "accuracy", "log_loss")
+CALIBRATION_METRICS = ("log_loss", "brier_score", "ece_top_label", "ece_classwise")
+BASELINE_METRICS = ("balanced_accuracy", "accuracy", "log_loss")
 _BASELINE_RESAMPLES = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What a reader must know to weigh the numbers of a page.
+
+    Attributes:
+        split: ``val``, ``test`` or ``oof``.
+        source: Which tiles.
+        fingerprint: SHA-256 of the tile set that they are part of.
+        is_synthetic: Whether the tiles are the demo's.
+        tile_size_px: Edge length of its tiles as they were opened; 0 where that is not known.
+        models: Which model, or which two are compared.
+        selected: "selected on X by Y at epoch Z", of a model that is reported alone.
+        looks: How often a model was scored on this set, this time included; 0 for a set that selection itself uses.
+    """
+
+    split: str = "test"
+    source: str
+    fingerprint: str
+    is_synthetic: bool
+    tile_size_px: int = 0
+    models: tuple[str, ...]
+    selected: str = ""
+    looks: int
+
+    @classmethod
+    def of(cls, part: Part, *models: str, looks: int, selected: str = "") -> "About":
+        """Return what is to be known of a scoring of `part` by `models`."""
+        tiles = part.tiles
+        return cls(
+            split=part.name,
+            source=tiles.source,
+            fingerprint=tiles.fingerprint,
+            is_synthetic=tiles.is_synthetic,
+            tile_size_px=tiles.tile_size_px,
+            models=models,
+            selected=selected,
+            looks=looks,
+        )
+
+    @property
+    def is_selected_on(self) -> bool:
+        """Whether these tiles have selected the model, so that its figures are optimistic."""
+        return self.looks == 0
+
+
+@dataclass(frozen=True, eq=False)
+class Details:
+    """What a report can show beyond labels and probabilities; what is absent is said to be absent.
+
+    Attributes:
+        flow: Tiles per class ``(n_classes,)`` of each part, by name: training, validation, scored.
+        split_unit: What was kept together when the parts were made, in words.
+        calibration: What validation tiles say of the model's probabilities; those shown are as the model says them.
+        costs: ``(n_classes, n_classes)``, or None for the default.
+        robustness: From the robustness protocol, first without a change.
+        baselines: Figures by name of classifiers that see only colour, on the same tiles, by name of classifier.
+        folds: One row of figures for each fold.
+    """
+
+    flow: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    split_unit: str = "not known"
+    calibration: Calibration = field(default_factory=Calibration)
+    costs: Floats | None = None
+    robustness: Sequence[Perturbed] = ()
+    baselines: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
+    folds: pd.DataFrame | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +103,7 @@ class Findings:
 
     evaluation: Evaluation
     indices: NDArray[np.int64]
-    about: Provenance
+    about: About
     details: Details
 
     @property
@@ -47,26 +119,26 @@ class Findings:
     @cached_property
     def rescaled(self) -> Predictions | None:
         """The same predictions without the temperature if the model applies it, with it if not; None if there is none."""
-        temperature, predictions = self.details.temperature, self.predictions
-        if temperature is None:
+        calibration, predictions = self.details.calibration, self.predictions
+        if calibration.temperature is None:
             return None
-        factor = 1 / temperature if self.details.is_calibrated else temperature
+        factor = 1 / calibration.temperature if calibration.is_applied else calibration.temperature
         return Predictions(predictions.labels, scale(predictions.probabilities, factor), predictions.classes)
 
     @cached_property
     def calibration(self) -> dict[str, dict[str, float]]:
-        """Figures of the probabilities ``before`` and ``after`` temperature scaling, by name; empty if there is none."""
+        """Metrics of the probabilities ``before`` and ``after`` temperature scaling, by name; empty if there is none."""
         if self.rescaled is None:
             return {}
-        own = {name: self.evaluation.overall[name].value for name in CALIBRATION_FIGURES}
-        found = Figures(self.rescaled, self.costs)(np.ones((1, len(self.indices)), np.float32))
-        other = {name: float(found[name][0]) for name in CALIBRATION_FIGURES}
-        return {"before": other, "after": own} if self.details.is_calibrated else {"before": own, "after": other}
+        own = {name: self.evaluation.overall[name].value for name in CALIBRATION_METRICS}
+        found = Resampling(self.rescaled.labels).original(statistics_of(self.rescaled, self.costs, CALIBRATION_METRICS))
+        other = {name: float(value) for name, value in found.items()}
+        return {"before": other, "after": own} if self.details.calibration.is_applied else {"before": own, "after": other}
 
     @property
     def abstention(self) -> dict[str, float | None]:
         """What becomes of the tiles if the model abstains below its threshold."""
-        threshold, predictions = self.details.threshold, self.predictions
+        threshold, predictions = self.details.calibration.abstain_below, self.predictions
         found: dict[str, float | None] = {"threshold": threshold, "target_accuracy": TARGET_ACCURACY}
         if threshold is None:
             return found
@@ -75,10 +147,10 @@ class Findings:
         return found | {"coverage": n / len(is_kept), "accuracy_of_kept": right / n if n else None}
 
 
-def baseline_figures(said: Mapping[str, Predictions], costs: Floats | None = None) -> dict[str, dict[str, Figure]]:
-    """Return the figures of classifiers that are compared with the model, from what they say, by name."""
+def evaluate_baselines(said: Mapping[str, Predictions], costs: Floats | None = None) -> dict[str, dict[str, Estimate]]:
+    """Return the metrics of classifiers that are compared with the model, by name, from their predictions."""
     evaluated = {
         name: evaluate_predictions(predictions, costs=costs, n_resamples=_BASELINE_RESAMPLES)
         for name, predictions in said.items()
     }
-    return {name: {figure: each.overall[figure] for figure in BASELINE_FIGURES} for name, each in evaluated.items()}
+    return {name: {metric: each.overall[metric] for metric in BASELINE_METRICS} for name, each in evaluated.items()}

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from histo_mlflow.evaluation.metrics import Predictions
+from histo_mlflow.evaluation.predictions import Predictions
 
 _PAIRS, _PER_ROW = 4, 6
 

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from histo_mlflow.evaluation.comparison import Comparison
 from histo_mlflow.evaluation.confusion import epoch_figures
-from histo_mlflow.evaluation.metrics import Evaluation, Predictions
+from histo_mlflow.evaluation.metrics import Evaluation
 from histo_mlflow.evaluation.options import GateOptions
+from histo_mlflow.evaluation.paired import Comparison
+from histo_mlflow.evaluation.predictions import Predictions
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Weights = NDArray[np.float32]
-Statistics = Callable[[Weights], Mapping[str, NDArray[np.floating]]]
+Statistics = Callable[[Weights], Mapping[str, Floats]]
 
 N_RESAMPLES = 2000
 CONFIDENCE = 0.95
@@ -22,7 +22,7 @@ _WEIGHTS_AT_ONCE = 1_000_000  # so that memory stays bounded and a part stays ne
 
 
 @dataclass(frozen=True)
-class Figure:
+class Estimate:
     """A value with its 95 % interval; NaN where not defined."""
 
     value: float
@@ -35,14 +35,14 @@ class Figure:
         return not math.isnan(self.value)
 
 
-def wilson(hits: int, n: int) -> Figure:
+def wilson(hits: int, n: int) -> Estimate:
     """Return hits / n with the score interval of Wilson 1927, "Probable inference, the law of succession, ..."."""
     if n == 0:
-        return Figure(math.nan, math.nan, math.nan)
+        return Estimate(math.nan, math.nan, math.nan)
     share, spread = hits / n, _Z**2 / n
     middle = (share + spread / 2) / (1 + spread)
     reach = math.sqrt(share * (1 - share) * spread + spread**2 / 4) / (1 + spread)
-    return Figure(share, 0.0 if hits == 0 else middle - reach, 1.0 if hits == n else middle + reach)
+    return Estimate(share, 0.0 if hits == 0 else middle - reach, 1.0 if hits == n else middle + reach)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +70,10 @@ class Resampling:
             return f"{self.n_resamples} bootstrap resamples of tiles, stratified by class"
         n_groups = len(np.unique(self.groups))
         return f"{self.n_resamples} bootstrap resamples of {n_groups} whole groups (cluster bootstrap)"
+
+    def original(self, statistics: Statistics) -> dict[str, Floats]:
+        """Return each statistic of the set itself, without the axis of resamples."""
+        return {name: value[0] for name, value in statistics(np.ones((1, len(self.labels)), np.float32)).items()}
 
     def bootstrap(self, statistics: Statistics) -> dict[str, Floats]:
         """Return each statistic of every resample, ``(n_resamples, ...)``.
@@ -115,10 +119,10 @@ class Resampling:
         return counts if self.groups is None else counts[:, self._group_of_tile]
 
 
-def with_percentiles(value: float, resampled: Floats) -> Figure:
+def with_percentiles(value: float, resampled: Floats) -> Estimate:
     """Return `value` with the percentile interval of its resamples ``(n_resamples,)``; undefined ones are left out."""
     defined = resampled[np.isfinite(resampled)]
     if math.isnan(value) or len(defined) == 0:
-        return Figure(value, math.nan, math.nan)
+        return Estimate(value, math.nan, math.nan)
     low, high = np.quantile(defined, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Figure(value, float(low), float(high))
+    return Estimate(value, float(low), float(high))

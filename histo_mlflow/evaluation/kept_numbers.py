@@ -1,4 +1,4 @@
-"""The numbers of a scored split as files, from which its report can be drawn at any time; draws nothing itself."""
+"""The numbers of a scored split or of a comparison as files, from which pages can be drawn at any time; draws nothing."""
 
 import json
 import zipfile
@@ -13,20 +13,24 @@ from numpy.typing import NDArray
 
 from histo_mlflow.base.plain_values import parse_json
 from histo_mlflow.errors import TileFormatError
-from histo_mlflow.evaluation.details import Details, Provenance
-from histo_mlflow.evaluation.findings import BASELINE_FIGURES, Findings
-from histo_mlflow.evaluation.metrics import ClassFigures, Evaluation, Predictions
+from histo_mlflow.evaluation.calibration import Calibration
+from histo_mlflow.evaluation.findings import BASELINE_METRICS, About, Details, Findings
+from histo_mlflow.evaluation.metrics import OVERALL_METRICS, ClassEvaluation, Evaluation
+from histo_mlflow.evaluation.paired import Comparison
 from histo_mlflow.evaluation.perturbed import Perturbed
-from histo_mlflow.evaluation.tables import baseline_table, class_table, confusion_table, error_table, robustness_table
-from histo_mlflow.evaluation.wording import OVERALL_NAMES, as_json, from_json
+from histo_mlflow.evaluation.predictions import Predictions
+from histo_mlflow.evaluation.tables import (
+    baseline_table,
+    class_table,
+    confusion_table,
+    disagreement_table,
+    error_table,
+    robustness_table,
+)
+from histo_mlflow.evaluation.wording import as_json, from_json
 
+_OF_TILES = ("source", "fingerprint", "looks", "is_synthetic", "tile_size_px")
 _DAMAGE = (OSError, KeyError, TypeError, ValueError, AttributeError, EOFError, zipfile.BadZipFile)
-# Fields of `Provenance`, and what they are called in the summary.
-_ABOUT = {
-    "selected": "selected", "looks": "looks", "split": "split", "source": "source", "fingerprint": "data_fingerprint",
-    "model": "model", "is_synthetic": "is_synthetic", "tile_size_px": "tile_size_px",
-}  # fmt: skip
-
 Arrays = Mapping[str, NDArray[Any]]
 
 
@@ -51,14 +55,39 @@ def read_numbers(folder: Path) -> Findings:
     Raises:
         TileFormatError: A file is missing, damaged, or of a version that has kept less.
     """
-    with reading_kept(folder, "summary.json", "histo evaluate"):
+    with _reading_kept(folder, "summary.json", "histo evaluate"):
         summary = parse_json((folder / "summary.json").read_text())
         with np.load(folder / "predictions.npz") as arrays:
             return _from_kept(summary, arrays)
 
 
+def write_comparison(folder: Path, comparison: Comparison, about: About) -> None:
+    """Write ``comparison.json``, ``predictions.npz`` and ``disagreements.csv``, from which the page is drawn."""
+    a, b = comparison.a, comparison.b
+    arrays: dict[str, Any] = {"labels": a.labels, "probabilities_a": a.probabilities, "probabilities_b": b.probabilities}
+    if a.groups is not None:
+        arrays["groups"] = a.groups
+    np.savez_compressed(folder / "predictions.npz", **arrays)
+    (folder / "comparison.json").write_text(json.dumps(_as_content(comparison, about), indent=2) + "\n")
+    disagreement_table(comparison).to_csv(folder / "disagreements.csv", index=False)
+
+
+def read_comparison(folder: Path) -> tuple[Comparison, About]:
+    """Return what `write_comparison` has written to `folder`.
+
+    Raises:
+        TileFormatError: A file is missing, damaged, or of a version that has kept less.
+    """
+    with _reading_kept(folder, "comparison.json", "histo compare"):
+        content = parse_json((folder / "comparison.json").read_text())
+        with np.load(folder / "predictions.npz") as arrays:
+            comparison = _comparison_in(content, arrays)
+        about = About(models=(content["a"], content["b"]), **{name: content[name] for name in _OF_TILES})
+    return comparison, about
+
+
 @contextmanager
-def reading_kept(folder: Path, file: str, again: str) -> Iterator[None]:
+def _reading_kept(folder: Path, file: str, again: str) -> Iterator[None]:
     """Turn whatever is wrong with `file` and ``predictions.npz`` into one line that names the command to score `again` with."""
     try:
         yield
@@ -90,15 +119,24 @@ def _as_summary(findings: Findings) -> dict[str, object]:
     return {
         **{name: as_json(figure) for name, figure in evaluation.overall.items()},
         "n": len(findings.indices),
-        **{key: getattr(about, name) for name, key in _ABOUT.items()},
+        "selected": about.selected,
+        "looks": about.looks,
+        "split": about.split,
+        "source": about.source,
+        "data_fingerprint": about.fingerprint,
+        "model": " and ".join(about.models),
+        "is_synthetic": about.is_synthetic,
+        "tile_size_px": about.tile_size_px,
         "intervals": evaluation.intervals,
         "classes": list(findings.predictions.classes),
         "per_class": [
-            {"class": each.name, "n": each.n, "figures": {name: as_json(figure) for name, figure in each.figures.items()}}
+            {"class": each.name, "n": each.n, "figures": {name: as_json(kept) for name, kept in each.estimates.items()}}
             for each in evaluation.per_class
         ],
         "calibration": {
-            "temperature": details.temperature, "is_applied": details.is_calibrated, **findings.calibration,
+            "temperature": details.calibration.temperature,
+            "is_applied": details.calibration.is_applied,
+            **findings.calibration,
         },
         "abstention": findings.abstention,
         "robustness": [
@@ -121,11 +159,20 @@ def _from_kept(summary: Mapping[str, Any], arrays: Arrays) -> Findings:
     groups = arrays.get("groups")
     predictions = Predictions(arrays["labels"], arrays["probabilities"], classes, groups)
     per_class = tuple(
-        ClassFigures(row["class"], row["n"], {name: from_json(kept) for name, kept in row["figures"].items()})
+        ClassEvaluation(row["class"], row["n"], {name: from_json(kept) for name, kept in row["figures"].items()})
         for row in summary["per_class"]
     )
-    overall = {name: from_json(summary[name]) for name in OVERALL_NAMES}
-    about = Provenance(**{name: summary[key] for name, key in _ABOUT.items()})
+    overall = {name: from_json(summary[name]) for name in OVERALL_METRICS if name in summary}  # of a version with fewer too
+    about = About(
+        split=summary["split"],
+        source=summary["source"],
+        fingerprint=summary["data_fingerprint"],
+        is_synthetic=summary["is_synthetic"],
+        tile_size_px=summary["tile_size_px"],
+        models=(summary["model"],),
+        selected=summary["selected"],
+        looks=summary["looks"],
+    )
     evaluation = Evaluation(predictions, overall, per_class, summary["intervals"])
     return Findings(evaluation, arrays["indices"], about, _read_details(summary, arrays))
 
@@ -134,13 +181,15 @@ def _read_details(summary: Mapping[str, Any], arrays: Arrays) -> Details:
     return Details(
         flow={part: np.array(counts) for part, counts in summary["flow"].items()},
         split_unit=summary["split_unit"],
-        temperature=summary["calibration"]["temperature"],
-        is_calibrated=summary["calibration"]["is_applied"],
-        threshold=summary["abstention"]["threshold"],
+        calibration=Calibration(
+            summary["calibration"]["temperature"],
+            summary["calibration"]["is_applied"],
+            summary["abstention"]["threshold"],
+        ),
         costs=np.array(summary["costs"]),
         robustness=_read_robustness(summary["robustness"], arrays),
         baselines={
-            name: {figure: from_json(kept[figure]) for figure in BASELINE_FIGURES}
+            name: {figure: from_json(kept[figure]) for figure in BASELINE_METRICS}
             for name, kept in summary["baselines"].items()
         },
         folds=pd.DataFrame(summary["folds"]) if summary["folds"] else None,
@@ -155,3 +204,34 @@ def _read_robustness(changes: Sequence[Mapping[str, Any]], arrays: Arrays) -> li
         Perturbed(each["change"], each["strength"], labels, before, after)
         for each, after in zip(changes, arrays["robustness_after"], strict=True)
     ]
+
+
+def _as_content(comparison: Comparison, about: About) -> dict[str, object]:
+    classes = comparison.a.classes
+    return {
+        "a": about.models[0],
+        "b": about.models[1],
+        **{name: getattr(about, name) for name in _OF_TILES},
+        "n": len(comparison.a.labels),
+        "values": {name: {"a": pair[0], "b": pair[1]} for name, pair in comparison.values.items()},
+        "differences": {name: as_json(figure) for name, figure in comparison.differences.items()},
+        "sensitivity": {name: as_json(figure) for name, figure in zip(classes, comparison.sensitivity, strict=True)},
+        "only_a_right": comparison.only_a,
+        "only_b_right": comparison.only_b,
+        "mcnemar_p": comparison.p_value,
+        "n_disagreements": len(comparison.disagree),
+        "intervals": comparison.intervals,
+    }
+
+
+def _comparison_in(content: Mapping[str, Any], arrays: Arrays) -> Comparison:
+    classes = tuple(content["sensitivity"])
+    a, b = (
+        Predictions(arrays["labels"], arrays[f"probabilities_{side}"], classes, arrays.get("groups")) for side in ("a", "b")
+    )
+    return Comparison(
+        a, b, {name: (pair["a"], pair["b"]) for name, pair in content["values"].items()},
+        {name: from_json(kept) for name, kept in content["differences"].items()},
+        tuple(from_json(kept) for kept in content["sensitivity"].values()),
+        content["only_a_right"], content["only_b_right"], content["mcnemar_p"], content["intervals"],
+    )  # fmt: skip

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histo_mlflow.evaluation.confusion import balanced_accuracy, count_confusion
-from histo_mlflow.evaluation.intervals import Figure, wilson
+from histo_mlflow.evaluation.intervals import Estimate, wilson
 
 SYMMETRY = "symmetry"
 
@@ -23,7 +23,7 @@ class Perturbed:
     after: NDArray[np.int64]
 
     @property
-    def changed(self) -> Figure:
+    def changed(self) -> Estimate:
         """Share of tiles whose class changes, with its Wilson interval."""
         return wilson(int((self.before != self.after).sum()), len(self.labels))
 
@@ -39,7 +39,7 @@ class Perturbed:
         return float(balanced_accuracy(count_confusion(self.labels, self.after, n_classes)))
 
 
-def changed_by_any(found: Sequence[Perturbed], kind: str) -> Figure:
+def changed_by_any(found: Sequence[Perturbed], kind: str) -> Estimate:
     """Return the share of tiles whose class changes under at least one change of a kind, with its Wilson interval."""
     is_changed = np.any([each.before != each.after for each in found if each.kind == kind], axis=0)
     return wilson(int(is_changed.sum()), len(is_changed))

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from histo_mlflow.evaluation.calibration import Bin, reliability
 from histo_mlflow.evaluation.gallery import GalleryRow, as_sheet
 from histo_mlflow.evaluation.lettering import label_classes
-from histo_mlflow.evaluation.metrics import Predictions
 from histo_mlflow.evaluation.perturbed import Perturbed
+from histo_mlflow.evaluation.predictions import Predictions
 from histo_mlflow.evaluation.selective import risk_coverage_curve
 
 if TYPE_CHECKING:  # matplotlib is imported where a picture begins: training need not wait for it

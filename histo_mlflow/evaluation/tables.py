@@ -5,17 +5,19 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from histo_mlflow.evaluation.findings import BASELINE_FIGURES, Findings
-from histo_mlflow.evaluation.intervals import Figure
-from histo_mlflow.evaluation.metrics import ClassFigures, Predictions
+from histo_mlflow.evaluation.findings import BASELINE_METRICS, Findings
+from histo_mlflow.evaluation.intervals import Estimate
+from histo_mlflow.evaluation.metrics import CLASS_METRICS, ClassEvaluation
+from histo_mlflow.evaluation.paired import Comparison
 from histo_mlflow.evaluation.perturbed import Perturbed
+from histo_mlflow.evaluation.predictions import Predictions
 
-_CLASS_FIGURES = ("sensitivity", "specificity", "ppv", "npv", "f1", "auroc", "auprc", "one_vs_rest_accuracy")
 
-
-def class_table(per_class: Sequence[ClassFigures]) -> pd.DataFrame:
-    """Return one row per class: n, and each figure with its interval in ``_low`` and ``_high``; empty where not defined."""
-    return pd.DataFrame([{"class": each.name, "n": each.n, **_in_columns(each.figures, _CLASS_FIGURES)} for each in per_class])
+def class_table(per_class: Sequence[ClassEvaluation]) -> pd.DataFrame:
+    """Return one row per class: n, and each metric with its interval in ``_low`` and ``_high``; empty where not defined."""
+    return pd.DataFrame(
+        [{"class": each.name, "n": each.n, **_in_columns(each.estimates, tuple(CLASS_METRICS))} for each in per_class]
+    )
 
 
 def confusion_table(predictions: Predictions) -> pd.DataFrame:
@@ -57,12 +59,27 @@ def robustness_table(found: Sequence[Perturbed]) -> pd.DataFrame:
 def baseline_table(findings: Findings) -> pd.DataFrame:
     """Return one row per classifier, the model first."""
     compared = {"the model": findings.evaluation.overall, **findings.details.baselines}
-    return pd.DataFrame([{"classifier": name, **_in_columns(each, BASELINE_FIGURES)} for name, each in compared.items()])
+    return pd.DataFrame([{"classifier": name, **_in_columns(each, BASELINE_METRICS)} for name, each in compared.items()])
 
 
-def _in_columns(figures: Mapping[str, Figure], names: Sequence[str]) -> dict[str, float]:
+def disagreement_table(comparison: Comparison) -> pd.DataFrame:
+    """Return one row per tile that two models call differently, the most confident disagreement first."""
+    a, b, classes, rows = comparison.a, comparison.b, comparison.a.classes, comparison.disagree
+    return pd.DataFrame(
+        {
+            "index": rows,
+            "true": [classes[k] for k in a.labels[rows]],
+            "a": [classes[k] for k in a.predicted[rows]],
+            "a_probability": a.confidence[rows],
+            "b": [classes[k] for k in b.predicted[rows]],
+            "b_probability": b.confidence[rows],
+        }
+    )
+
+
+def _in_columns(estimates: Mapping[str, Estimate], names: Sequence[str]) -> dict[str, float]:
     columns: dict[str, float] = {}
     for name in names:
-        figure = figures[name]
-        columns |= {name: figure.value, f"{name}_low": figure.low, f"{name}_high": figure.high}
+        estimate = estimates[name]
+        columns |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
     return columns

@@ -1,41 +1,24 @@
-"""How figures are named, how values and intervals are said, and the verdict in sentences."""
+"""How values and intervals are said, and the verdicts in sentences."""
 
 import math
 from collections.abc import Mapping, Sequence
 
 from histo_mlflow.evaluation.gallery import most_confused
-from histo_mlflow.evaluation.intervals import Figure
+from histo_mlflow.evaluation.intervals import Estimate
 from histo_mlflow.evaluation.metrics import Evaluation
+from histo_mlflow.evaluation.paired import Comparison
 from histo_mlflow.evaluation.perturbed import Perturbed
-
-OVERALL_NAMES = {
-    "balanced_accuracy": "Balanced accuracy",
-    "accuracy": "Accuracy (multi-class)",
-    "macro_f1": "Macro F1",
-    "matthews_correlation": "Matthews correlation",
-    "cohens_kappa": "Cohen's kappa",
-    "macro_auroc": "Macro AUROC (one-vs-rest)",
-    "macro_auprc": "Macro AUPRC (one-vs-rest)",
-    "log_loss": "Log loss (nats)",
-    "brier_score": "Brier score (0 to 2)",
-    "expected_cost": "Expected cost per tile",
-    "ece_top_label": "Calibration error, predicted class",
-    "ece_classwise": "Calibration error, mean of classes",
-    "aurc": "Area under the risk-coverage curve",
-    "coverage_at_99_accuracy": "Coverage at 99 % accuracy",
-    "mean_one_vs_rest_accuracy": "One-vs-rest accuracy, mean of classes",
-}
 
 
 def describe_verdict(
-    evaluation: Evaluation, robustness: Sequence[Perturbed], baselines: Mapping[str, Mapping[str, Figure]]
+    evaluation: Evaluation, robustness: Sequence[Perturbed], baselines: Mapping[str, Mapping[str, Estimate]]
 ) -> list[str]:
     """Return the sentences that a reader in a hurry should take along."""
     predictions, sentences = evaluation.predictions, []
-    defined = [row for row in evaluation.per_class if row.figures["sensitivity"].is_defined]
-    weakest = min(defined, key=lambda row: row.figures["sensitivity"].value)
-    if weakest.figures["sensitivity"].value < 1:
-        sentences.append(f"Weakest class: {weakest.name}, of which {in_percent(weakest.figures['sensitivity'])} are found.")
+    defined = [row for row in evaluation.per_class if row.estimates["sensitivity"].is_defined]
+    weakest = min(defined, key=lambda row: row.estimates["sensitivity"].value)
+    if weakest.estimates["sensitivity"].value < 1:
+        sentences.append(f"Weakest class: {weakest.name}, of which {in_percent(weakest.estimates['sensitivity'])} are found.")
     else:
         sentences.append("Every tile got its own class.")
     for true, called, n in most_confused(predictions, 1):
@@ -66,22 +49,40 @@ def describe_verdict(
     return sentences
 
 
-def in_words(figure: Figure) -> str:
+def describe_difference(comparison: Comparison) -> str:
+    """Return in one sentence whether the data tell two models apart by balanced accuracy."""
+    difference = comparison.differences["balanced_accuracy"]
+    words = signed(difference)
+    if difference.low > 0:
+        return f"B is better: balanced accuracy {words}"
+    if difference.high < 0:
+        return f"A is better: balanced accuracy of B {words}"
+    return f"These tiles don't tell them apart: balanced accuracy of B {words}"
+
+
+def signed(difference: Estimate) -> str:
+    """Return a difference with its interval, or "not defined"."""
+    if not difference.is_defined:
+        return "not defined"
+    return f"{difference.value:+.4f} ({difference.low:+.4f} to {difference.high:+.4f})"
+
+
+def in_words(estimate: Estimate) -> str:
     """Return a value with its interval, or "not defined"."""
-    value, interval = in_two_parts(figure)
+    value, interval = in_two_parts(estimate)
     return f"{value} ({interval})" if interval else value
 
 
-def in_percent(figure: Figure) -> str:
+def in_percent(estimate: Estimate) -> str:
     """Return a share with its interval in percent."""
-    return f"{100 * figure.value:.1f} % ({100 * figure.low:.1f} to {100 * figure.high:.1f})"
+    return f"{100 * estimate.value:.1f} % ({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
 
 
-def in_two_parts(figure: Figure) -> tuple[str, str]:
+def in_two_parts(estimate: Estimate) -> tuple[str, str]:
     """Return a value and its interval; "not defined" and nothing where there is none."""
-    if not figure.is_defined:
+    if not estimate.is_defined:
         return "not defined", ""
-    return f"{figure.value:.3f}", "" if math.isnan(figure.low) else f"{figure.low:.3f} to {figure.high:.3f}"
+    return f"{estimate.value:.3f}", "" if math.isnan(estimate.low) else f"{estimate.low:.3f} to {estimate.high:.3f}"
 
 
 def short(value: float) -> str:
@@ -89,11 +90,11 @@ def short(value: float) -> str:
     return f"{value:.0f}" if float(value).is_integer() else f"{value:.4f}"
 
 
-def as_json(figure: Figure) -> dict[str, float | None]:
+def as_json(estimate: Estimate) -> dict[str, float | None]:
     """Return value, low and high, None where not defined."""
-    return {name: None if math.isnan(value) else value for name, value in vars(figure).items()}
+    return {name: None if math.isnan(value) else value for name, value in vars(estimate).items()}
 
 
-def from_json(content: Mapping[str, float | None]) -> Figure:
+def from_json(content: Mapping[str, float | None]) -> Estimate:
     """Return what `as_json` was given."""
-    return Figure(**{name: math.nan if content[name] is None else content[name] for name in ("value", "low", "high")})  # type: ignore[arg-type]
+    return Estimate(**{name: math.nan if content[name] is None else content[name] for name in ("value", "low", "high")})  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from histo_mlflow.tiles.options import check_given
 from histo_mlflow.tracking.options import PRODUCTION
 
 if TYPE_CHECKING:
-    from histo_mlflow.evaluation.comparison import Comparison
+    from histo_mlflow.evaluation.paired import Comparison
 
 
 @dataclass(frozen=True, kw_only=True)

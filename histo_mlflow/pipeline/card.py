@@ -8,9 +8,11 @@ from importlib.metadata import version
 
 import histo_mlflow
 from histo_mlflow.base.escaping import markdown, visible
-from histo_mlflow.evaluation.metrics import Evaluation
-from histo_mlflow.evaluation.wording import OVERALL_NAMES, in_words
-from histo_mlflow.tracking.model_flavor import ModelFacts
+from histo_mlflow.evaluation.calibration import Calibration
+from histo_mlflow.evaluation.metrics import OVERALL_METRICS, Evaluation
+from histo_mlflow.evaluation.wording import in_words
+from histo_mlflow.models.facts import ModelFacts
+from histo_mlflow.pipeline.report import calibration_of
 
 _HEADLINES = ("balanced_accuracy", "accuracy", "macro_f1", "macro_auroc", "log_loss", "ece_top_label")
 _PACKAGES = ("mlflow", "torch", "torchvision", "numpy")
@@ -39,7 +41,7 @@ diagnosis, staging or the choice of a treatment.
 - **Classes, in this order:** {" ".join(markdown(name) for name in facts.classes)}
 - **Input:** uint8 RGB `(n, height, width, 3)`, or PNG, JPEG or TIFF files; {facts.microns_per_pixel:g} microns per pixel at
   {facts.tile_size_px} px; other sizes are resized to that, whatever their scale
-- **Architecture:** {facts.architecture}, started from {markdown(facts.weights_origin)}
+- **Architecture:** {facts.backbone}, started from {markdown(facts.weights_origin)}
 
 ## Data and selection
 
@@ -58,7 +60,7 @@ intervals know of chance among these tiles, not of other laboratories, scanners 
 
 ## Calibration
 
-{_describe_calibration(facts)}.
+{_describe_calibration(calibration_of(facts))}.
 
 ## Limits
 
@@ -83,7 +85,7 @@ def _overall_table(val: Evaluation, test: tuple[str, Evaluation] | None) -> str:
     if test is not None:
         columns.append((f"{len(test[1].predictions.labels)} test tiles: {test[0]}", test[1]))
     rows = [
-        [OVERALL_NAMES[name], *(in_words(evaluation.overall[name]) for _, evaluation in columns)]
+        [OVERALL_METRICS[name].words, *(in_words(evaluation.overall[name]) for _, evaluation in columns)]
         for name in _HEADLINES
         if name in val.overall
     ]
@@ -101,8 +103,8 @@ def _class_table(facts: ModelFacts, val: Evaluation, test: tuple[str, Evaluation
     rows = []
     for k, (name, row) in enumerate(zip(facts.classes, val.per_class, strict=True)):
         counts = [str(facts.tiles_per_class[part][k]) for part in parts]
-        tested = [in_words(test[1].per_class[k].figures["sensitivity"])] if test else []
-        rows.append([name, *counts, in_words(row.figures["sensitivity"]), *tested])
+        tested = [in_words(test[1].per_class[k].estimates["sensitivity"])] if test else []
+        rows.append([name, *counts, in_words(row.estimates["sensitivity"]), *tested])
     return _table(header, rows)
 
 
@@ -110,11 +112,11 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(map(markdown, cells))} |" for cells in [header, ["---"] * len(header), *rows])
 
 
-def _describe_calibration(facts: ModelFacts) -> str:
-    if facts.is_calibrated:
-        said = f"Logits are divided by a temperature of {facts.temperature:.3f}, fitted on the validation tiles"
+def _describe_calibration(calibration: Calibration) -> str:
+    if calibration.is_applied:
+        said = f"Logits are divided by a temperature of {calibration.temperature:.3f}, fitted on the validation tiles"
     else:
         said = "None; the probabilities are the network's own"
-    if facts.abstain_below is None:
+    if calibration.abstain_below is None:
         return f"{said}. No threshold reaches 99 % accuracy on the validation tiles, so it can't abstain"
-    return f'{said}. `predict(tiles, params={{"abstain": True}})` abstains below {facts.abstain_below:.3f}'
+    return f'{said}. `predict(tiles, params={{"abstain": True}})` abstains below {calibration.abstain_below:.3f}'

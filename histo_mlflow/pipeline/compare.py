@@ -3,22 +3,23 @@
 from histo_mlflow.base.scratch import scratch_folder
 from histo_mlflow.console import format_table, warn
 from histo_mlflow.errors import RequestError
-from histo_mlflow.evaluation.comparison import COMPARED, Comparison, compare_predictions
-from histo_mlflow.evaluation.comparison_page import OfModels, write_comparison
+from histo_mlflow.evaluation.findings import About
 from histo_mlflow.evaluation.intervals import Floats
-from histo_mlflow.evaluation.metrics import Predictions, match_classes
-from histo_mlflow.evaluation.wording import OVERALL_NAMES
+from histo_mlflow.evaluation.kept_numbers import write_comparison
+from histo_mlflow.evaluation.metrics import OVERALL_METRICS
+from histo_mlflow.evaluation.paired import COMPARED, Comparison, compare_predictions
+from histo_mlflow.evaluation.predictions import Predictions, match_classes
 from histo_mlflow.learning.compute import Compute
 from histo_mlflow.learning.infer import probabilities_of
+from histo_mlflow.models.model import Model
 from histo_mlflow.pipeline.contents import log_datasets
-from histo_mlflow.pipeline.inputs import LoadedModel
 from histo_mlflow.pipeline.split import score_part
 from histo_mlflow.tiles.tile_set import TileSet, with_class_order
 from histo_mlflow.tracking.looks import count_looks, note_looks
 from histo_mlflow.tracking.runs import Run
 
 
-def check_comparable(a: LoadedModel, b: LoadedModel) -> None:
+def check_comparable(a: Model, b: Model) -> None:
     """Raise `RequestError` unless both models know the same classes."""
     if sorted(a.classes) != sorted(b.classes):
         raise RequestError(
@@ -28,22 +29,22 @@ def check_comparable(a: LoadedModel, b: LoadedModel) -> None:
 
 
 def compare_models(
-    run: Run, models: tuple[LoadedModel, LoadedModel], tiles: TileSet, compute: Compute, costs: Floats | None = None
-) -> tuple[Comparison, OfModels]:
+    run: Run, models: tuple[Model, Model], tiles: TileSet, compute: Compute, costs: Floats | None = None
+) -> tuple[Comparison, About]:
     """Score both models on `tiles`, keep tables and metrics in `run`, and return what its page is drawn from.
 
     Each model's scoring is a look. `tiles` have the classes of the first model, in its order.
     """
     a, b = models
     for model in models:
-        if tiles.fingerprint == model.data_fingerprint:
+        if tiles.fingerprint == model.facts.data_fingerprint:
             warn(f"{model.address} has learnt from these very tiles: the comparison is unfair")
     log_datasets(run, [tiles.part("test")], "compare")
     said = [_predict(model, tiles, a.classes, compute) for model in models]
     note_looks(run, tiles.fingerprint, run.noted_looks() + len(said))
     looks = count_looks(run.store, tiles.fingerprint)
     comparison = compare_predictions(*said, costs=costs)
-    about = OfModels(a.describe(), b.describe(), tiles.source, tiles.fingerprint, looks, tiles.is_synthetic, tiles.tile_size_px)
+    about = About.of(tiles.part("test"), a.describe(), b.describe(), looks=looks)
     with scratch_folder() as draft:
         write_comparison(draft, comparison, about)
         run.log_folder(draft, "comparison")
@@ -53,7 +54,7 @@ def compare_models(
     return comparison, about
 
 
-def _predict(model: LoadedModel, tiles: TileSet, classes: tuple[str, ...], compute: Compute) -> Predictions:
+def _predict(model: Model, tiles: TileSet, classes: tuple[str, ...], compute: Compute) -> Predictions:
     own = with_class_order(tiles, model.classes)
     probabilities = probabilities_of(score_part(model.folded, own.part("test"), compute).logits)
     return Predictions(tiles.labels, match_classes(probabilities, model.classes, classes), classes, tiles.groups)
@@ -66,7 +67,7 @@ def describe_comparison(comparison: Comparison) -> str:
         of_a, of_b = comparison.values[name]
         difference = comparison.differences[name]
         interval = f"{difference.low:+.4f} to {difference.high:+.4f}"
-        rows.append([OVERALL_NAMES[name], f"{of_a:.4f}", f"{of_b:.4f}", f"{difference.value:+.4f}", interval])
+        rows.append([OVERALL_METRICS[name].words, f"{of_a:.4f}", f"{of_b:.4f}", f"{difference.value:+.4f}", interval])
     table = format_table(["figure", "A", "B", "B - A", "95 % interval"], rows)
     return (
         f"{table}\nonly A right: {comparison.only_a} tiles, only B right: {comparison.only_b}; McNemar's exact test: "

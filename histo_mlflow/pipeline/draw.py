@@ -14,14 +14,14 @@ import torch
 from numpy.typing import NDArray
 
 from histo_mlflow.base.scratch import scratch_folder
-from histo_mlflow.evaluation.comparison import Comparison
-from histo_mlflow.evaluation.comparison_page import OfModels, draw_comparison
+from histo_mlflow.evaluation.comparison_sections import Compared, draw_comparison
 from histo_mlflow.evaluation.curves import draw_fold_curves
-from histo_mlflow.evaluation.findings import Findings
+from histo_mlflow.evaluation.findings import About, Findings
 from histo_mlflow.evaluation.gallery import GalleryRow, Shown, caption, choose_errors, lay_over
-from histo_mlflow.evaluation.metrics import Predictions
 from histo_mlflow.evaluation.page import png_of
-from histo_mlflow.evaluation.report import draw_report
+from histo_mlflow.evaluation.paired import Comparison
+from histo_mlflow.evaluation.predictions import Predictions
+from histo_mlflow.evaluation.report_sections import draw_report
 from histo_mlflow.learning.grad_cam import grad_cam
 from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.pipeline.contents import not_at_the_cost_of_the_model
@@ -112,14 +112,14 @@ def draw_folds(session: Session, folds: Folds, pooled: Findings) -> None:
 
 def _drawable_of(recorded: RecordedSplit) -> Drawable:
     # The network is read back from the run only if it is asked for.
-    network = partial(load_best_network, recorded.run) if shows_evidence(recorded.tile_size_px) else _ask_none
+    network = partial(load_best_network, recorded.run) if shows_evidence(recorded.facts.tile_size_px) else _ask_none
     return Drawable(recorded.run, list(recorded.findings.values()), recorded.curves, network, recorded.compute.device)
 
 
-def draw_models(run: Run, comparison: Comparison, about: OfModels, tiles: TileSet | None, attempt: Attempt) -> None:
+def draw_models(run: Run, comparison: Comparison, about: About, tiles: TileSet | None, attempt: Attempt) -> None:
     """Draw the page of a comparison of two models into the run; without `tiles` it shows none."""
     with attempt("the page of comparison"), _draft_for(run, "comparison") as folder:
-        draw_comparison(folder, comparison, None if tiles is None else tiles.images, about)
+        draw_comparison(Compared(folder, comparison, None if tiles is None else tiles.images, about))
 
 
 @contextmanager
@@ -155,7 +155,7 @@ def collect_errors(
 def _find_evidence(
     network: TileClassifier | None, images: NDArray[np.uint8], called: NDArray[np.int64], device: torch.device
 ) -> NDArray[np.float32] | None:
-    if network is None or not shows_evidence(network.tile_size_px):
+    if network is None or network.pooling is None or not shows_evidence(network.tile_size_px):
         return None
     return grad_cam(network, images, called, device=device)
 

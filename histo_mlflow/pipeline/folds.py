@@ -8,13 +8,12 @@ import pandas as pd
 
 from histo_mlflow.base.scratch import scratch_folder
 from histo_mlflow.console import format_table, say
-from histo_mlflow.evaluation.details import Details
-from histo_mlflow.evaluation.findings import Findings, baseline_figures
-from histo_mlflow.evaluation.metrics import Predictions
+from histo_mlflow.evaluation.findings import About, Details, Findings, evaluate_baselines
+from histo_mlflow.evaluation.predictions import Predictions
 from histo_mlflow.options import flatten
 from histo_mlflow.pipeline.contents import FOLD_TAG, log_config, log_datasets
 from histo_mlflow.pipeline.record import RecordedSplit, record_split
-from histo_mlflow.pipeline.report import describe_provenance, describe_unit, record_findings
+from histo_mlflow.pipeline.report import describe_unit, record_findings
 from histo_mlflow.pipeline.session import Session
 from histo_mlflow.tiles.splits import Split
 from histo_mlflow.tiles.tile_set import TileSet
@@ -132,10 +131,10 @@ def record_summary(session: Session, folds: Folds) -> Findings:
         flow={"scored": part.count_classes()},
         split_unit=describe_unit(tiles),
         costs=costs,
-        baselines=baseline_figures(folds.pool_baselines(), costs),
+        baselines=evaluate_baselines(folds.pool_baselines(), costs),
         folds=table,
     )
-    about = describe_provenance(part, f"the {len(table)} fold models of run {run.id}", selected, looks=0)
+    about = About.of(part, f"the {len(table)} fold models of run {run.id}", selected=selected, looks=0)
     pooled = record_findings(run, folds.pool(), part.rows, about, details)
     metrics = {f"oof/{name}": pooled.evaluation.overall[key].value for name, key in _FIGURES.items()}
     for name in _FIGURES:

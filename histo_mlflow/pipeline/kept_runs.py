@@ -9,11 +9,10 @@ import numpy as np
 from histo_mlflow.base.plain_values import read_yaml_mapping
 from histo_mlflow.base.scratch import scratch_folder
 from histo_mlflow.errors import RequestError
-from histo_mlflow.evaluation.comparison import Comparison
-from histo_mlflow.evaluation.comparison_page import OfModels, read_comparison
 from histo_mlflow.evaluation.curves import draw_curves, draw_fold_curves
-from histo_mlflow.evaluation.findings import Findings
-from histo_mlflow.evaluation.kept_numbers import read_numbers
+from histo_mlflow.evaluation.findings import About, Findings
+from histo_mlflow.evaluation.kept_numbers import read_comparison, read_numbers
+from histo_mlflow.evaluation.paired import Comparison
 from histo_mlflow.learning.options import Recipe
 from histo_mlflow.options import build
 from histo_mlflow.pipeline.contents import FOLD_TAG
@@ -49,7 +48,7 @@ def read_drawable(run: Run) -> Drawable:
     return Drawable(run, findings)
 
 
-def read_compared(run: Run) -> tuple[Comparison, OfModels] | None:
+def read_compared(run: Run) -> tuple[Comparison, About] | None:
     """Return the comparison of two models that a run keeps, or None."""
     if not run.has_file("comparison/comparison.json"):
         return None

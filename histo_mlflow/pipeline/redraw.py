@@ -27,7 +27,7 @@ def _draw(run: Run, open_once: Callable[[str, int, str], TileSet | None]) -> lis
     tiles: dict[str, TileSet] = {}
     for findings in drawable.findings:
         about, split = findings.about, findings.about.split
-        found = open_once(scored if split == "test" else learnt_from, about.tile_size_px, about.fingerprint)
+        found = open_once(learnt_from if about.is_selected_on else scored, about.tile_size_px, about.fingerprint)
         tiles |= {} if found is None else {split: found}
     draw(drawable, tiles, _or_end)
     if compared is not None:

@@ -3,22 +3,23 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from histo_mlflow.base.scratch import scratch_folder
 from histo_mlflow.evaluation.baselines import Baseline, colour_features, fit_baselines, from_json, to_json
-from histo_mlflow.evaluation.calibration import fit_temperature
-from histo_mlflow.evaluation.details import Details, Provenance
-from histo_mlflow.evaluation.findings import Findings, baseline_figures
-from histo_mlflow.evaluation.intervals import Figure, Floats
+from histo_mlflow.evaluation.calibration import Calibration, fit_temperature
+from histo_mlflow.evaluation.drawn import TARGET_ACCURACY
+from histo_mlflow.evaluation.findings import About, Details, Findings, evaluate_baselines
+from histo_mlflow.evaluation.intervals import Estimate, Floats
 from histo_mlflow.evaluation.kept_numbers import write_numbers
-from histo_mlflow.evaluation.metrics import TARGET_ACCURACY, Predictions, evaluate_predictions
+from histo_mlflow.evaluation.metrics import evaluate_predictions
+from histo_mlflow.evaluation.predictions import Predictions
 from histo_mlflow.evaluation.selective import choose_threshold
 from histo_mlflow.learning.fit import Scored
 from histo_mlflow.learning.infer import probabilities_of
+from histo_mlflow.models.facts import ModelFacts
 from histo_mlflow.pipeline.contents import not_at_the_cost_of_the_model
 from histo_mlflow.tiles.splits import Split
 from histo_mlflow.tiles.tile_set import Part, TileSet
@@ -28,26 +29,6 @@ from histo_mlflow.tracking.runs import Run
 BASELINES_FILE = "baselines.json"
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """What validation tiles say of a network's probabilities.
-
-    Attributes:
-        temperature: That makes them fit best.
-        is_applied: Whether the model divides its logits by it.
-        threshold: Probability below which it should abstain, or None if no threshold reaches the accuracy aimed at.
-    """
-
-    temperature: float
-    is_applied: bool
-    threshold: float | None
-
-    @property
-    def divisor(self) -> float:
-        """What the model divides its logits by."""
-        return self.temperature if self.is_applied else 1.0
-
-
 def calibrate(val: Scored, *, is_applied: bool) -> Calibration:
     """Return what the validation tiles say; nothing else may be asked, and the test set least of all."""
     temperature = fit_temperature(val.logits, val.labels)
@@ -55,6 +36,11 @@ def calibrate(val: Scored, *, is_applied: bool) -> Calibration:
     is_wrong = probabilities.argmax(axis=1) != val.labels
     threshold = choose_threshold(probabilities.max(axis=1), is_wrong, accuracy=TARGET_ACCURACY)
     return Calibration(temperature, is_applied, threshold)
+
+
+def calibration_of(facts: ModelFacts) -> Calibration:
+    """Return what the facts of a model say of its calibration."""
+    return Calibration(facts.temperature, facts.is_calibrated, facts.abstain_below)
 
 
 def predictions_of(scored: Scored, part: Part, *, divisor: float = 1.0) -> Predictions:
@@ -104,9 +90,7 @@ def describe_unit(tiles: TileSet) -> str:
     return f"the group (patient or slide), {len(np.unique(tiles.groups))} of them, each on one side only"
 
 
-def record_findings(
-    run: Run, predictions: Predictions, rows: NDArray[np.int64], about: Provenance, details: Details
-) -> Findings:
+def record_findings(run: Run, predictions: Predictions, rows: NDArray[np.int64], about: About, details: Details) -> Findings:
     """Evaluate predictions, keep the numbers in ``evaluation/<split>/`` of the run and its metrics, and return them.
 
     Args:
@@ -124,7 +108,7 @@ def record_findings(
             write_numbers(draft, findings)
         run.log_folder(draft, f"evaluation/{about.split}")
     values = {
-        class_metric(about.split, figure, of_class.name): of_class.figures[figure].value
+        class_metric(about.split, figure, of_class.name): of_class.estimates[figure].value
         for of_class in findings.evaluation.per_class
         for figure in CLASS_FIGURES
     }
@@ -145,29 +129,19 @@ class SplitReporter:
         """Record the numbers of one scored part; return them and what the baselines say of it."""
         predictions = predictions_of(scored, part, divisor=self._calibration.divisor)
         said: dict[str, Predictions] = {}
-        of_colour: dict[str, dict[str, Figure]] = {}
+        of_colour: dict[str, dict[str, Estimate]] = {}
         with not_at_the_cost_of_the_model(self._run, "what colour alone tells", then="The report goes without it."):
             said = apply_baselines(self._baselines, part)
-            of_colour = baseline_figures(said, self._costs)
+            of_colour = evaluate_baselines(said, self._costs)
         flow = {"training": self._split.train.count_classes(), "validation": self._split.val.count_classes()}
         if part.tiles is not self._split.tiles:
             flow[part.name] = part.count_classes()
         details = Details(
             flow=flow,
             split_unit=describe_unit(self._split.tiles),
-            temperature=self._calibration.temperature,
-            is_calibrated=self._calibration.is_applied,
-            threshold=self._calibration.threshold,
+            calibration=self._calibration,
             costs=self._costs,
             baselines=of_colour,
         )
-        about = describe_provenance(part, f"run {self._run.id}", self._selected, looks=looks)
+        about = About.of(part, f"run {self._run.id}", selected=self._selected, looks=looks)
         return record_findings(self._run, predictions, part.rows, about, details), said
-
-
-def describe_provenance(part: Part, model: str, selected: str, *, looks: int) -> Provenance:
-    """Return what a reader must know of a scoring of `part` by `model`."""
-    tiles = part.tiles
-    return Provenance(
-        part.name, tiles.source, tiles.fingerprint, model, selected, looks, tiles.is_synthetic, tiles.tile_size_px
-    )

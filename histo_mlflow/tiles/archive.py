@@ -8,7 +8,6 @@ import math
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -19,9 +18,10 @@ from tqdm import tqdm
 
 from histo_mlflow.errors import TileFormatError
 from histo_mlflow.tiles.cache import create_array
-from histo_mlflow.tiles.mapped import watched
+from histo_mlflow.tiles.mapped import map_tiles
 
 _COPY_BLOCK_BYTES = 16 * 2**20
+_CHECK_BLOCK_TILES = 512
 _LOCAL_HEADER_BYTES = 30  # fixed part of a zip member's local header (APPNOTE.TXT 4.3.7)
 # What zipfile, its decompressors and numpy's parser of headers raise for bytes that are not as they should be.
 _DAMAGE = (
@@ -98,8 +98,46 @@ def read_array(archive: zipfile.ZipFile, key: str, path: Path) -> NDArray[Any]:
         raise TileFormatError(f"{path}[{key}] is damaged ({error}); copy or download it again") from None
 
 
-def map_if_stored(archive: zipfile.ZipFile, key: str, header: Header, path: Path) -> NDArray[np.uint8] | None:
-    """Return a read-only map of the values where they lie, or None if they are compressed or in another order."""
+class CrcCheck:
+    """Takes the values of an array block by block, in order, and says at the end whether they are what was saved."""
+
+    def __init__(self, begun: int, expected: int, where: str) -> None:
+        self._crc = begun
+        self._expected = expected
+        self._where = where
+
+    def take(self, block: memoryview) -> None:
+        """Go on by one block."""
+        self._crc = zlib.crc32(block, self._crc)
+
+    def finish(self) -> None:
+        """Raise `TileFormatError` unless all blocks together have the CRC-32 of the archive."""
+        if self._crc != self._expected:
+            raise TileFormatError(f"{self._where} is damaged (bad CRC-32); copy or download it again")
+
+
+@dataclass(frozen=True, eq=False)
+class Pixels:
+    """A read-only map of an array, and what has not been read yet.
+
+    Attributes:
+        images: ``(n_tiles, size, size, 3)`` uint8.
+        check: Compares it with the CRC-32 that the archive holds; None if that was done when it was unpacked.
+    """
+
+    images: NDArray[np.uint8]
+    check: CrcCheck | None = None
+
+    def verify(self) -> None:
+        """Read everything and compare it; raises `TileFormatError`."""
+        if self.check is not None:
+            for start in range(0, len(self.images), _CHECK_BLOCK_TILES):
+                self.check.take(self.images[start : start + _CHECK_BLOCK_TILES].data)
+            self.check.finish()
+
+
+def map_if_stored(archive: zipfile.ZipFile, key: str, header: Header, path: Path) -> Pixels | None:
+    """Return an array of uint8 where it lies, or None if it is compressed or in another order."""
     info = archive.getinfo(f"{key}.npy")
     if info.compress_type != zipfile.ZIP_STORED or header.is_fortran:
         return None
@@ -107,26 +145,16 @@ def map_if_stored(archive: zipfile.ZipFile, key: str, header: Header, path: Path
         file.seek(info.header_offset)
         local = file.read(_LOCAL_HEADER_BYTES)
         name_bytes, extra_bytes = int.from_bytes(local[26:28], "little"), int.from_bytes(local[28:30], "little")
-    start = info.header_offset + _LOCAL_HEADER_BYTES + name_bytes + extra_bytes
-    offset = start + info.file_size - header.n_bytes
-    if offset <= start or start + info.file_size > path.stat().st_size:
-        raise TileFormatError(f"{path} is truncated: {info.filename} is shorter than its header says; copy it again")
-    return watched(np.memmap(path, dtype=np.uint8, mode="r", offset=offset, shape=header.shape))
-
-
-def checksum(archive: zipfile.ZipFile, key: str, path: Path) -> Callable[[], None]:
-    """Return what compares a member with the CRC-32 that the archive holds of it; nothing else does so where it is mapped."""
-    name = archive.getinfo(f"{key}.npy").filename
-
-    def check() -> None:
-        try:
-            with zipfile.ZipFile(path) as again, again.open(name) as member:
-                while member.read(_COPY_BLOCK_BYTES):
-                    pass
-        except _DAMAGE as error:
-            raise TileFormatError(f"{path}[{key}] is damaged ({error}); copy or download it again") from None
-
-    return check
+        start = info.header_offset + _LOCAL_HEADER_BYTES + name_bytes + extra_bytes
+        offset = start + info.file_size - header.n_bytes
+        if offset <= start or start + info.file_size > path.stat().st_size:
+            raise TileFormatError(f"{path} is truncated: {info.filename} is shorter than its header says; copy it again")
+        file.seek(start)
+        crc_of_header = zlib.crc32(file.read(offset - start))
+    return Pixels(
+        map_tiles(path, lambda: np.memmap(path, dtype=np.uint8, mode="r", offset=offset, shape=header.shape)),
+        CrcCheck(crc_of_header, info.CRC, f"{path}[{key}]"),
+    )
 
 
 def unpack_member(archive: zipfile.ZipFile, key: str, header: Header, target: Path, path: Path) -> None:

@@ -1,15 +1,13 @@
-"""A place on disk where compressed and scattered tiles are unpacked once; knows nothing of what the tiles mean."""
+"""A place on disk where compressed and scattered tiles are unpacked once and small facts are kept; knows nothing of labels."""
 
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from errno import EACCES
 from pathlib import Path
-from stat import S_ISDIR
 from typing import Any
 
 import numpy as np
@@ -18,24 +16,15 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from histo_mlflow.errors import CacheError, RequestError
-from histo_mlflow.tiles.mapped import watched
-from histo_mlflow.tiles.tile_set import TileSet, hash_tiles
+from histo_mlflow.tiles.mapped import map_tiles
 
 # Part of every key: raise it when the way of unpacking changes, so that old entries are not used again.
-_FORMAT_VERSION = 3
+_FORMAT_VERSION = 4
 
 _IMAGES = "images.npy"
+_FACTS = "entry.json"
 _CHECKED_BLOCK_BYTES = 2**18
 _N_CHECKED_BLOCKS = 64  # 16 MiB: all of a small set, and what a power cut leaves is rarely less than a sixty-fourth
-
-
-@dataclass(frozen=True, eq=False)
-class Unpacked:
-    """What an unpacker returns beside the pixels that it wrote: labels ``(n_tiles,)``, class names, optional groups."""
-
-    labels: NDArray[np.int64]
-    classes: tuple[str, ...]
-    groups: NDArray[np.str_] | None
 
 
 def cache_folder() -> Path:
@@ -48,27 +37,52 @@ def cache_key(*parts: object) -> str:
     return hashlib.sha256(json.dumps([_FORMAT_VERSION, os.getuid(), *map(str, parts)]).encode()).hexdigest()[:24]
 
 
-def unpacked_once(key: str, unpack: Callable[[Path], Unpacked], *, source: str) -> TileSet:
-    """Return the tiles under `key`, calling `unpack` first if they are not in the cache or were damaged there.
+def unpacked_once(key: str, unpack: Callable[[Path], None]) -> NDArray[np.uint8]:
+    """Return the pixels under `key`, mapped, calling `unpack` first if they are not in the cache or were damaged there.
 
-    `unpack` gets the path of the ``.npy`` file that it must write the pixels to. An entry appears whole or not at all: it is
-    written beside its place, brought to the disk and renamed, under a lock, so that parallel runs unpack once and neither a
-    crash nor a power cut leaves anything half. Only its user can read it.
+    `unpack` gets the path of the ``.npy`` file that it must write them to. An entry appears whole or not at all: it is written
+    beside its place, brought to the disk and renamed, under a lock, so that parallel runs unpack once and neither a crash nor a
+    power cut leaves anything half. Only its user can read it.
 
     Raises:
         CacheError: The cache folder can't be written.
     """
     entry = cache_folder() / key
-    if (tiles := _open_whole(entry, source)) is not None:
-        return tiles
+    if (images := _open_whole(entry)) is not None:
+        return images
     with _naming_the_folder(entry.parent):
         entry.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(entry.with_suffix(".lock")):
-            if (tiles := _open_whole(entry, source)) is None:
+            if (images := _open_whole(entry)) is None:
                 shutil.rmtree(entry, ignore_errors=True)
-                _fill(entry, unpack, source)
-                tiles = _open(entry, source)
-    return tiles
+                _fill(entry, unpack)
+                images = _open(entry)
+    return images
+
+
+def recall(key: str) -> dict[str, Any]:
+    """Return the facts that were kept under `key`; none if there are none, or others could have written them."""
+    file = cache_folder() / f"{key}.json"
+    try:
+        _check_owner(file)
+        facts = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def remember(key: str, facts: dict[str, Any]) -> None:
+    """Keep some facts under `key`, whole or not at all; where the cache can't be written they are found out anew each time."""
+    file = cache_folder() / f"{key}.json"
+    draft = file.with_suffix(f".{os.getpid()}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draft.touch(mode=0o600)
+        draft.write_text(json.dumps(facts))
+        draft.replace(file)
+    except OSError:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -84,12 +98,6 @@ def _naming_the_folder(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def file_stamp(file: Path) -> tuple[int, ...]:
-    """Return what changes when a file is written: a copy may keep size and time of change, but not the other two."""
-    stat = file.stat()
-    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
-
-
 def create_array(target: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """Return a new uint8 memory map of a ``.npy`` file; raises OSError at once if the disk has no room for it."""
     array = np.lib.format.open_memmap(target, mode="w+", dtype=np.uint8, shape=shape)
@@ -100,23 +108,13 @@ def create_array(target: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     return array
 
 
-def _fill(entry: Path, unpack: Callable[[Path], Unpacked], source: str) -> None:
+def _fill(entry: Path, unpack: Callable[[Path], None]) -> None:
     draft = entry.with_suffix(".draft")
     shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed; the lock is ours
     draft.mkdir(mode=0o700)
     try:
-        unpacked = unpack(draft / _IMAGES)
-        images = np.load(draft / _IMAGES, mmap_mode="r", allow_pickle=False)
-        np.save(draft / "labels.npy", unpacked.labels)
-        if unpacked.groups is not None:
-            np.save(draft / "groups.npy", unpacked.groups)
-        facts = {
-            "source": source,
-            "classes": unpacked.classes,
-            "fingerprint": hash_tiles(images, unpacked.labels),
-            "checksums": {file.name: _checksum(file) for file in sorted(draft.glob("*.npy"))},
-        }
-        (draft / "entry.json").write_text(json.dumps(facts))
+        unpack(draft / _IMAGES)
+        (draft / _FACTS).write_text(json.dumps({"checksum": checksum_blocks(draft / _IMAGES)}))
         for file in (*draft.iterdir(), draft):
             _bring_to_disk(file)
         draft.rename(entry)
@@ -134,7 +132,7 @@ def _bring_to_disk(path: Path) -> None:
         os.close(number)
 
 
-def _checksum(file: Path) -> str:
+def checksum_blocks(file: Path) -> str:
     """Return a SHA-256 of size and content; of a large file, of blocks all over it."""
     size = file.stat().st_size
     digest = hashlib.sha256(str(size).encode())
@@ -146,27 +144,22 @@ def _checksum(file: Path) -> str:
     return digest.hexdigest()
 
 
-def _open_whole(entry: Path, source: str) -> TileSet | None:
-    """Return the tiles of an entry, or None if there is none or it is not as it was written: the source is still there."""
+def _open_whole(entry: Path) -> NDArray[np.uint8] | None:
+    """Return the pixels of an entry, or None if there is none or it is not as it was written: the source is still there."""
     try:
-        return _open(entry, source)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError):
+        return _open(entry)
+    except (OSError, ValueError, KeyError, TypeError, EOFError):
         return None
 
 
-def _open(entry: Path, source: str) -> TileSet:
-    stat = entry.lstat()
-    if not S_ISDIR(stat.st_mode) or stat.st_uid != os.geteuid() or stat.st_mode & 0o022:
-        raise PermissionError(EACCES, "the entry there is not this user's alone", str(entry))
-    facts: dict[str, Any] = json.loads((entry / "entry.json").read_text())
-    if any(_checksum(entry / name) != checksum for name, checksum in facts["checksums"].items()):
+def _open(entry: Path) -> NDArray[np.uint8]:
+    _check_owner(entry)
+    if checksum_blocks(entry / _IMAGES) != json.loads((entry / _FACTS).read_text())["checksum"]:
         raise ValueError(f"{entry} is damaged")
-    groups_file = entry / "groups.npy"
-    return TileSet(
-        images=watched(np.load(entry / _IMAGES, mmap_mode="r", allow_pickle=False)),
-        labels=np.load(entry / "labels.npy", allow_pickle=False),
-        classes=tuple(facts["classes"]),
-        groups=np.load(groups_file, allow_pickle=False) if groups_file.exists() else None,
-        source=source,
-        hashing=lambda: str(facts["fingerprint"]),
-    )
+    return map_tiles(entry / _IMAGES, lambda: np.load(entry / _IMAGES, mmap_mode="r", allow_pickle=False))
+
+
+def _check_owner(path: Path) -> None:
+    stat = path.lstat()
+    if stat.st_uid != os.geteuid() or stat.st_mode & 0o022:  # a link can be written by all
+        raise PermissionError(EACCES, "what is there is not this user's alone", str(path))

@@ -1,7 +1,10 @@
 """Tiles that lie in a mapped file, which notice when it is changed or cut short while they are in use."""
 
 import hashlib
-import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,60 +13,89 @@ from numpy.typing import NDArray
 from histo_mlflow.errors import TilesChangedError
 
 _N_SAMPLED = 32  # tiles that are compared at each check: some megabytes
-
-
-class MappedTiles(np.memmap[Any, np.dtype[np.uint8]]):
-    """A read-only map that is never read beyond the end of a file that was cut: that would end the process without a word."""
-
-    _watched: "_Watched | None" = None
-
-    def __array_finalize__(self, obj: Any) -> None:
-        super().__array_finalize__(obj)
-        self._watched = getattr(obj, "_watched", None)
-
-    def __getitem__(self, key: Any) -> Any:
-        if self._watched is not None:
-            self._watched.check_size()
-        return np.asarray(super().__getitem__(key))
-
-
-class _Watched:
-    """What the file was like when it was mapped."""
-
-    def __init__(self, images: NDArray[np.uint8]) -> None:
-        self._map: Any = images._mmap  # type: ignore[attr-defined]
-        self._path = str(images.filename)  # type: ignore[attr-defined]
-        self._n_bytes = self._map.size()
-        self._stamp = self._read_stamp()
-        self._sample = _sample(images)
-
-    def check_size(self) -> None:
-        if self._map.size() < self._n_bytes:
-            raise TilesChangedError(f"{self._path} was cut short while it was in use; {_MEND}")
-
-    def check(self, images: NDArray[np.uint8]) -> None:
-        self.check_size()
-        # A file that has taken its place is not what is mapped.
-        stamp = self._read_stamp()
-        is_touched = stamp[0] == self._stamp[0] and stamp != self._stamp
-        if is_touched or _sample(images) != self._sample:
-            raise TilesChangedError(f"{self._path} was changed while it was in use; {_MEND}")
-
-    def _read_stamp(self) -> tuple[int, int, int]:
-        try:
-            stat = os.stat(self._path)  # noqa: PTH116 - a path of another's type
-        except OSError:
-            return (0, 0, 0)
-        return stat.st_ino, stat.st_size, stat.st_mtime_ns
-
-
+_COARSEST_CLOCK_NS = 2 * 10**9  # of a file system (FAT); others count in milliseconds
 _MEND = "put the tiles back and go on with --resume RUN_ID, or begin anew"
 
 
-def watched(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return a memory map as one that notices changes of its file."""
+@dataclass(frozen=True)
+class FileStamp:
+    """What changes when a file is written: a copy may keep size and time of change, but not the other two."""
+
+    n_bytes: int
+    changed_ns: int
+    status_changed_ns: int
+    inode: int
+
+    @classmethod
+    def of(cls, file: Path) -> "FileStamp":
+        """Return the present stamp of a file."""
+        stat = file.stat()
+        return cls(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+
+
+class MappedTiles(np.memmap[Any, np.dtype[np.uint8]]):
+    """A read-only map that is never read beyond the end of a file that was cut: that would end the process without a word.
+
+    Attributes:
+        origin: What the file was like when it was mapped.
+    """
+
+    origin: "Origin"
+
+    def __array_finalize__(self, obj: Any) -> None:
+        super().__array_finalize__(obj)
+        if isinstance(obj, MappedTiles):
+            self.origin = obj.origin
+
+    def __getitem__(self, key: Any) -> Any:
+        self.origin.check_size()
+        return np.asarray(super().__getitem__(key))
+
+
+class Origin:
+    """A file as it was just before it was mapped.
+
+    Attributes:
+        path: The file.
+        stamp: Its size, times and inode.
+        is_settled: Whether a later change shows in the times, however coarse the clock of the file system is.
+    """
+
+    def __init__(self, path: Path, stamp: FileStamp, images: NDArray[np.uint8]) -> None:
+        self.path = path
+        self.stamp = stamp
+        self.is_settled = time.time_ns() - max(stamp.changed_ns, stamp.status_changed_ns) > _COARSEST_CLOCK_NS
+        self._map: Any = images._mmap  # type: ignore[attr-defined]
+        self._n_bytes = self._map.size()
+        self._sample = _sample(images)
+
+    def check_size(self) -> None:
+        """Raise `TilesChangedError` if the file has become shorter."""
+        if self._map.size() < self._n_bytes:
+            raise TilesChangedError(f"{self.path} was cut short while it was in use; {_MEND}")
+
+    def check(self, images: NDArray[np.uint8]) -> None:
+        """Raise `TilesChangedError` if size, time or some tiles are not what they were."""
+        self.check_size()
+        if self._is_touched() or _sample(images) != self._sample:
+            raise TilesChangedError(f"{self.path} was changed while it was in use; {_MEND}")
+
+    def _is_touched(self) -> bool:
+        try:
+            now = FileStamp.of(self.path)
+        except OSError:
+            return False
+        # A file that has taken its place is not what is mapped.
+        is_same = now.inode == self.stamp.inode
+        return is_same and (now.n_bytes, now.changed_ns) != (self.stamp.n_bytes, self.stamp.changed_ns)
+
+
+def map_tiles(path: Path, open_map: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Return what `open_map` maps of the file at `path`, as tiles that notice changes of it."""
+    stamp = FileStamp.of(path)
+    images = open_map()
     tiles = images.view(MappedTiles)
-    tiles._watched = _Watched(images)
+    tiles.origin = Origin(path.resolve(), stamp, images)
     return tiles
 
 
@@ -73,8 +105,8 @@ def check_unchanged(images: NDArray[np.uint8]) -> None:
     Raises:
         TilesChangedError: They differ.
     """
-    if isinstance(images, MappedTiles) and images._watched is not None:
-        images._watched.check(images)
+    if isinstance(images, MappedTiles):
+        images.origin.check(images)
 
 
 def _sample(images: NDArray[np.uint8]) -> bytes:

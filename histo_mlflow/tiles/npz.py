@@ -6,7 +6,6 @@ flat as the number of tiles grows.
 
 import math
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,13 @@ from numpy.typing import NDArray
 
 from histo_mlflow.base.plain_values import shorten
 from histo_mlflow.errors import RequestError, TileFormatError
-from histo_mlflow.tiles.archive import Header, checksum, map_if_stored, open_archive, read_array, read_header, unpack_member
-from histo_mlflow.tiles.cache import Unpacked, cache_key, file_stamp, unpacked_once
-from histo_mlflow.tiles.tile_set import COLORECTAL_CLASSES, TileSet, begin_hashing, check_classes, check_labels, check_pixels
+from histo_mlflow.tiles.address import Address
+from histo_mlflow.tiles.archive import Header, Pixels, map_if_stored, open_archive, read_array, read_header, unpack_member
+from histo_mlflow.tiles.cache import cache_key, unpacked_once
+from histo_mlflow.tiles.fingerprint import fingerprint_of
+from histo_mlflow.tiles.image_files import is_slide
+from histo_mlflow.tiles.mapped import FileStamp
+from histo_mlflow.tiles.tile_set import COLORECTAL_CLASSES, TileSet, check_classes, check_labels, check_pixels
 
 # What is read whole is bounded by what the tiles ask for: a member of some kilobytes can unpack to gigabytes.
 _MAX_CLASSES = 1000
@@ -25,6 +28,16 @@ _MAX_NAME_BYTES = 1024
 _MAX_TILES = 2**24
 _N_NAMED = 10
 _LAST_CODE_POINT = 0x10FFFF
+
+
+def takes(address: Address) -> bool:
+    """Return whether it is a file that is no slide: what else it may be is seen when it is read."""
+    return address.path.is_file() and not is_slide(address.path)
+
+
+def read(address: Address, _image_size: int) -> TileSet:
+    """Return the tiles of an ``.npz`` file, all of one size; behind the ``#`` may stand a split of MedMNIST's."""
+    return read_npz(address.path, address.part)
 
 
 def read_npz(path: Path, split: str | None = None) -> TileSet:
@@ -38,7 +51,7 @@ def read_npz(path: Path, split: str | None = None) -> TileSet:
     Raises:
         TileFormatError: The file is not such a file.
     """
-    where = f"{path}#{split}" if split else str(path)
+    stamp = FileStamp.of(path)
     with open_archive(path) as archive:
         images_key, labels_key = _find_keys(archive, path, split)
         if f"{labels_key}.npy" not in archive.namelist():
@@ -54,36 +67,36 @@ def read_npz(path: Path, split: str | None = None) -> TileSet:
         classes = names or _assume_tissue(labels, path)
         groups = _read_groups(archive, path, n_tiles=n_tiles) if images_key == "data" else None
         passed_over = () if groups is not None else _describe_groups(archive, path)
-        images = map_if_stored(archive, images_key, header, path)
-        check = checksum(archive, images_key, path)
-    if images is not None:
-        hashing = begin_hashing(images, labels, check)
-        return TileSet(images, labels, classes, groups, source=where, hashing=hashing, passed_over=passed_over)
-    tiles = _unpacked(path, images_key, header, Unpacked(labels, classes, groups), source=where)
-    return replace(tiles, passed_over=passed_over)
+        pixels = _read_pixels(archive, images_key, header, path, stamp)
+    return TileSet(
+        images=pixels.images,
+        labels=labels,
+        classes=classes,
+        groups=groups,
+        source=f"{path}#{split}" if split else str(path),
+        fingerprint=fingerprint_of(pixels.images, labels, pixels.check),
+        passed_over=passed_over,
+    )
 
 
 def read_npz_images(path: Path, split: str | None = None) -> NDArray[np.uint8]:
     """Return only the pixels ``(n_tiles, size, size, 3)``, with the same keys and errors; the file needs no labels."""
+    stamp = FileStamp.of(path)
     with open_archive(path) as archive:
         images_key, _ = _find_keys(archive, path, split)
         header = _read_image_header(archive, images_key, path)
-        images = map_if_stored(archive, images_key, header, path)
-        if images is not None:
-            checksum(archive, images_key, path)()
-            return images
-    unlabelled = Unpacked(np.zeros(header.shape[0], dtype=np.int64), COLORECTAL_CLASSES, None)
-    return _unpacked(path, images_key, header, unlabelled, source="").images
+        pixels = _read_pixels(archive, images_key, header, path, stamp)
+    pixels.verify()
+    return pixels.images
 
 
-def _unpacked(path: Path, key: str, header: Header, beside: Unpacked, *, source: str) -> TileSet:
-    def unpack(target: Path) -> Unpacked:
-        with open_archive(path) as archive:
-            unpack_member(archive, key, header, target, path)
-        return beside
+def _read_pixels(archive: zipfile.ZipFile, key: str, header: Header, path: Path, stamp: FileStamp) -> Pixels:
+    """Return the pixels where they lie, or unpacked; `stamp` is the file's from before it was opened."""
 
-    entry = cache_key(path.resolve(), *file_stamp(path), key, "labelled" if source else "pixels")
-    return unpacked_once(entry, unpack, source=source)
+    def unpack(target: Path) -> None:
+        unpack_member(archive, key, header, target, path)
+
+    return map_if_stored(archive, key, header, path) or Pixels(unpacked_once(cache_key(path.resolve(), stamp, key), unpack))
 
 
 def _find_keys(archive: zipfile.ZipFile, path: Path, split: str | None) -> tuple[str, str]:

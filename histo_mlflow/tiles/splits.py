@@ -1,13 +1,11 @@
-"""Seeded splits that keep class shares, and keep groups whole where groups exist; knows nothing of training.
-
-scikit-learn is imported where it is used: that takes a second, in which a large file is being hashed.
-"""
+"""Seeded splits that keep class shares, and keep groups whole where groups exist; knows nothing of training."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, StratifiedShuffleSplit
 
 from histo_mlflow.errors import OptionError, RequestError
 from histo_mlflow.tiles.options import FoldOptions, HoldOutOptions
@@ -48,8 +46,6 @@ def hold_out(tiles: TileSet, options: HoldOutOptions, *, seed: int) -> Split:
             f"val_fraction={options.val_fraction} of {len(tiles)} tiles leaves {n_val} for validation and "
             f"{len(tiles) - n_val} for training; each of the {n_classes} classes needs one in both: change it"
         )
-    from sklearn.model_selection import StratifiedShuffleSplit
-
     splitter = StratifiedShuffleSplit(n_splits=1, test_size=n_val, random_state=seed)
     train, val = next(splitter.split(tiles.labels, tiles.labels))
     return Split.of(tiles, np.sort(train), np.sort(val))
@@ -64,8 +60,6 @@ def cut_folds(tiles: TileSet, options: FoldOptions, *, seed: int) -> list[Split]
     _check_counts(tiles, needed=options.folds, why=f"folds={options.folds} needs at least one for each: use fewer folds")
     if tiles.groups is not None:
         return [_checked(split) for split in _grouped(tiles, tiles.groups, options.folds, seed)]
-    from sklearn.model_selection import StratifiedKFold
-
     splitter = StratifiedKFold(options.folds, shuffle=True, random_state=seed)
     return [Split.of(tiles, train, val) for train, val in splitter.split(tiles.labels, tiles.labels)]
 
@@ -84,8 +78,6 @@ def _grouped(tiles: TileSet, groups: NDArray[np.str_], parts: int, seed: int) ->
     n_groups = len(np.unique(groups))
     if n_groups < parts:
         raise RequestError(f"{tiles.source} has {n_groups} groups, too few for {parts} parts: use fewer folds or more groups")
-    from sklearn.model_selection import StratifiedGroupKFold
-
     splitter = StratifiedGroupKFold(parts, shuffle=True, random_state=seed)
     for train, val in splitter.split(tiles.labels, tiles.labels, groups):
         yield Split.of(tiles, train, val)

@@ -1,14 +1,8 @@
 """The one form in which tiles travel; knows nothing of files and folders."""
 
-import hashlib
-import os
 import re
 import unicodedata
-from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -20,7 +14,6 @@ COLORECTAL_CLASSES = ("ADI", "BACK", "DEB", "LYM", "MUC", "MUS", "NORM", "STR", 
 """The nine tissue classes in label order: adipose, background, debris, lymphocytes, mucus, smooth muscle, normal mucosa,
 stroma, tumour (Kather et al. 2018, NCT-CRC-HE-100K)."""
 
-_HASH_BLOCK_TILES = 512
 # What MLflow takes in the name of a metric; with a hyphen in front a spreadsheet would take it for a formula.
 _CLASS_NAME = re.compile(r"[\w.:]([\w.: -]*[\w.:-])?")
 
@@ -35,7 +28,7 @@ class TileSet:
         classes: Class names in label order.
         groups: ``(n_tiles,)`` ids of patient or slide, or None; a split keeps the tiles of a group together.
         source: Where the tiles came from, for people.
-        hashing: Returns the fingerprint, if need be after a wait; a large file is hashed while other things are prepared.
+        fingerprint: SHA-256 over all pixels and labels (hex), the same whatever the file format.
         is_synthetic: True for the demo tiles, which are not tissue.
         microns_per_pixel: Width of a pixel of a stored tile in micrometres.
         passed_over: What lay beside the tiles and was not read, in words.
@@ -46,7 +39,7 @@ class TileSet:
     classes: tuple[str, ...]
     groups: NDArray[np.str_] | None
     source: str
-    hashing: Callable[[], str]
+    fingerprint: str
     is_synthetic: bool = False
     microns_per_pixel: float = 0.5
     passed_over: tuple[str, ...] = ()
@@ -58,11 +51,6 @@ class TileSet:
     def tile_size_px(self) -> int:
         """Edge length of a stored tile in pixels."""
         return int(self.images.shape[1])
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 over all pixels and labels (hex), the same whatever the file format."""
-        return self.hashing()
 
     def class_counts(self) -> dict[str, int]:
         """Return the number of tiles of each class, in class order."""
@@ -107,47 +95,6 @@ class Part:
     def class_counts(self) -> dict[str, int]:
         """Return the number of tiles of each class by name, in class order."""
         return dict(zip(self.tiles.classes, self.count_classes().tolist(), strict=True))
-
-
-def hash_tiles(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> str:
-    """Return a SHA-256 over all pixels and labels; reads block by block, so that a memory map stays on disk.
-
-    Pixels go in as the SHA-256 of each block of 512 tiles, so that all cores share the work.
-    """
-
-    def hash_block(start: int) -> bytes:
-        return hashlib.sha256(np.ascontiguousarray(images[start : start + _HASH_BLOCK_TILES]).data).digest()
-
-    digest = hashlib.sha256(repr((images.shape, "uint8", "int64")).encode())
-    n_cores = os.cpu_count() or 1
-    with ThreadPoolExecutor(max_workers=n_cores) as pool:
-        under_way: deque[Future[bytes]] = deque()
-        for start in range(0, len(images), _HASH_BLOCK_TILES):
-            under_way.append(pool.submit(hash_block, start))
-            if len(under_way) > n_cores:  # few at a time: a program that ends waits for those that were submitted
-                digest.update(under_way.popleft().result())
-        for block in under_way:
-            digest.update(block.result())
-    digest.update(np.ascontiguousarray(labels, dtype="<i8").data)
-    return digest.hexdigest()
-
-
-def begin_hashing(
-    images: NDArray[np.uint8], labels: NDArray[np.int64], check: Callable[[], None] = lambda: None
-) -> Callable[[], str]:
-    """Start `hash_tiles`, and then `check`, in the background and return what waits for both and raises what `check` does."""
-    result: Future[str] = Future()
-
-    def work() -> None:
-        try:
-            fingerprint = hash_tiles(images, labels)
-            check()
-            result.set_result(fingerprint)
-        except BaseException as error:
-            result.set_exception(error)
-
-    Thread(target=work, name="hash tiles", daemon=True).start()
-    return result.result
 
 
 def check_pixels(shape: tuple[int, ...], dtype: np.dtype[Any], *, where: str) -> None:

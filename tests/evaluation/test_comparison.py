@@ -6,15 +6,12 @@ import pytest
 from scipy.stats import binomtest
 
 from histo_mlflow.errors import RequestError
-from histo_mlflow.evaluation.comparison import compare_predictions, mcnemar
-from histo_mlflow.evaluation.comparison_page import (
-    OfModels,
-    describe_verdict,
-    draw_comparison,
-    read_comparison,
-    write_comparison,
-)
-from histo_mlflow.evaluation.metrics import Predictions
+from histo_mlflow.evaluation.comparison_sections import Compared, draw_comparison
+from histo_mlflow.evaluation.findings import About
+from histo_mlflow.evaluation.kept_numbers import read_comparison, write_comparison
+from histo_mlflow.evaluation.paired import compare_predictions, mcnemar
+from histo_mlflow.evaluation.predictions import Predictions
+from histo_mlflow.evaluation.wording import describe_difference
 
 CLASSES = ("ADI", "TUM", "<b>")
 
@@ -38,15 +35,15 @@ def test_a_better_model_is_found_better(pair: tuple[Predictions, Predictions]) -
     assert found.differences["balanced_accuracy"].low > 0
     assert found.differences["log_loss"].high < 0
     assert found.p_value < 0.001
-    assert describe_verdict(found).startswith("B is better")
-    assert describe_verdict(compare_predictions(pair[1], pair[0])).startswith("A is better")
+    assert describe_difference(found).startswith("B is better")
+    assert describe_difference(compare_predictions(pair[1], pair[0])).startswith("A is better")
 
 
 def test_a_model_does_not_differ_from_itself(pair: tuple[Predictions, Predictions]) -> None:
     found = compare_predictions(pair[0], pair[0])
     assert all((f.value, f.low, f.high) == (0, 0, 0) for f in found.differences.values())
     assert (found.p_value, len(found.disagree)) == (1.0, 0)
-    assert "don't tell them apart" in describe_verdict(found)
+    assert "don't tell them apart" in describe_difference(found)
 
 
 def test_the_paired_bootstrap_is_that_of_a_plain_loop(pair: tuple[Predictions, Predictions]) -> None:
@@ -75,10 +72,10 @@ def test_other_tiles_are_refused(pair: tuple[Predictions, Predictions]) -> None:
 def test_page(pair: tuple[Predictions, Predictions], tmp_path: Path) -> None:
     found = compare_predictions(*pair)
     images = np.random.default_rng(0).integers(0, 256, (400, 8, 8, 3), dtype=np.uint8)
-    about = OfModels("models:/m/1", "models:/m/2", "tiles.npz", "f" * 64, 6, is_synthetic=True)
+    about = About(source="tiles.npz", fingerprint="f" * 64, models=("models:/m/1", "models:/m/2"), looks=6, is_synthetic=True)
     write_comparison(tmp_path, found, about)
     assert not (tmp_path / "comparison.html").exists(), "numbers come before pictures"
-    draw_comparison(tmp_path, found, images, about)
+    draw_comparison(Compared(tmp_path, found, images, about))
     content = json.loads((tmp_path / "comparison.json").read_text())
     assert content["differences"]["balanced_accuracy"]["value"] == pytest.approx(
         content["values"]["balanced_accuracy"]["b"] - content["values"]["balanced_accuracy"]["a"]
@@ -90,8 +87,8 @@ def test_page(pair: tuple[Predictions, Predictions], tmp_path: Path) -> None:
     assert 'src="http' not in page
     assert page.count("data:image/jpeg") == 18
 
-    kept, of_models = read_comparison(tmp_path)
-    draw_comparison(tmp_path, kept, images, of_models)
+    kept, kept_about = read_comparison(tmp_path)
+    draw_comparison(Compared(tmp_path, kept, images, kept_about))
     assert (tmp_path / "comparison.html").read_text() == page, "drawn from what is kept, it is the same"
-    draw_comparison(tmp_path, found, None, about)
+    draw_comparison(Compared(tmp_path, found, None, about))
     assert "data:image/jpeg" not in (tmp_path / "comparison.html").read_text()

@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 
 from histo_mlflow.errors import OptionError
-from histo_mlflow.evaluation.comparison import compare_predictions
 from histo_mlflow.evaluation.gate import judge, object_to
-from histo_mlflow.evaluation.metrics import Predictions, evaluate_predictions
+from histo_mlflow.evaluation.metrics import evaluate_predictions
 from histo_mlflow.evaluation.options import GateOptions
+from histo_mlflow.evaluation.paired import compare_predictions
+from histo_mlflow.evaluation.predictions import Predictions
 
 CLASSES = ("NORM", "STR", "TUM")
 LABELS = np.repeat([0, 1, 2], 200)

@@ -5,7 +5,8 @@ import pytest
 from scipy.stats import binomtest
 
 from histo_mlflow.evaluation.intervals import Resampling, wilson
-from histo_mlflow.evaluation.metrics import Predictions, evaluate_predictions
+from histo_mlflow.evaluation.metrics import evaluate_predictions
+from histo_mlflow.evaluation.predictions import Predictions
 
 CLASSES = ("a", "b", "c")
 

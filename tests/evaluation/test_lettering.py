@@ -10,16 +10,16 @@ from matplotlib.font_manager import fontManager
 from matplotlib.text import Text
 
 from histo_mlflow.evaluation import plots
-from histo_mlflow.evaluation.comparison import compare_predictions
-from histo_mlflow.evaluation.comparison_page import OfModels, draw_comparison
+from histo_mlflow.evaluation.comparison_sections import Compared, draw_comparison
 from histo_mlflow.evaluation.curves import draw_curves
-from histo_mlflow.evaluation.details import Details, Provenance
-from histo_mlflow.evaluation.findings import Findings
+from histo_mlflow.evaluation.findings import About, Details, Findings
 from histo_mlflow.evaluation.gallery import GalleryRow, Shown, caption, choose_errors
 from histo_mlflow.evaluation.lettering import KEY_FILE, label_classes, letter
-from histo_mlflow.evaluation.metrics import Predictions, evaluate_predictions
+from histo_mlflow.evaluation.metrics import evaluate_predictions
 from histo_mlflow.evaluation.page import png_of
-from histo_mlflow.evaluation.report import draw_report
+from histo_mlflow.evaluation.paired import compare_predictions
+from histo_mlflow.evaluation.predictions import Predictions
+from histo_mlflow.evaluation.report_sections import draw_report
 
 # Private characters stand for a script of which no machine has a font but the one that a test installs.
 UNKNOWN = ("\U000f0120\U000f0121", "\U000f0122", "\U000f0123\U000f0120")
@@ -68,6 +68,10 @@ def _predictions(classes: tuple[str, ...]) -> Predictions:
     return Predictions(rng.integers(0, len(classes), 60), rng.dirichlet(np.ones(len(classes)), 60), classes)
 
 
+def _about(source: str, *models: str) -> About:
+    return About(source=source, fingerprint="f" * 64, models=models, selected="epoch 2", looks=1, is_synthetic=False)
+
+
 def _pictures(classes: tuple[str, ...]) -> list[Figure]:
     predictions = _predictions(classes)
     tiles = np.zeros((60, 8, 8, 3), np.uint8)
@@ -113,7 +117,7 @@ def test_names_that_can_be_drawn_need_no_key(tmp_path: Path) -> None:
 
 def _write_report(folder: Path, classes: tuple[str, ...]) -> str:
     predictions = _predictions(classes)
-    about = Provenance("test", "/data/\U000f0120/tiles", "f" * 64, "models:/m/1", "epoch 2", 1, is_synthetic=False)
+    about = _about("/data/\U000f0120/tiles", "models:/m/1")
     gallery = [
         GalleryRow(heading, (Shown(np.zeros((8, 8, 3), np.uint8), None, caption(predictions, int(rows[0]), 7)),))
         for heading, rows in choose_errors(predictions)
@@ -136,8 +140,9 @@ def test_the_report_gives_the_key_in_the_fonts_of_the_browser(tmp_path: Path) ->
 
 def test_the_comparison_gives_the_key_too(tmp_path: Path) -> None:
     predictions = _predictions(UNKNOWN)
-    about = OfModels("a", "b", "tiles", "f" * 64, 2, is_synthetic=False)
-    draw_comparison(tmp_path, compare_predictions(predictions, predictions), np.zeros((60, 8, 8, 3), np.uint8), about)
+    about = _about("tiles", "a", "b")
+    comparison = compare_predictions(predictions, predictions)
+    draw_comparison(Compared(tmp_path, comparison, np.zeros((60, 8, 8, 3), np.uint8), about))
     assert f"0 = <bdi>{UNKNOWN[0]}</bdi>" in (tmp_path / "comparison.html").read_text()
     assert (tmp_path / KEY_FILE).exists()
 

@@ -7,7 +7,8 @@ from sklearn import metrics as reference
 
 from histo_mlflow.errors import RequestError
 from histo_mlflow.evaluation.confusion import count_confusion, epoch_figures
-from histo_mlflow.evaluation.metrics import Evaluation, Predictions, evaluate_predictions, match_classes
+from histo_mlflow.evaluation.metrics import Evaluation, evaluate_predictions
+from histo_mlflow.evaluation.predictions import Predictions, match_classes
 
 CLASSES = ("a", "b", "c", "d")
 
@@ -55,7 +56,7 @@ def test_per_class_by_hand() -> None:
     a, b, c = evaluate_predictions(Predictions(labels, np.eye(3)[predicted], ("a", "b", "c"))).per_class
 
     assert (a.n, b.n, c.n) == (3, 2, 0)
-    value = {of.name: {name: figure.value for name, figure in of.figures.items()} for of in (a, b, c)}
+    value = {of.name: {name: figure.value for name, figure in of.estimates.items()} for of in (a, b, c)}
     assert [value["a"][name] for name in ("sensitivity", "specificity", "ppv", "npv")] == [2 / 3, 1.0, 1.0, 2 / 3]
     assert value["a"]["f1"] == pytest.approx(0.8)
     assert value["a"]["one_vs_rest_accuracy"] == pytest.approx(0.8)
@@ -118,8 +119,8 @@ def test_ties_are_scikit_learns(seed: int) -> None:
     labels, counts = rng.integers(0, 3, 60), rng.integers(1, 4, (60, 3))
     probabilities = counts / counts.sum(axis=1, keepdims=True)
     for k, of in enumerate(evaluate_predictions(Predictions(labels, probabilities, ("a", "b", "c"))).per_class):
-        assert of.figures["auroc"].value == pytest.approx(reference.roc_auc_score(labels == k, probabilities[:, k]))
-        assert of.figures["auprc"].value == pytest.approx(reference.average_precision_score(labels == k, probabilities[:, k]))
+        assert of.estimates["auroc"].value == pytest.approx(reference.roc_auc_score(labels == k, probabilities[:, k]))
+        assert of.estimates["auprc"].value == pytest.approx(reference.average_precision_score(labels == k, probabilities[:, k]))
 
 
 def test_calibration_error_by_hand() -> None:

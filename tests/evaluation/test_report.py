@@ -10,14 +10,15 @@ import pytest
 from PIL import Image
 
 from histo_mlflow.errors import TileFormatError
+from histo_mlflow.evaluation.calibration import Calibration
 from histo_mlflow.evaluation.curves import draw_curves, draw_fold_curves
-from histo_mlflow.evaluation.details import Details, Provenance
-from histo_mlflow.evaluation.findings import Findings, baseline_figures
+from histo_mlflow.evaluation.findings import About, Details, Findings, evaluate_baselines
 from histo_mlflow.evaluation.kept_numbers import read_numbers, write_numbers
-from histo_mlflow.evaluation.metrics import Predictions, evaluate_predictions
+from histo_mlflow.evaluation.metrics import evaluate_predictions
 from histo_mlflow.evaluation.page import png_of
 from histo_mlflow.evaluation.perturbed import Perturbed
-from histo_mlflow.evaluation.report import draw_report
+from histo_mlflow.evaluation.predictions import Predictions
+from histo_mlflow.evaluation.report_sections import draw_report
 
 CLASSES = ("ADI", "TUM", "<b>")
 
@@ -27,7 +28,10 @@ def _find(details: Details | None = None, groups: np.ndarray | None = None) -> F
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 40)
     probabilities = rng.dirichlet(np.ones(3), 40)
-    about = Provenance("test", "tiles.npz", "f" * 64, "models:/m/1", "epoch 2 of 3, by validation loss", 4, is_synthetic=True)
+    about = About(
+        source="tiles.npz", fingerprint="f" * 64, models=("models:/m/1",), selected="epoch 2 of 3, by validation loss",
+        looks=4, is_synthetic=True,
+    )  # fmt: skip
     evaluation = evaluate_predictions(Predictions(labels, probabilities, CLASSES, groups), costs=details.costs)
     return Findings(evaluation, np.arange(40), about, details)
 
@@ -46,12 +50,10 @@ def _find_everything() -> Findings:
     details = Details(
         flow={"training": np.array([3, 4, 0])},
         split_unit="the group",
-        temperature=1.7,
-        is_calibrated=True,
-        threshold=0.4,
+        calibration=Calibration(temperature=1.7, is_applied=True, abstain_below=0.4),
         costs=rng.random((3, 3)),
         robustness=[Perturbed(kind, "as stored", labels, before, rng.integers(0, 3, 9)) for kind in ("none", "symmetry")],
-        baselines=baseline_figures(said),
+        baselines=evaluate_baselines(said),
         folds=pd.DataFrame({"fold": [1, 2], "loss": [0.1, 0.2], "best_epoch": [3, 1], "run_id": ["a", "b"]}),
     )
     return _find(details, groups=np.repeat(["p1", "p2", "p3", "p4"], 10))

@@ -32,10 +32,8 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "zeroed": _zero,
     "half": _halve,
     "pixels gone": lambda entry: (entry / "images.npy").unlink(),
-    "labels gone": lambda entry: (entry / "labels.npy").unlink(),
-    "labels of others": lambda entry: np.save(entry / "labels.npy", np.zeros(54, np.int64)),
     "empty entry.json": lambda entry: (entry / "entry.json").write_text(""),
-    "half entry.json": lambda entry: (entry / "entry.json").write_text(json.dumps({"classes": ["a"]})),
+    "half entry.json": lambda entry: (entry / "entry.json").write_text(json.dumps({"check": "a"})),
     "entry.json gone": lambda entry: (entry / "entry.json").unlink(),
     "gone altogether": lambda entry: shutil.rmtree(entry),
 }
@@ -68,7 +66,7 @@ def test_another_user_has_entries_and_locks_of_his_own(
     monkeypatch.setattr(os, "getuid", lambda: 4711)
     read_npz(file)
     mine = {path.name for path in (work / "cache").iterdir()} - before
-    assert {Path(name).suffix for name in mine} == {"", ".lock"}
+    assert {Path(name).suffix for name in mine} == {"", ".lock", ".json"}
 
 
 def test_a_cache_folder_that_can_not_be_made_is_named_with_the_way_out(

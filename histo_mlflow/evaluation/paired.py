@@ -1,4 +1,4 @@
-"""Two models on the same tiles: the difference of their figures with its interval, and where they disagree."""
+"""Two models on the same tiles: the differences of their metrics with intervals, and where they disagree."""
 
 from dataclasses import dataclass
 
@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histo_mlflow.errors import RequestError
-from histo_mlflow.evaluation.costs import default_costs
-from histo_mlflow.evaluation.intervals import Figure, Floats, Resampling, Weights, with_percentiles
-from histo_mlflow.evaluation.metrics import Figures, Predictions
+from histo_mlflow.evaluation.intervals import Estimate, Floats, Resampling, Weights, with_percentiles
+from histo_mlflow.evaluation.metrics import statistics_of
+from histo_mlflow.evaluation.predictions import Predictions
 
 COMPARED = (
     "balanced_accuracy",
@@ -20,15 +20,16 @@ COMPARED = (
     "expected_cost",
     "ece_top_label",
 )
+"""Names of `OVERALL_METRICS`."""
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What B has over A on one labelled set.
+    """By how much B is better or worse than A on one labelled set.
 
     Attributes:
         a, b: What each model said.
-        values: (A, B) by name of figure.
+        values: (A, B) by name of metric.
         differences: B minus A with its interval, from the same resamples for both.
         sensitivity: B minus A of each class, in class order.
         only_a, only_b: Tiles that only A, only B got right.
@@ -39,8 +40,8 @@ class Comparison:
     a: Predictions
     b: Predictions
     values: dict[str, tuple[float, float]]
-    differences: dict[str, Figure]
-    sensitivity: tuple[Figure, ...]
+    differences: dict[str, Estimate]
+    sensitivity: tuple[Estimate, ...]
     only_a: int
     only_b: int
     p_value: float
@@ -65,22 +66,20 @@ def compare_predictions(a: Predictions, b: Predictions, *, costs: Floats | None 
     """
     if a.classes != b.classes or not np.array_equal(a.labels, b.labels):
         raise RequestError("the two models were not scored on the same tiles with the same classes in the same order")
-    costs = default_costs(a.classes) if costs is None else costs
-    figures_a, figures_b = Figures(a, costs), Figures(b, costs)
+    statistics = [statistics_of(each, costs, (*COMPARED, "sensitivity")) for each in (a, b)]
 
     def both(counts: Weights) -> dict[str, Floats]:
-        of_a, of_b = figures_a(counts), figures_b(counts)
-        return {f"{side}/{name}": of[name] for side, of in (("a", of_a), ("b", of_b)) for name in (*COMPARED, "sensitivity")}
+        of_a, of_b = (of_model(counts) for of_model in statistics)
+        return {f"{side}/{name}": value for side, of in (("a", of_a), ("b", of_b)) for name, value in of.items()}
 
-    values = both(np.ones((1, len(a.labels)), np.float32))
     resampling = Resampling(a.labels, a.groups, seed)
-    resampled = resampling.bootstrap(both)
-    pairs = {name: (float(values[f"a/{name}"][0]), float(values[f"b/{name}"][0])) for name in COMPARED}
+    values, resampled = resampling.original(both), resampling.bootstrap(both)
+    pairs = {name: (float(values[f"a/{name}"]), float(values[f"b/{name}"])) for name in COMPARED}
     differences = {
         name: with_percentiles(pairs[name][1] - pairs[name][0], resampled[f"b/{name}"] - resampled[f"a/{name}"])
         for name in COMPARED
     }
-    by_class = values["b/sensitivity"][0] - values["a/sensitivity"][0]
+    by_class = values["b/sensitivity"] - values["a/sensitivity"]
     drawn = resampled["b/sensitivity"] - resampled["a/sensitivity"]
     sensitivity = tuple(with_percentiles(float(by_class[k]), drawn[:, k]) for k in range(len(a.classes)))
     only_a, only_b = int((b.is_wrong & ~a.is_wrong).sum()), int((a.is_wrong & ~b.is_wrong).sum())
