@@ -12,7 +12,7 @@ from histo_mlflow.console import warn
 from histo_mlflow.errors import StoreError
 from histo_mlflow.learning.compute import Compute
 from histo_mlflow.tiles.tile_set import Part, TileSet
-from histo_mlflow.tracking.provenance import describe_origin
+from histo_mlflow.tracking.origin import describe_origin
 from histo_mlflow.tracking.runs import Run
 
 FOLD_TAG = "histo.fold"

@@ -11,7 +11,7 @@ from histo_mlflow.pipeline.options import LearningOptions
 from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.found_runs import find_ended_run
 from histo_mlflow.tracking.journal import deliver_left
-from histo_mlflow.tracking.provenance import describe_origin
+from histo_mlflow.tracking.origin import describe_origin
 from histo_mlflow.tracking.runs import Run
 from histo_mlflow.tracking.store import open_store
 
