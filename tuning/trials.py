@@ -16,7 +16,7 @@ from histo_mlflow.tiles.options import FoldOptions
 from histo_mlflow.tiles.splits import cut_folds, hold_out
 from histo_mlflow.tracking.acceptance import check_options_accepted
 from histo_mlflow.tracking.kept import kept_run
-from histo_mlflow.tracking.provenance import describe_origin
+from histo_mlflow.tracking.origin import describe_origin
 from histo_mlflow.tracking.runs import Run, open_run
 from histo_mlflow.tracking.store import Store, open_store
 from tuning.objective import Objective

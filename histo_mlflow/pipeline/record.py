@@ -154,8 +154,7 @@ def _note_result(session: Session, result: SplitResult, selected: str) -> None:
 
 def read_best_network(run: Run) -> TileClassifier:
     """Return the network of the best epoch of a run, as it was kept; raises `StoreError` if it can't be had."""
-    with scratch_folder() as draft:
-        return load_weights(run.fetch_file(f"{FOLDER}/{BEST}", draft))[0]
+    return run.read(f"{FOLDER}/{BEST}", load_weights)[0]
 
 
 class _Observer:

@@ -17,8 +17,8 @@ from mlflow import MlflowClient
 from histo_mlflow.base.interruption import shielded
 from histo_mlflow.base.plain_values import build_plain, parse_json
 from histo_mlflow.errors import RequestError, SourceNotFoundError, StoreError
-from histo_mlflow.tracking.production import promote, read_pointers
-from histo_mlflow.tracking.provenance import user_name
+from histo_mlflow.tracking.origin import user_name
+from histo_mlflow.tracking.production import move_pointers, read_pointers
 from histo_mlflow.tracking.registry import CANDIDATE_ALIAS, changing_model, create_version
 from histo_mlflow.tracking.store import Store, alone_in
 from histo_mlflow.tracking.store_errors import is_missing, suppressing_refusals
@@ -165,7 +165,7 @@ def _write_and_do(client: MlflowClient, name: str, decision: Decision) -> None:
 
 def _do(client: MlflowClient, name: str, number: int, decision: Decision) -> None:
     if decision.moves_production:
-        promote(client, name, decision.version)
+        move_pointers(client, name, decision.version)
         if str(client.get_registered_model(name).aliases.get(CANDIDATE_ALIAS)) == decision.version:
             # MLflow lets only who manages the model delete an alias; where it stays it does no harm.
             with suppressing_refusals():

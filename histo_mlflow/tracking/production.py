@@ -70,7 +70,7 @@ def production_version(client: MlflowClient, name: str) -> str | None:
     return found.version
 
 
-def promote(client: MlflowClient, name: str, version: str) -> None:
+def move_pointers(client: MlflowClient, name: str, version: str) -> None:
     """Point the aliases and the stage of Production at `version`; each step leaves every name resolvable, all may be repeated.
 
     Other versions are archived one by one: MLflow's own way of archiving them fails on PostgreSQL with psycopg 3, where it

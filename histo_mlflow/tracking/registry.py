@@ -142,7 +142,7 @@ def located_model(store: Store, address: str, *, option: str = "model") -> Itera
         SourceNotFoundError: There is no such model.
     """
     if Path(address).exists():
-        yield LocatedModel(_checked(Path(address), f"{option}={address}"), address)
+        yield LocatedModel(_check_kind(Path(address), f"{option}={address}"), address)
         return
     artifact_uri = address
     if _RUN_ID.fullmatch(address):
@@ -158,7 +158,7 @@ def located_model(store: Store, address: str, *, option: str = "model") -> Itera
             raise SourceNotFoundError(
                 hide_secrets(f"{option}={address} is not in the store {store.uri} ({reason}); `mlflow ui` shows what is there")
             ) from None
-        yield LocatedModel(_checked(Path(local), f"{option}={address}"), address)
+        yield LocatedModel(_check_kind(Path(local), f"{option}={address}"), address)
 
 
 def _advise(address: str) -> str:
@@ -196,7 +196,7 @@ def _model_of_run(client: MlflowClient, run_id: str, option: str) -> str:
     return str(tags.get(MODEL_URI_TAG, f"runs:/{run_id}/{_BEST_CHECKPOINT}"))
 
 
-def _checked(path: Path, asked: str) -> Path:
+def _check_kind(path: Path, asked: str) -> Path:
     if not (path.is_dir() or path.is_file()):  # a pipe would be waited for for ever
         raise RequestError(f"{asked} is neither a file nor a folder; give a model or a .safetensors checkpoint")
     if path.is_dir() and not (path / "MLmodel").exists():

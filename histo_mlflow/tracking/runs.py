@@ -4,10 +4,11 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import mlflow
 from mlflow import MlflowClient
@@ -16,6 +17,7 @@ from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
 
 from histo_mlflow.base.interruption import acknowledge, shielded
+from histo_mlflow.base.scratch import scratch_folder
 from histo_mlflow.base.secrets import hide_secrets
 from histo_mlflow.errors import Interrupted, StoreError
 from histo_mlflow.tracking.journal import Journal
@@ -26,6 +28,7 @@ from histo_mlflow.tracking.store import Store, changing_experiment
 from histo_mlflow.tracking.writes import Deletion, End, File, Metrics, Params, Tags, Target, Tiles, Write
 
 _log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 LOOKS_TAG = "histo.test_looks"
 _DIGEST_CHARACTERS = 36  # MLflow refuses longer ones
@@ -103,6 +106,31 @@ class Run:
     def log_file(self, file: Path, folder: str | None = None) -> None:
         """Copy a file to the run's artifacts, under `folder`; it appears whole or not at all."""
         self.send(File(str(file), folder))
+
+    def write(self, artifact: str, content: str | bytes | Callable[[Path], object]) -> None:
+        """Keep a text, bytes, or what `content` writes to the file that it is given, as the artifact of that path."""
+        folder, _, name = artifact.rpartition("/")
+        with scratch_folder() as draft:
+            file = draft / name
+            if callable(content):
+                content(file)
+            else:
+                file.write_bytes(content.encode() if isinstance(content, str) else content)
+            self.log_file(file, folder or None)
+
+    @contextmanager
+    def draft(self, folder: str | None = None) -> Iterator[Path]:
+        """Give an empty folder whose files are kept under `folder` afterwards, also those written before an error."""
+        with scratch_folder() as draft:
+            try:
+                yield draft
+            finally:
+                self.log_folder(draft, folder)
+
+    def read(self, artifact: str, reader: Callable[[Path], T]) -> T:
+        """Return what `reader` makes of the file or folder of that path, which is there as long as it reads."""
+        with scratch_folder() as draft:
+            return reader(self.fetch_file(artifact, draft))
 
     def has_file(self, artifact: str) -> bool:
         """Return whether there is an artifact of that path."""
