@@ -167,11 +167,11 @@ def step_without_set(options: argparse.Namespace) -> None:
     import torch
     from torch.nn import functional
 
-    from histo_mlflow.learning.allocator import map_large_tensors
     from histo_mlflow.learning.compute import ComputeOptions, resolve_compute
     from histo_mlflow.models.classifier import TileClassifier
+    from histo_mlflow.process import keep_freed_memory
 
-    map_large_tensors()
+    keep_freed_memory()
     batch_size, size_px = options.bare_step, options.tile_size
     compute = resolve_compute(ComputeOptions(device=options.device), tile_size_px=size_px)
     network = TileClassifier(n_classes=N_CLASSES, tile_size_px=size_px).to(compute.device).to(memory_format=torch.channels_last)

@@ -4,9 +4,9 @@ Rounds are interleaved and medians reported. Tiles and weights are noise. Prints
 ``benchmarks/results/runtimes.json``.
 """
 
-from histo_mlflow.learning.allocator import map_large_tensors
+from histo_mlflow.process import keep_freed_memory
 
-map_large_tensors()  # as the command line does
+keep_freed_memory()  # as the command line does
 
 import argparse
 import statistics

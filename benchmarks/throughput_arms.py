@@ -21,7 +21,6 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision import transforms
 from torchvision.models import efficientnet_b3
 
-from histo_mlflow.learning.allocator import map_large_tensors
 from histo_mlflow.learning.batches import LabelledTiles
 from histo_mlflow.learning.compute import Compute, resolve_compute
 from histo_mlflow.learning.fit import EpochReport, fit
@@ -29,6 +28,7 @@ from histo_mlflow.learning.infer import infer
 from histo_mlflow.learning.optimiser import make_optimizer
 from histo_mlflow.learning.options import AugmentationOptions, ComputeOptions, FitOptions
 from histo_mlflow.models.classifier import TileClassifier, fold_batch_norms
+from histo_mlflow.process import keep_freed_memory
 
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
@@ -183,7 +183,7 @@ def make_timm_network(job: Job) -> nn.Module:
 
 def make_our_network(job: Job) -> TileClassifier:
     """Return the network of this project in channels_last, as `fit` puts it."""
-    map_large_tensors()  # as our command line does; the peers' have no such thing
+    keep_freed_memory()  # as our command line does; the peers' have no such thing
     network = TileClassifier(n_classes=N_CLASSES, tile_size_px=job.images.shape[1])
     return network.to(job.device).to(memory_format=torch.channels_last)
 

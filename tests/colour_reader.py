@@ -2,9 +2,9 @@
 
 import torch
 
+from histo_mlflow.models.facts import ModelFacts
 from histo_mlflow.tracking.decisions import register_model
 from histo_mlflow.tracking.logged_models import log_model
-from histo_mlflow.tracking.model_flavor import ModelFacts
 from histo_mlflow.tracking.runs import open_run
 from histo_mlflow.tracking.store import open_store
 
@@ -26,7 +26,7 @@ class Reader(torch.nn.Module):
 def register(bias: float) -> str:
     """Register such a model, as training does, and return its version."""
     store = open_store()
-    facts = ModelFacts(CLASSES, 32, 0.5, "a reader of colours", "none", "none", "nothing", "0" * 64, False, "by hand")
+    facts = ModelFacts(CLASSES, 32, "0" * 64, is_synthetic=False, selected="by hand")
     with open_run(store, "train") as run:
         uri = log_model(run, Reader(bias), facts, "a card", step=1)
     done = register_model(store, uri, "histo-b3", run_id=run.id, description="", tags={"source_run": run.id})

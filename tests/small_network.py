@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from torch import nn
+from torchvision.models import get_model
 from torchvision.models.efficientnet import EfficientNet, MBConvConfig
 
 SMALL_NETWORK = "TESTS_SMALL_NETWORK"
@@ -16,9 +18,10 @@ SMALL_NETWORK = "TESTS_SMALL_NETWORK"
 _BLOCKS = ((1, 3, 1, 8, 8, 1), (6, 3, 2, 8, 16, 2), (6, 5, 2, 16, 24, 1))
 
 
-def small_efficientnet(*, weights: None, num_classes: int) -> EfficientNet:
-    """Take the place of torchvision's `efficientnet_b3`."""
-    assert weights is None
+def get_small_model(name: str, *, weights: None, num_classes: int) -> nn.Module:
+    """Take the place of torchvision's `get_model`, for its EfficientNet-B3 only."""
+    if name != "efficientnet_b3":
+        return get_model(name, weights=weights, num_classes=num_classes)
     blocks = [MBConvConfig(*block, width_mult=1, depth_mult=1) for block in _BLOCKS]
     return EfficientNet(blocks, dropout=0.3, num_classes=num_classes)
 
@@ -27,6 +30,6 @@ def small_efficientnet(*, weights: None, num_classes: int) -> EfficientNet:
 def using_small_network() -> Iterator[None]:
     """Let every `TileClassifier` that is made meanwhile be small, here and in processes that are started."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("histo_mlflow.models.classifier.efficientnet_b3", small_efficientnet)
+        patch.setattr("histo_mlflow.models.backbones.get_model", get_small_model)
         patch.setenv(SMALL_NETWORK, "true")
         yield

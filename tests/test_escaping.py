@@ -17,9 +17,9 @@ from histo_mlflow.console import format_table, say, warn
 from histo_mlflow.evaluation.metrics import Evaluation, evaluate_predictions
 from histo_mlflow.evaluation.page import render
 from histo_mlflow.evaluation.predictions import Predictions
+from histo_mlflow.models.facts import ModelFacts
 from histo_mlflow.pipeline.card import write_card
 from histo_mlflow.tiles.open import open_tiles
-from histo_mlflow.tracking.model_flavor import ModelFacts
 from histo_mlflow.tracking.runs import open_run
 from histo_mlflow.tracking.store import Store
 from tests.conftest import Histo
@@ -93,7 +93,7 @@ def evaluation() -> Evaluation:
 
 def test_a_model_card_obeys_no_name(evaluation: Evaluation) -> None:
     facts = ModelFacts(
-        classes=(HOSTILE, "_b_"), tile_size_px=32, microns_per_pixel=0.5, architecture="net", preprocessing="none",
+        classes=(HOSTILE, "_b_"), tile_size_px=32, microns_per_pixel=0.5, preprocessing="none",
         weights_origin=HOSTILE, data_source=HOSTILE, data_fingerprint="f" * 64, is_synthetic=False, selected=HOSTILE,
         tiles_per_class={"training": [1, 2]},
     )  # fmt: skip

@@ -20,7 +20,8 @@ from safetensors.torch import save_file
 
 from histo_mlflow.evaluation.costs import read_costs
 from histo_mlflow.jobs.train import Train
-from histo_mlflow.models.checkpoint import FACTS_KEY, CheckpointFacts, load_state, load_weights, save_state
+from histo_mlflow.models.checkpoint import FACTS_KEY, load_state, load_weights, save_state
+from histo_mlflow.models.facts import ModelFacts
 from histo_mlflow.models.weights import read_initial_weights
 from histo_mlflow.options import build, flatten, read_kept_yaml, read_yaml
 from histo_mlflow.served_model.inputs import batches_of
@@ -42,7 +43,7 @@ _values = st.recursive(
 
 _YAML = {name: value for name, value in flatten(build(Train, {})).items() if name != "given"}
 _COSTS = {"TUM": {"NORM": 10, "STR": 5}, "NORM": {"TUM": 2}}
-_CHECKPOINT = asdict(CheckpointFacts(("a", "b"), 32, 3, 0.25, "0" * 64, is_synthetic=True))
+_CHECKPOINT = asdict(ModelFacts(("a", "b"), 32, "0" * 64, is_synthetic=True, epoch=3, val_loss=0.25))
 _DECISION = asdict(Decision("first", "1", None, "why", user="u", time="t"))
 _WRITE = json.loads(to_json(Metrics({"a": 1.0}, 1, 2)))
 

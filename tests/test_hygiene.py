@@ -81,7 +81,6 @@ def test_weights_and_selection_do_not_depend_on_the_test_set(tiny_tiles: TileSet
 def test_only_scoring_reads_the_test_set(store: Store, tiny_tiles: TileSet) -> None:
     config = build(Train, {**_OPTIONS, "calibration": "temperature"})
     test = draw_demo(n_tiles=18, tile_size_px=SIZE_PX, seed=3)
-    test.fingerprint  # noqa: B018 - reads all pixels, before the watch begins
     watched = replace(test, images=test.images.view(_Watched), labels=test.labels.view(_Watched))
     _READERS.clear()
     with open_run(store, "train", tags={}) as run:

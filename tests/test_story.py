@@ -27,6 +27,7 @@ from PIL import Image
 from histo_mlflow.cli import main
 from histo_mlflow.tiles.demo import draw_demo
 from histo_mlflow.tiles.tile_set import COLORECTAL_CLASSES
+from histo_mlflow.tracking.kept import state_of
 from tests.conftest import PROJECT, PYTHONPATH, SIZE_PX, put_into_production, save_npz
 from tests.small_network import SMALL_NETWORK
 
@@ -371,7 +372,8 @@ def test_ending_mlflow_run_ends_its_runs_as_killed(story: Story, number: signal.
         else:
             process.send_signal(number)
         process.wait(timeout=60)
-        _wait_for(lambda: [run.info.status for run in new_runs()] == ["KILLED"] * 2, seconds=60)
+        # MLflow's label may say FAILED: that `mlflow run` has failed.
+        _wait_for(lambda: [state_of(run) for run in new_runs()] == ["KILLED"] * 2, seconds=60)
 
 
 def test_a_disk_that_fills_up_fails_the_run_and_keeps_what_was_done(story: Story) -> None:

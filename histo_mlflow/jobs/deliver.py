@@ -23,6 +23,7 @@ def deliver(options: Deliver) -> Mapping[str, int]:
     """Send what is left of a run, and return how much of each kind that was."""
     from histo_mlflow.console import say
     from histo_mlflow.tracking.journal import deliver_left, journals_folder
+    from histo_mlflow.tracking.kept import state_of
     from histo_mlflow.tracking.store import open_store
 
     run_id = stated(options.run)
@@ -34,5 +35,5 @@ def deliver(options: Deliver) -> Mapping[str, int]:
         say(f"nothing is left to deliver of run {run_id}")
     else:
         parts = ", ".join(f"{count} {noun}" for noun, count in sent.items())
-        say(f"delivered to run {run_id}: {parts}; it is {store.client.get_run(run_id).info.status}")
+        say(f"delivered to run {run_id}: {parts}; it is {state_of(store.client.get_run(run_id))}")
     return sent

@@ -57,7 +57,7 @@ def evaluate(options: Evaluate) -> EvaluateResult:
     check_classes_accepted(model.classes, where=model.address)
     costs = read_costs(options.costs.costs, model.classes)
     tiles = open_scored_tiles(asked.data, model)
-    if tiles.fingerprint == model.data_fingerprint:
+    if tiles.fingerprint == model.facts.data_fingerprint:
         warn("the model has learnt from these very tiles: the figures will say nothing about new ones")
     with begin_run(store, "evaluate", options, evaluation_tags("evaluate", tiles, compute, model=model.address)) as run:
         findings = score_model(run, model, tiles.part("test"), compute, costs, n_tried=options.robustness.robustness)

@@ -1,8 +1,8 @@
 """Rows of a memory map as uint8 batches on the device, gathered ahead; knows nothing of what is done with them."""
 
-import queue
-import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-_N_AHEAD = 2  # batches: one ready, one being gathered
+_N_AHEAD = 2  # batches that are ready or being gathered while one is computed with
 _RESIDENT_SHARE = 0.5  # of the free memory of a GPU; the rest is for activations, which grow with the batch
 
 
@@ -78,34 +78,19 @@ class TileSource:
             yield self._resident[positions.to(self._device, non_blocking=True)]
 
     def _stream(self, batches: Sequence[NDArray[np.int64]]) -> Iterator[Tensor]:
-        gathered: queue.Queue[Tensor | BaseException] = queue.Queue(maxsize=_N_AHEAD)
-        is_over = threading.Event()
-
-        def gather() -> None:
+        with ThreadPoolExecutor(1, thread_name_prefix="gather-tiles") as pool:
+            gathering: deque[Future[Tensor]] = deque()
             try:
                 for rows in batches:
-                    tiles = torch.from_numpy(self._images[rows])
-                    _put(gathered, tiles.pin_memory() if self._device.type == "cuda" else tiles, is_over)
-                    if is_over.is_set():
-                        return
-            except BaseException as error:  # handed to the thread that waits for the tiles
-                _put(gathered, error, is_over)
+                    gathering.append(pool.submit(self._gather, rows))
+                    if len(gathering) > _N_AHEAD:
+                        yield gathering.popleft().result().to(self._device, non_blocking=True)
+                while gathering:
+                    yield gathering.popleft().result().to(self._device, non_blocking=True)
+            finally:
+                for waiting in gathering:
+                    waiting.cancel()
 
-        threading.Thread(target=gather, daemon=True, name="gather-tiles").start()
-        try:
-            for _ in batches:
-                tiles = gathered.get()
-                if isinstance(tiles, BaseException):
-                    raise tiles
-                yield tiles.to(self._device, non_blocking=True)
-        finally:
-            is_over.set()
-
-
-def _put(target: "queue.Queue[Tensor | BaseException]", item: Tensor | BaseException, is_over: threading.Event) -> None:
-    while not is_over.is_set():
-        try:
-            target.put(item, timeout=0.5)
-        except queue.Full:
-            continue
-        return
+    def _gather(self, rows: NDArray[np.int64]) -> Tensor:
+        tiles = torch.from_numpy(self._images[rows])
+        return tiles.pin_memory() if self._device.type == "cuda" else tiles

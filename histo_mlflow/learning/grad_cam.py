@@ -19,10 +19,16 @@ def grad_cam(
     Source: Selvaraju et al. 2017, "Grad-CAM": the maps of the last convolution, weighted with the mean gradient of the class's
     logit, and only what speaks for the class. A map without any such evidence is 0 throughout. The maps are coarse, a
     thirty-second of the tile's edge, and enlarged bilinearly; they show where, not why.
+
+    Raises:
+        ValueError: The backbone of `network` has no feature maps.
     """
+    pooling = network.pooling
+    if pooling is None:
+        raise ValueError(f"{network.backbone_name} has no feature maps")
     network = network.to(device).eval()
     kept: list[Tensor] = []
-    handle = network.backbone.features.register_forward_hook(lambda _module, _input, output: kept.append(output))
+    handle = pooling.register_forward_pre_hook(lambda _module, inputs: kept.append(inputs[0]))
     maps = [np.zeros((0, *tiles.shape[1:3]), np.float32)]
     try:
         for start in range(0, len(tiles), _BATCH):

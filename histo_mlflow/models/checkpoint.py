@@ -1,11 +1,10 @@
 """Weights and training state as files, written whole or not at all and read without unpickling objects."""
 
 import json
-import unicodedata
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -14,13 +13,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from histo_mlflow.base.plain_values import build_plain, parse_json, shorten
+from histo_mlflow.base.plain_values import parse_json
 from histo_mlflow.errors import RequestError, TileFormatError, WorkError
-from histo_mlflow.models.classifier import ARCHITECTURE, TileClassifier
+from histo_mlflow.models.backbones import find_backbone
+from histo_mlflow.models.classifier import TileClassifier
+from histo_mlflow.models.facts import ModelFacts, facts_from
 
 FACTS_KEY = "histo_mlflow"
-_HEAD = "backbone.classifier.1.weight"
-_MAX_TILE_SIZE_PX = 8192
 # What torch, safetensors and a parser of JSON raise for bytes that are not as they should be; RecursionError is a RuntimeError.
 DAMAGE = (
     SafetensorError, UnpicklingError, RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError,
@@ -28,32 +27,19 @@ DAMAGE = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class CheckpointFacts:
-    """What must be known to use the weights: it travels in the file's header."""
-
-    classes: tuple[str, ...]
-    tile_size_px: int
-    epoch: int
-    val_loss: float
-    data_fingerprint: str
-    is_synthetic: bool
-    architecture: str = ARCHITECTURE
-
-
 def epoch_file_name(epoch: int) -> str:
     """Return the name of the checkpoint of an epoch, which sorts in order."""
     return f"epoch_{epoch:03d}.safetensors"
 
 
-def save_weights(path: Path, network: torch.nn.Module, facts: CheckpointFacts) -> None:
+def save_weights(path: Path, network: torch.nn.Module, facts: ModelFacts) -> None:
     """Write the weights and `facts` as safetensors."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     header = {FACTS_KEY: json.dumps(asdict(facts))}
     _write_whole(path, lambda draft: save_file(tensors, draft, metadata=header))
 
 
-def load_weights(path: Path) -> tuple[TileClassifier, CheckpointFacts]:
+def load_weights(path: Path) -> tuple[TileClassifier, ModelFacts]:
     """Return the network in evaluation mode, on the CPU, and its facts; raises `RequestError` for another file."""
     try:
         with safe_open(path, framework="pt") as file:
@@ -61,9 +47,11 @@ def load_weights(path: Path) -> tuple[TileClassifier, CheckpointFacts]:
             if header is None:
                 raise RequestError(f"{path} holds weights without class names; use it as weights= and train, then evaluate")
             facts = read_facts(header)
-            _check_size(facts, n_rows=file.get_slice(_HEAD).get_shape()[0], path=path)
+            n_rows = file.get_slice(f"backbone.{find_backbone(facts.backbone).head}.weight").get_shape()[0]
+            if len(facts.classes) != n_rows:  # before a network of that size is made
+                raise ValueError(f"it names {len(facts.classes)} classes and has weights for {n_rows}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no dict
-        network = TileClassifier(n_classes=len(facts.classes), tile_size_px=facts.tile_size_px)
+        network = TileClassifier(n_classes=len(facts.classes), tile_size_px=facts.tile_size_px, backbone=facts.backbone)
         network.load_state_dict(tensors)
     except RequestError:
         raise
@@ -73,22 +61,9 @@ def load_weights(path: Path) -> tuple[TileClassifier, CheckpointFacts]:
     return network.eval(), facts
 
 
-def read_facts(header: str) -> CheckpointFacts:
-    """Return the facts in a file's header; raises `ValueError` unless each has its type and no class is named twice."""
-    facts = build_plain(CheckpointFacts, parse_json(header))
-    classes = tuple(unicodedata.normalize("NFC", name) for name in facts.classes)  # as tiles have them
-    if len(set(classes)) < len(classes):
-        raise ValueError(f"classes={shorten(' '.join(classes))} are not all different")
-    return replace(facts, classes=classes)
-
-
-def _check_size(facts: CheckpointFacts, *, n_rows: int, path: Path) -> None:
-    """Raise `TileFormatError` where the header asks for a larger network than there are weights for, before it is made."""
-    if len(facts.classes) != n_rows or not 0 < facts.tile_size_px <= _MAX_TILE_SIZE_PX:
-        raise TileFormatError(
-            f"{path} names {len(facts.classes)} classes and tiles of {facts.tile_size_px} px, which its weights don't fit; "
-            "give a .safetensors file of a run"
-        )
+def read_facts(header: str) -> ModelFacts:
+    """Return the facts in a file's header; raises `ValueError` for what is none."""
+    return facts_from(parse_json(header))
 
 
 def load_plainly(path: Path) -> Any:

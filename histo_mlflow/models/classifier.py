@@ -6,22 +6,17 @@ from itertools import pairwise
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
-from torchvision.models import efficientnet_b3
-from torchvision.models.efficientnet import MBConv
 
+from histo_mlflow.models.backbones import DEFAULT_BACKBONE, find_backbone
 from histo_mlflow.served_model.folding import fold_graph
-
-ARCHITECTURE = "efficientnet_b3"
-
-# ImageNet's channel means and standard deviations, as torchvision's weights of this network were trained with.
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class TileClassifier(nn.Module):
-    """torchvision's EfficientNet-B3 that takes tiles as they are stored.
+    """A backbone that takes tiles as they are stored.
 
     Attributes:
+        backbone_name: Which one, as `find_backbone` knows it.
+        backbone: From normalised pixels ``(n_tiles, 3, height, width)`` to logits.
         tile_size_px: Edge length to which every tile is brought before the convolutions.
         temperature: By which logits are divided, a scalar; 1 unless the network was calibrated.
     """
@@ -30,12 +25,13 @@ class TileClassifier(nn.Module):
     shift: Tensor
     temperature: Tensor
 
-    def __init__(self, *, n_classes: int, tile_size_px: int) -> None:
+    def __init__(self, *, n_classes: int, tile_size_px: int, backbone: str = DEFAULT_BACKBONE) -> None:
         super().__init__()
+        found = find_backbone(backbone)
+        self.backbone_name = backbone
         self.tile_size_px = tile_size_px
-        self.backbone = efficientnet_b3(weights=None, num_classes=n_classes)
-        _start_as_identity(self.backbone)
-        mean, std = torch.tensor(IMAGENET_MEAN).view(3, 1, 1), torch.tensor(IMAGENET_STD).view(3, 1, 1)
+        self.backbone = found.build(n_classes)
+        mean, std = torch.tensor(found.mean).view(3, 1, 1), torch.tensor(found.std).view(3, 1, 1)
         # One multiply-add instead of /255, -mean, /std; not persistent, for they are facts and not weights.
         self.register_buffer("scale", 1 / (255 * std), persistent=False)
         self.register_buffer("shift", -mean / std, persistent=False)
@@ -45,7 +41,21 @@ class TileClassifier(nn.Module):
     @property
     def n_classes(self) -> int:
         """Number of logits."""
-        return int(self.backbone.classifier[1].out_features)
+        return int(self.backbone.get_submodule(find_backbone(self.backbone_name).head).out_features)  # type: ignore[arg-type]
+
+    def describe_preprocessing(self) -> str:
+        """Return in words what is done to tiles before the backbone sees them."""
+        known = find_backbone(self.backbone_name)
+        return (
+            "uint8 RGB (n, height, width, 3) -> bilinear resize with antialiasing to tile_size_px -> / 255 -> "
+            f"per channel - {known.mean}, / {known.std}; inside the network"
+        )
+
+    @property
+    def pooling(self) -> nn.Module | None:
+        """The module whose input are the last feature maps, or None where the backbone has none."""
+        name = find_backbone(self.backbone_name).pooling
+        return None if name is None else self.backbone.get_submodule(name)
 
     def forward(self, tiles: Tensor) -> Tensor:
         """Return logits ``(n_tiles, n_classes)``, float.
@@ -88,15 +98,3 @@ def fold_batch_norms(network: nn.Module) -> nn.Module:
                 setattr(module, name, nn.utils.fuse_conv_bn_eval(convolution, norm))
                 setattr(module, next_name, nn.Identity())
     return folded
-
-
-def _start_as_identity(backbone: nn.Module) -> None:
-    """Set the last scale of every residual branch to 0, so that an untrained block passes its input through.
-
-    Goyal et al. 2017, "Accurate, Large Minibatch SGD", section 5.1. Without ImageNet weights this decides how much is learnt
-    in few steps: on 360 demo tiles validation accuracy after 20 epochs rose from 0.49 to 0.71, on 718 tissue tiles the best
-    validation loss fell from 0.72 to 0.28 (docs/decisions/0004). Weights that are loaded later replace it.
-    """
-    for block in backbone.modules():
-        if isinstance(block, MBConv) and block.use_res_connect:
-            nn.init.zeros_(block.block[-1][1].weight)

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from histo_mlflow.errors import OptionError
-from histo_mlflow.models.classifier import ARCHITECTURE, IMAGENET_MEAN, IMAGENET_STD, TileClassifier, fold_batch_norms
+from histo_mlflow.models.backbones import find_backbone
+from histo_mlflow.models.classifier import TileClassifier, fold_batch_norms
 
 TORCH = "torch"
 ONNX, TORCHSCRIPT, OPENVINO, WSINFER = "onnx", "torchscript", "openvino", "wsinfer"
@@ -63,7 +64,7 @@ def write(network: TileClassifier, format_name: str, folder: Path, *, classes: S
         warnings.simplefilter("ignore")
         if format_name == WSINFER:
             _trace(_Normalized(folded), torch.zeros((2, 3, size, size)), file)
-            config = _wsinfer_config(classes, size, microns_per_pixel)
+            config = _wsinfer_config(network, classes, microns_per_pixel)
             (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
             return
         module, example = _AtOneSize(folded), torch.zeros((2, size, size, 3), dtype=torch.uint8)
@@ -158,19 +159,20 @@ def _trace(module: nn.Module, example: Tensor, file: Path) -> None:
     torch.jit.trace(module, example, check_trace=False).save(str(file))  # type: ignore[no-untyped-call]
 
 
-def _wsinfer_config(classes: Sequence[str], tile_size_px: int, microns_per_pixel: float) -> dict[str, Any]:
+def _wsinfer_config(network: TileClassifier, classes: Sequence[str], microns_per_pixel: float) -> dict[str, Any]:
     """Return a config.json after the schema that wsinfer-zoo publishes (its version 1.0), checked against it."""
+    backbone = find_backbone(network.backbone_name)
     config = {
         "spec_version": "1.0",
-        "architecture": ARCHITECTURE,
+        "architecture": backbone.name.partition(":")[2],
         "num_classes": len(classes),
         "class_names": list(classes),
-        "patch_size_pixels": tile_size_px,
+        "patch_size_pixels": network.tile_size_px,
         "spacing_um_px": microns_per_pixel,
         "transform": [
-            {"name": "Resize", "arguments": {"size": tile_size_px}},
+            {"name": "Resize", "arguments": {"size": network.tile_size_px}},
             {"name": "ToTensor"},
-            {"name": "Normalize", "arguments": {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)}},
+            {"name": "Normalize", "arguments": {"mean": list(backbone.mean), "std": list(backbone.std)}},
         ],
     }
     client: Any = importlib.import_module("wsinfer_zoo.client")

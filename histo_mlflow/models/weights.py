@@ -2,6 +2,7 @@
 
 import os
 import urllib.error
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -11,63 +12,66 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
-from torchvision.models import EfficientNet_B3_Weights
 
 from histo_mlflow.base.plain_values import shorten
 from histo_mlflow.errors import SourceNotFoundError, TileFormatError, WeightsUnavailableError
+from histo_mlflow.models.backbones import DEFAULT_BACKBONE, Backbone, find_backbone
 from histo_mlflow.models.checkpoint import DAMAGE, FACTS_KEY, load_plainly, read_facts
 from histo_mlflow.models.classifier import TileClassifier
+from histo_mlflow.models.facts import ModelFacts
 
 WEIGHT_SOURCES = ("auto", "imagenet", "none")
 
-_HEAD = ("classifier.1.weight", "classifier.1.bias")
 _OUR_PREFIX = "backbone."
-_MIN_IMAGE_SIZE_PX = 32  # EfficientNet halves the image five times
 
 
 @dataclass(frozen=True, eq=False)
 class InitialWeights:
-    """Weights under torchvision's names, or none.
+    """Weights of a backbone under its own names, or none.
 
     Attributes:
+        backbone: Its name.
         tensors: By name.
         origin: What they are, in words.
         classes: What the rows of the head stand for, if that is known.
     """
 
+    backbone: str
     tensors: dict[str, Tensor] | None
     origin: str
     classes: tuple[str, ...] | None = None
 
 
-def read_initial_weights(weights: str, *, is_synthetic: bool) -> InitialWeights:
+def read_initial_weights(weights: str, *, is_synthetic: bool, backbone: str = DEFAULT_BACKBONE) -> InitialWeights:
     """Return the weights that the option `weights` names.
 
     Args:
         weights: ``auto``, ``imagenet``, ``none`` or a path.
         is_synthetic: Whether the tiles are the demo's; then ``auto`` means ``none``.
+        backbone: Whose weights they must be.
 
     Raises:
         WeightsUnavailableError: ImageNet's weights are not here and can't be fetched.
         SourceNotFoundError: The file does not exist.
-        TileFormatError: The file does not hold weights of EfficientNet-B3.
+        TileFormatError: The file does not hold weights of this backbone.
     """
     if weights == "none" or (weights == "auto" and is_synthetic):
-        return InitialWeights(None, "random initialisation")
+        return InitialWeights(backbone, None, "random initialisation")
+    wanted = find_backbone(backbone)
     if weights in {"auto", "imagenet"}:
-        return InitialWeights(_fetch_imagenet(), "ImageNet (torchvision EfficientNet_B3_Weights.IMAGENET1K_V1)")
+        return InitialWeights(backbone, _fetch_imagenet(wanted), f"ImageNet ({wanted.weights.title})")
     path = Path(weights)
     if not path.is_file():
         raise SourceNotFoundError(
             f"weights={weights}: no such file; give auto, imagenet, none, a model (models:/..., runs:/..., a run id) or a file"
         )
-    return InitialWeights(_read_file(path), f"file {path}", _read_classes(path))
+    return InitialWeights(backbone, _read_file(path, wanted), f"file {path}", _read_classes(path, wanted))
 
 
-def adopt_weights(network: torch.nn.Module, classes: tuple[str, ...], *, origin: str) -> InitialWeights:
-    """Return the weights of a network of ours, be it exported or not, as first weights for another."""
+def adopt_weights(network: torch.nn.Module, facts: ModelFacts, *, origin: str) -> InitialWeights:
+    """Return the weights of a network of ours with its facts, be it exported or not, as first weights for another."""
     tensors = {name: tensor.detach() for name, tensor in network.state_dict().items() if name.startswith(_OUR_PREFIX)}
-    return InitialWeights(_checked(tensors, origin), origin, classes)
+    return InitialWeights(facts.backbone, _checked(tensors, find_backbone(facts.backbone), origin), origin, facts.classes)
 
 
 def make_network(initial: InitialWeights, *, classes: tuple[str, ...], tile_size_px: int) -> tuple[TileClassifier, str]:
@@ -76,18 +80,24 @@ def make_network(initial: InitialWeights, *, classes: tuple[str, ...], tile_size
     Rows of the head are taken over by the names of their classes where these are known; else the head is taken over whole if it
     has as many rows, and is new if not. What is new is said in the sentence.
     """
-    network = TileClassifier(n_classes=len(classes), tile_size_px=tile_size_px)
+    network = TileClassifier(n_classes=len(classes), tile_size_px=tile_size_px, backbone=initial.backbone)
     if initial.tensors is None:
         return network, initial.origin
-    head, note = _fit_head(initial, {name: network.backbone.state_dict()[name].clone() for name in _HEAD}, classes)
+    fresh = {name: tensor.clone() for name, tensor in _head_of(network.backbone.state_dict(), initial.backbone).items()}
+    head, note = _fit_head(initial, fresh, classes)
     network.backbone.load_state_dict({**initial.tensors, **head})
     return network, note
 
 
+def _head_of(tensors: Mapping[str, Tensor], backbone: str) -> dict[str, Tensor]:
+    """Return the tensors of the head, each of which has a row for every class."""
+    prefix = find_backbone(backbone).head + "."
+    return {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
 def _fit_head(initial: InitialWeights, fresh: dict[str, Tensor], classes: tuple[str, ...]) -> tuple[dict[str, Tensor], str]:
-    assert initial.tensors is not None  # the caller has looked
-    stored = {name: initial.tensors[name] for name in _HEAD}
-    n_stored = len(stored[_HEAD[1]])
+    stored = _head_of(initial.tensors or {}, initial.backbone)
+    n_stored = len(next(iter(stored.values())))
     if initial.classes is None:
         if n_stored == len(classes):
             return stored, initial.origin
@@ -95,9 +105,9 @@ def _fit_head(initial: InitialWeights, fresh: dict[str, Tensor], classes: tuple[
     if initial.classes == classes:
         return stored, initial.origin
     known = [name for name in classes if name in initial.classes]
-    for name in _HEAD:
+    for name, rows in fresh.items():
         for each in known:
-            fresh[name][classes.index(each)] = stored[name][initial.classes.index(each)]
+            rows[classes.index(each)] = stored[name][initial.classes.index(each)]
     new = " ".join(name for name in classes if name not in known) or "no class"
     return fresh, (
         f"{initial.origin}; its head for {' '.join(initial.classes)} is replaced by a new one for {len(classes)} classes, "
@@ -105,14 +115,14 @@ def _fit_head(initial: InitialWeights, fresh: dict[str, Tensor], classes: tuple[
     )
 
 
-def _read_classes(path: Path) -> tuple[str, ...] | None:
+def _read_classes(path: Path, backbone: Backbone) -> tuple[str, ...] | None:
     if path.suffix != ".safetensors":
         return None
     try:
         with safe_open(path, framework="pt") as file:
             header = (file.metadata() or {}).get(FACTS_KEY)
             names = None if header is None else read_facts(header).classes
-            n_rows = file.get_slice(_OUR_PREFIX + _HEAD[1]).get_shape()[0] if names is not None else 0
+            n_rows = file.get_slice(f"{_OUR_PREFIX}{backbone.head}.weight").get_shape()[0] if names is not None else 0
     except DAMAGE as error:
         raise TileFormatError(f"weights={path} has a header that can't be read ({_first_line(error)})") from None
     if names is not None and len(names) != n_rows:
@@ -120,9 +130,9 @@ def _read_classes(path: Path) -> tuple[str, ...] | None:
     return names
 
 
-def _fetch_imagenet() -> dict[str, Tensor]:
+def _fetch_imagenet(backbone: Backbone) -> dict[str, Tensor]:
     # Behind a firewall a mirror may hold the same file; the hash in its name is checked either way.
-    url = os.environ.get("HISTO_IMAGENET_URL") or EfficientNet_B3_Weights.IMAGENET1K_V1.url
+    url = os.environ.get("HISTO_IMAGENET_URL") or backbone.weights.url
     target = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
     try:
         tensors = torch.hub.load_state_dict_from_url(
@@ -133,10 +143,10 @@ def _fetch_imagenet() -> dict[str, Tensor]:
         raise WeightsUnavailableError(
             f"can't fetch ImageNet weights from {url} ({reason}); put that file at {target}, or start without it: weights=none"
         ) from None
-    return _checked(tensors, target)
+    return _checked(tensors, backbone, target)
 
 
-def _read_file(path: Path) -> dict[str, Tensor]:
+def _read_file(path: Path, backbone: Backbone) -> dict[str, Tensor]:
     try:
         is_ours = path.suffix == ".safetensors"
         tensors = load_file(path) if is_ours else load_plainly(path)
@@ -144,31 +154,29 @@ def _read_file(path: Path) -> dict[str, Tensor]:
         raise TileFormatError(f"weights={path} is no weight file, or holds objects and is refused; save a state_dict") from None
     except DAMAGE as error:
         raise TileFormatError(f"weights={path} can't be read ({_first_line(error)}); give a .safetensors or .pth") from None
-    return _checked(tensors, path)
+    return _checked(tensors, backbone, path)
 
 
 def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0][:300]
 
 
-def _checked(tensors: Any, path: Path | str) -> dict[str, Tensor]:
-    """Return the tensors under torchvision's names, whether the file has these or ours."""
+def _checked(tensors: Any, backbone: Backbone, path: Path | str) -> dict[str, Tensor]:
+    """Return the tensors under the backbone's own names, whether the file has these or ours."""
     if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
         raise TileFormatError(f"weights={path} is not a state_dict; save one with torch.save(network.state_dict(), path)")
     plain = {str(name).removeprefix(_OUR_PREFIX): tensor for name, tensor in tensors.items()}
-    with torch.device("meta"):
-        expected = TileClassifier(n_classes=_n_rows(plain), tile_size_px=_MIN_IMAGE_SIZE_PX).backbone.state_dict()
+    expected = backbone.outline(_n_rows(plain.get(f"{backbone.head}.weight")))
     wrong = [name for name in expected.keys() | plain.keys() if not _is_like(plain.get(name), expected.get(name))]
     if wrong:
         raise TileFormatError(
-            f"weights={path} is not an EfficientNet-B3: {len(wrong)} tensors differ, {shorten(sorted(wrong)[0])} for one"
+            f"weights={path} does not fit {backbone.name}: {len(wrong)} tensors differ, {shorten(sorted(wrong)[0])} for one"
         )
     return plain
 
 
-def _n_rows(tensors: dict[str, Tensor]) -> int:
+def _n_rows(head: Tensor | None) -> int:
     """Return for how many classes the head is, which alone may differ; 1 where there is none."""
-    head = tensors.get(_HEAD[0])
     return int(head.shape[0]) if head is not None and head.ndim == 2 and head.shape[0] > 0 else 1
 
 

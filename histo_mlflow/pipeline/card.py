@@ -11,8 +11,8 @@ from histo_mlflow.base.escaping import markdown, visible
 from histo_mlflow.evaluation.calibration import Calibration
 from histo_mlflow.evaluation.metrics import OVERALL_METRICS, Evaluation
 from histo_mlflow.evaluation.wording import in_words
+from histo_mlflow.models.facts import ModelFacts
 from histo_mlflow.pipeline.report import calibration_of
-from histo_mlflow.tracking.model_flavor import ModelFacts
 
 _HEADLINES = ("balanced_accuracy", "accuracy", "macro_f1", "macro_auroc", "log_loss", "ece_top_label")
 _PACKAGES = ("mlflow", "torch", "torchvision", "numpy")
@@ -41,7 +41,7 @@ diagnosis, staging or the choice of a treatment.
 - **Classes, in this order:** {" ".join(markdown(name) for name in facts.classes)}
 - **Input:** uint8 RGB `(n, height, width, 3)`, or PNG, JPEG or TIFF files; {facts.microns_per_pixel:g} microns per pixel at
   {facts.tile_size_px} px; other sizes are resized to that, whatever their scale
-- **Architecture:** {facts.architecture}, started from {markdown(facts.weights_origin)}
+- **Architecture:** {facts.backbone}, started from {markdown(facts.weights_origin)}
 
 ## Data and selection
 

@@ -11,15 +11,15 @@ from histo_mlflow.evaluation.paired import COMPARED, Comparison, compare_predict
 from histo_mlflow.evaluation.predictions import Predictions, match_classes
 from histo_mlflow.learning.compute import Compute
 from histo_mlflow.learning.infer import probabilities_of
+from histo_mlflow.models.model import Model
 from histo_mlflow.pipeline.contents import log_datasets
-from histo_mlflow.pipeline.inputs import LoadedModel
 from histo_mlflow.pipeline.split import score_part
 from histo_mlflow.tiles.tile_set import TileSet, with_class_order
 from histo_mlflow.tracking.looks import count_looks, note_looks
 from histo_mlflow.tracking.runs import Run
 
 
-def check_comparable(a: LoadedModel, b: LoadedModel) -> None:
+def check_comparable(a: Model, b: Model) -> None:
     """Raise `RequestError` unless both models know the same classes."""
     if sorted(a.classes) != sorted(b.classes):
         raise RequestError(
@@ -29,7 +29,7 @@ def check_comparable(a: LoadedModel, b: LoadedModel) -> None:
 
 
 def compare_models(
-    run: Run, models: tuple[LoadedModel, LoadedModel], tiles: TileSet, compute: Compute, costs: Floats | None = None
+    run: Run, models: tuple[Model, Model], tiles: TileSet, compute: Compute, costs: Floats | None = None
 ) -> tuple[Comparison, About]:
     """Score both models on `tiles`, keep tables and metrics in `run`, and return what its page is drawn from.
 
@@ -37,7 +37,7 @@ def compare_models(
     """
     a, b = models
     for model in models:
-        if tiles.fingerprint == model.data_fingerprint:
+        if tiles.fingerprint == model.facts.data_fingerprint:
             warn(f"{model.address} has learnt from these very tiles: the comparison is unfair")
     log_datasets(run, [tiles.part("test")], "compare")
     said = [_predict(model, tiles, a.classes, compute) for model in models]
@@ -54,7 +54,7 @@ def compare_models(
     return comparison, about
 
 
-def _predict(model: LoadedModel, tiles: TileSet, classes: tuple[str, ...], compute: Compute) -> Predictions:
+def _predict(model: Model, tiles: TileSet, classes: tuple[str, ...], compute: Compute) -> Predictions:
     own = with_class_order(tiles, model.classes)
     probabilities = probabilities_of(score_part(model.folded, own.part("test"), compute).logits)
     return Predictions(tiles.labels, match_classes(probabilities, model.classes, classes), classes, tiles.groups)

@@ -112,7 +112,7 @@ def draw_folds(session: Session, folds: Folds, pooled: Findings) -> None:
 
 def _drawable_of(recorded: RecordedSplit) -> Drawable:
     # The network is read back from the run only if it is asked for.
-    network = partial(load_best_network, recorded.run) if shows_evidence(recorded.tile_size_px) else _ask_none
+    network = partial(load_best_network, recorded.run) if shows_evidence(recorded.facts.tile_size_px) else _ask_none
     return Drawable(recorded.run, list(recorded.findings.values()), recorded.curves, network, recorded.compute.device)
 
 
@@ -155,7 +155,7 @@ def collect_errors(
 def _find_evidence(
     network: TileClassifier | None, images: NDArray[np.uint8], called: NDArray[np.int64], device: torch.device
 ) -> NDArray[np.float32] | None:
-    if network is None or not shows_evidence(network.tile_size_px):
+    if network is None or network.pooling is None or not shows_evidence(network.tile_size_px):
         return None
     return grad_cam(network, images, called, device=device)
 

@@ -16,7 +16,7 @@ from histo_mlflow.errors import WorkError
 from histo_mlflow.learning.compute import Compute
 from histo_mlflow.learning.infer import infer, probabilities_of
 from histo_mlflow.models import exports
-from histo_mlflow.pipeline.inputs import LoadedModel
+from histo_mlflow.models.model import Model
 from histo_mlflow.tiles.tile_set import TileSet
 
 _TILES_COMPARED = 64
@@ -39,7 +39,7 @@ class Target:
     tolerance: float
 
 
-def write_export(model: LoadedModel, target: Target, tiles: TileSet) -> str:
+def write_export(model: Model, target: Target, tiles: TileSet) -> str:
     """Write a model and return in words how well it agrees with itself on some of the tiles.
 
     The folder appears when its content was compared with the model.
@@ -48,13 +48,13 @@ def write_export(model: LoadedModel, target: Target, tiles: TileSet) -> str:
         WorkError: What was written does not say the same as the model; nothing is left.
     """
     rows = np.unique(np.linspace(0, len(tiles) - 1, _TILES_COMPARED).astype(np.int64))
-    images = np.stack([_fitted(tiles.images[row], model.tile_size_px) for row in rows])
+    images = np.stack([_fitted(tiles.images[row], model.facts.tile_size_px) for row in rows])
     exact = Compute(torch.device("cpu"), is_bf16=False)
     expected = probabilities_of(infer(model.folded, images, compute=exact, is_quiet=True))
     with tempfile.TemporaryDirectory(prefix=f".{target.folder.name}-", dir=target.folder.parent) as draft:
         folder = Path(draft) / target.folder.name
         folder.mkdir()
-        known = model.facts.microns_per_pixel if model.facts else target.microns_per_pixel
+        known = model.facts.microns_per_pixel or target.microns_per_pixel
         exports.write(model.calibrated(), target.form, folder, classes=model.classes, microns_per_pixel=known)
         found = probabilities_of(exports.open_written(target.form, folder)(images))
         difference = float(np.abs(found - expected).max())
@@ -76,15 +76,15 @@ def _fitted(tile: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     return np.asarray(Image.fromarray(tile).resize((size, size), Image.Resampling.BILINEAR))
 
 
-def _facts(model: LoadedModel, target: Target, tiles: TileSet, n_tiles: int, difference: float) -> dict[str, object]:
+def _facts(model: Model, target: Target, tiles: TileSet, n_tiles: int, difference: float) -> dict[str, object]:
     return {
         "format": target.form,
         "model": model.address,
         "run_id": model.run_id,
         "classes": list(model.classes),
-        "tile_size_px": model.tile_size_px,
-        "data_fingerprint": model.data_fingerprint,
-        "is_synthetic": model.is_synthetic,
+        "tile_size_px": model.facts.tile_size_px,
+        "data_fingerprint": model.facts.data_fingerprint,
+        "is_synthetic": model.facts.is_synthetic,
         "output": "logits; their softmax is the probability of each class",
         "compared_on": {"source": tiles.source, "fingerprint": tiles.fingerprint, "n_tiles": n_tiles},
         "labels_equal": n_tiles,

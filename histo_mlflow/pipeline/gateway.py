@@ -44,7 +44,7 @@ def pass_gate(run: Run, candidacy: Candidacy, tiles: TileSet, compute: Compute, 
         "looks": about.looks,
         "differences": {figure: as_json(value) for figure, value in comparison.differences.items()},
         "options": asdict(options),
-        "incumbent_learnt_from_these_tiles": tiles.fingerprint == old.data_fingerprint,
+        "incumbent_learnt_from_these_tiles": tiles.fingerprint == old.facts.data_fingerprint,
     }
     what = PROMOTED if verdict.is_passed else REFUSED
     decision = Decision(what, version, incumbent, verdict.describe(), run=run.id, evidence=evidence)

@@ -1,24 +1,22 @@
 """Opens what a request names, before any run begins: tiles, test tiles, first weights, models."""
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from histo_mlflow.console import say, warn
 from histo_mlflow.evaluation.costs import read_costs
 from histo_mlflow.evaluation.intervals import Floats
-from histo_mlflow.models.checkpoint import CheckpointFacts, load_weights
-from histo_mlflow.models.classifier import TileClassifier, fold_batch_norms, with_temperature
-from histo_mlflow.models.weights import InitialWeights, adopt_weights, make_network, read_initial_weights
+from histo_mlflow.models.checkpoint import load_weights
+from histo_mlflow.models.model import Model
+from histo_mlflow.models.weights import InitialWeights, adopt_weights, read_initial_weights
 from histo_mlflow.options import stated
 from histo_mlflow.pipeline.options import LearningOptions
 from histo_mlflow.tiles.open import open_tiles
 from histo_mlflow.tiles.tile_set import Part, TileSet, with_class_order
 from histo_mlflow.tracking.acceptance import check_classes_accepted
-from histo_mlflow.tracking.model_flavor import ModelFacts, load_saved
+from histo_mlflow.tracking.model_flavor import load_saved
 from histo_mlflow.tracking.registry import located_model, names_a_model, version_of
 from histo_mlflow.tracking.store import Store, read_store
 
@@ -74,7 +72,7 @@ def _open_weights(weights: str, *, is_synthetic: bool) -> InitialWeights:
         if located.is_checkpoint:
             return replace(read_initial_weights(str(located.path), is_synthetic=is_synthetic), origin=weights)
         network, facts = load_saved(located.path)
-    return adopt_weights(network, facts.classes, origin=weights)
+    return adopt_weights(network, facts, origin=weights)
 
 
 def announce(tiles: TileSet) -> TileSet:
@@ -88,87 +86,18 @@ def announce(tiles: TileSet) -> TileSet:
     return tiles
 
 
-def open_scored_tiles(source: str, model: "LoadedModel") -> TileSet:
+def open_scored_tiles(source: str, model: Model) -> TileSet:
     """Return the labelled tiles on which `model` is scored, with its classes in its order, and say what they are."""
-    return with_class_order(announce(open_tiles(source, image_size=model.tile_size_px)), model.classes)
+    return with_class_order(announce(open_tiles(source, image_size=model.facts.tile_size_px)), model.classes)
 
 
-@dataclass(frozen=True, eq=False)
-class LoadedModel:
-    """A network that is ready to infer, with what must be known of it.
-
-    Attributes:
-        network: From uint8 tiles to logits, in evaluation mode.
-        classes: Class names in the order of the logits.
-        address: Under which it was asked for.
-        selected: How it was selected, in words.
-        tile_size_px: Edge length to which it resizes tiles.
-        data_fingerprint: Of the tiles that it learnt from.
-        is_synthetic: Whether these were the demo's.
-        run_id: Of the run that it comes from, or None.
-        facts: What travels with a logged model; None for a checkpoint.
-    """
-
-    network: torch.nn.Module
-    classes: tuple[str, ...]
-    address: str
-    selected: str
-    tile_size_px: int
-    data_fingerprint: str
-    is_synthetic: bool
-    run_id: str | None
-    facts: ModelFacts | None = None
-
-    @cached_property
-    def folded(self) -> torch.nn.Module:
-        """The same network, batch norms folded once, for whoever calls `infer` often."""
-        return fold_batch_norms(self.network)
-
-    def unpacked(self) -> TileClassifier:
-        """Return the same network as a module of ours, whose layers can be looked into, without a temperature."""
-        if isinstance(self.network, TileClassifier):
-            return self.network
-        initial = adopt_weights(self.network, self.classes, origin=self.address)
-        return make_network(initial, classes=self.classes, tile_size_px=self.tile_size_px)[0]
-
-    def calibrated(self) -> TileClassifier:
-        """Return the same network as a module of ours, with the temperature that the model divides its logits by."""
-        is_calibrated = self.facts is not None and self.facts.is_calibrated
-        temperature = self.facts.temperature if self.facts is not None and is_calibrated else None
-        return self.unpacked().eval() if temperature is None else with_temperature(self.unpacked(), temperature).eval()
-
-    def describe(self) -> str:
-        """Return the address, with a word on a model that has never seen tissue."""
-        return f"{self.address} (learnt from synthetic demo tiles, not tissue)" if self.is_synthetic else self.address
-
-
-def load_model(store: Store, address: str, device: torch.device) -> LoadedModel:
+def load_model(store: Store, address: str, device: torch.device) -> Model:
     """Return the model that a URI, a run id or a path names, on `device`."""
     if (version := version_of(store, address)) is not None:
         say(f"model: {address}, version {version}")
     with located_model(store, address) as located:
-        if located.is_checkpoint:
-            network, checkpoint = load_weights(located.path)
-            selected = f"epoch {checkpoint.epoch} as asked for; validation loss {checkpoint.val_loss:.4f}"
-            return _announced(
-                LoadedModel(
-                    network.to(device), address=address, selected=selected, run_id=located.run_id, **_common(checkpoint)
-                )
-            )
-        exported, facts = load_saved(located.path)
-        return _announced(
-            LoadedModel(
-                exported.to(device), address=address, selected=facts.selected, run_id=located.run_id, facts=facts,
-                **_common(facts),
-            )
-        )  # fmt: skip
-
-
-def _common(facts: CheckpointFacts | ModelFacts) -> dict[str, Any]:
-    return {name: getattr(facts, name) for name in ("classes", "tile_size_px", "data_fingerprint", "is_synthetic")}
-
-
-def _announced(model: LoadedModel) -> LoadedModel:
-    if model.is_synthetic:
-        warn(f"{model.address} has learnt from SYNTHETIC demo tiles: what it says of tissue means nothing")
+        network, facts = load_weights(located.path) if located.is_checkpoint else load_saved(located.path)
+        model = Model(network.to(device), facts, address, located.run_id)
+    if facts.is_synthetic:
+        warn(f"{address} has learnt from SYNTHETIC demo tiles: what it says of tissue means nothing")
     return model

@@ -14,24 +14,24 @@ from histo_mlflow.errors import OptionError
 from histo_mlflow.learning.compute import Compute
 from histo_mlflow.learning.infer import infer, probabilities_of
 from histo_mlflow.models import exports
-from histo_mlflow.pipeline.inputs import LoadedModel
+from histo_mlflow.models.model import Model
 from histo_mlflow.tiles.mapped import check_unchanged
 from histo_mlflow.tiles.unlabelled import ImageSource
 
 
-def run_elsewhere(model: LoadedModel, runtime: str, precision: str) -> LoadedModel:
+def run_elsewhere(model: Model, runtime: str, precision: str) -> Model:
     """Return the model with its network run by another runtime, written for it to a folder that is gone afterwards."""
     say(f"preparing the model for {runtime} ...")
     with scratch_folder() as draft:
         exports.write(model.calibrated(), runtime, draft, classes=model.classes, microns_per_pixel=0.5)
         run = exports.open_written(runtime, draft, precision=precision)
-    return replace(model, network=exports.RuntimeNetwork(run, model.tile_size_px))
+    return replace(model, module=exports.RuntimeNetwork(run, model.facts.tile_size_px))
 
 
-def threshold_of(model: LoadedModel) -> float:
+def threshold_of(model: Model) -> float:
     """Return the probability below which `model` abstains; raises `OptionError` if it has none."""
-    if model.facts is None or model.facts.abstain_below is None:
-        why = "it is a checkpoint" if model.facts is None else "none reaches 99 % accuracy on its validation tiles"
+    if model.facts.abstain_below is None:
+        why = "it is a checkpoint" if model.facts.is_of_checkpoint else "none reaches 99 % accuracy on its validation tiles"
         raise OptionError(f"abstain=true: {model.address} has no threshold to abstain by ({why}); leave abstain out")
     return model.facts.abstain_below
 
@@ -46,7 +46,7 @@ class Writer:
         abstain_below: Probability below which a column `abstain` is true; None for no such column.
     """
 
-    model: LoadedModel
+    model: Model
     compute: Compute
     abstain_below: float | None
 

@@ -9,7 +9,7 @@ from histo_mlflow.evaluation.gate import object_to
 from histo_mlflow.models.classifier import with_temperature
 from histo_mlflow.pipeline.card import write_card
 from histo_mlflow.pipeline.gateway import Candidacy, describe_decision, pass_gate
-from histo_mlflow.pipeline.record import RecordedSplit, facts_of, read_best_network
+from histo_mlflow.pipeline.record import RecordedSplit, read_best_network
 from histo_mlflow.pipeline.session import Session
 from histo_mlflow.tracking.decisions import REFUSED, Decision, Registration, register_model
 from histo_mlflow.tracking.logged_models import log_model
@@ -54,7 +54,7 @@ def hand_on(session: Session, recorded: RecordedSplit, *, tags: Mapping[str, str
     name = options.registry.model_name
     run.settle()
     say("exporting the model ...")
-    facts = facts_of(recorded)
+    facts = recorded.facts
     own_run = run if run.id == recorded.run.id else recorded.run
     network = with_temperature(read_best_network(own_run), recorded.calibration.divisor)
     test = None if inputs.test is None or recorded.test is None else (inputs.test.source, recorded.test)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,27 +20,21 @@ from histo_mlflow.evaluation.metrics import Evaluation
 from histo_mlflow.evaluation.predictions import Predictions
 from histo_mlflow.learning.compute import Compute
 from histo_mlflow.learning.fit import EpochReport, FitResult
-from histo_mlflow.models.checkpoint import CheckpointFacts, epoch_file_name, load_state, load_weights, save_state, save_weights
+from histo_mlflow.models.checkpoint import epoch_file_name, load_state, load_weights, save_state, save_weights
 from histo_mlflow.models.classifier import TileClassifier
+from histo_mlflow.models.facts import ModelFacts
 from histo_mlflow.options import flatten
 from histo_mlflow.pipeline.contents import log_datasets
 from histo_mlflow.pipeline.report import SplitReporter, calibrate, describe_unit
 from histo_mlflow.pipeline.session import Session
 from histo_mlflow.pipeline.split import SplitResult, epoch_metrics, run_split
 from histo_mlflow.tiles.splits import Split
-from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.kept_checkpoints import BEST, FOLDER, LAST, keep_weights, load_last_state
 from histo_mlflow.tracking.looks import count_looks, note_looks
-from histo_mlflow.tracking.model_flavor import ModelFacts
 from histo_mlflow.tracking.runs import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture
-
-_PREPROCESSING = (
-    "uint8 RGB (n, height, width, 3) -> bilinear resize with antialiasing to tile_size_px -> / 255 -> "
-    "ImageNet mean and standard deviation per channel; inside the network"
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,30 +44,26 @@ class RecordedSplit:
     Attributes:
         run: Where it is kept.
         split: Its tiles.
-        tile_size_px: Edge length to which its network resizes tiles.
+        facts: What travels with its network.
         compute: What it was trained on.
-        weights_origin: What its first weights were.
         best: The chosen epoch and its validation loss as training saw it.
         val_loss: Of the chosen epoch, in full precision.
         calibration: What its validation tiles say of its probabilities.
         findings: What was found out on each scored set, by name.
         baselines: What classifiers that see only colour say of its validation tiles, by name.
-        selected: How its epoch was selected, in words.
         history: The public metrics of each epoch.
         curves: Draws these.
     """
 
     run: Run
     split: Split
-    tile_size_px: int
+    facts: ModelFacts
     compute: Compute
-    weights_origin: str
     best: FitResult
     val_loss: float
     calibration: Calibration
     findings: Mapping[str, Findings]
     baselines: Mapping[str, Predictions]
-    selected: str
     history: Mapping[str, Sequence[float]]
     curves: Callable[[], Picture]
 
@@ -89,7 +79,7 @@ class RecordedSplit:
 
     def describe(self) -> str:
         """Return the headline figures, one line per scored set."""
-        lines = [f"Selected {self.selected}."]
+        lines = [f"Selected {self.facts.selected}."]
         for name, evaluation in (("validation", self.val), ("test", self.test)):
             if evaluation is not None:
                 figures = evaluation.overall
@@ -110,12 +100,20 @@ def record_split(session: Session, split: Split, *, title: str) -> RecordedSplit
         np.savez_compressed(folder / "split.npz", train=split.train.rows, val=split.val.rows, fingerprint=fingerprint)
         run.log_file(folder / "split.npz")
         state = load_last_state(run, load_state)
-        observer = _Observer(session, split.tiles, folder, state)
+        observer = _Observer(session, split, folder, state)
         result = run_split(inputs, split, recipe, on_epoch=observer, ranks=session.ranks, resume=state)
     n_epochs = len(observer.history["val/loss"])
     selected = f"epoch {result.best.best_epoch} of {n_epochs}, by validation loss, on {title} validation tiles"
     _note_result(session, result, selected)
     calibration = calibrate(result.val, is_applied=session.options.calibration.is_wanted)
+    facts = replace(
+        _facts_of(split, result.network),
+        weights_origin=result.weights_origin,
+        selected=selected,
+        temperature=calibration.temperature,
+        is_calibrated=calibration.is_applied,
+        abstain_below=calibration.abstain_below,
+    )
     reporter = SplitReporter(run, split, calibration, inputs.costs, selected)
     findings = {}
     findings["val"], baselines = reporter.report(split.val, result.val, looks=0)
@@ -134,15 +132,13 @@ def record_split(session: Session, split: Split, *, title: str) -> RecordedSplit
     return RecordedSplit(
         run=run,
         split=split,
-        tile_size_px=result.network.tile_size_px,
+        facts=facts,
         compute=result.compute,
-        weights_origin=result.weights_origin,
         best=result.best,
         val_loss=result.val.loss,
         calibration=calibration,
         findings=findings,
         baselines=baselines,
-        selected=selected,
         history=observer.history,
         curves=curves,
     )
@@ -173,10 +169,10 @@ class _Observer:
     are in the state and are sent when the run goes on.
     """
 
-    def __init__(self, session: Session, tiles: TileSet, folder: Path, state: Mapping[str, Any] | None) -> None:
+    def __init__(self, session: Session, split: Split, folder: Path, state: Mapping[str, Any] | None) -> None:
         self.history: dict[str, list[float]] = {}
         self._run, self._options, self._watched = session.run, session.options, session.inputs.test
-        self._tiles, self._folder = tiles, folder
+        self._split, self._folder = split, folder
         self._sent = self._run.logged_values("train/loss").keys()
         if state is not None:
             self.history = {name: list(values) for name, values in state["history"].items()}
@@ -207,48 +203,37 @@ class _Observer:
             self._send(epoch)
 
     def _keep_weights(self, report: EpochReport) -> None:
-        facts = CheckpointFacts(
-            classes=self._tiles.classes,
-            tile_size_px=int(report.network.tile_size_px),  # type: ignore[arg-type]
-            epoch=report.epoch,
-            val_loss=report.val.loss,
-            data_fingerprint=self._tiles.fingerprint,
-            is_synthetic=self._tiles.is_synthetic,
-        )
+        assert isinstance(report.network, TileClassifier)  # what `run_split` gives `fit`
+        facts = _facts_of(self._split, report.network)
         file = self._folder / epoch_file_name(report.epoch)
-        save_weights(file, report.network, facts)
+        save_weights(file, report.network, replace(facts, epoch=report.epoch, val_loss=report.val.loss))
         older = [epoch_file_name(epoch) for epoch in range(1, report.epoch)]
         keep_weights(self._run, file, self._options.keeping, is_best=report.is_best, older=older)
         state_file = self._folder / LAST
         facts_of_state = {
             "history": self.history,
-            "data_fingerprint": self._tiles.fingerprint,
+            "data_fingerprint": self._split.tiles.fingerprint,
             "options": flatten(self._options),
         }
         save_state(state_file, {**report.state, **facts_of_state})
         self._run.log_file(state_file, FOLDER)
 
 
-def facts_of(recorded: RecordedSplit) -> ModelFacts:
-    """Return what travels with the model of a recorded split."""
-    split, tiles, tile_size_px = recorded.split, recorded.split.tiles, recorded.tile_size_px
+def _facts_of(split: Split, network: TileClassifier) -> ModelFacts:
+    """Return what is known of a network that learns on a split, whichever epoch will be selected."""
+    tiles = split.tiles
     return ModelFacts(
         classes=tiles.classes,
-        tile_size_px=tile_size_px,
-        microns_per_pixel=tiles.microns_per_pixel * tiles.tile_size_px / tile_size_px,
-        architecture="torchvision EfficientNet-B3",
-        preprocessing=_PREPROCESSING,
-        weights_origin=recorded.weights_origin,
-        data_source=tiles.source,
+        tile_size_px=network.tile_size_px,
         data_fingerprint=tiles.fingerprint,
         is_synthetic=tiles.is_synthetic,
-        selected=recorded.selected,
+        backbone=network.backbone_name,
+        microns_per_pixel=tiles.microns_per_pixel * tiles.tile_size_px / network.tile_size_px,
+        preprocessing=network.describe_preprocessing(),
+        data_source=tiles.source,
         tiles_per_class={
             "training": split.train.count_classes().tolist(),
             "validation": split.val.count_classes().tolist(),
         },
         split_unit=describe_unit(tiles),
-        temperature=recorded.calibration.temperature,
-        is_calibrated=recorded.calibration.is_applied,
-        abstain_below=recorded.calibration.abstain_below,
     )

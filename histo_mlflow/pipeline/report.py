@@ -19,11 +19,11 @@ from histo_mlflow.evaluation.predictions import Predictions
 from histo_mlflow.evaluation.selective import choose_threshold
 from histo_mlflow.learning.fit import Scored
 from histo_mlflow.learning.infer import probabilities_of
+from histo_mlflow.models.facts import ModelFacts
 from histo_mlflow.pipeline.contents import not_at_the_cost_of_the_model
 from histo_mlflow.tiles.splits import Split
 from histo_mlflow.tiles.tile_set import Part, TileSet
 from histo_mlflow.tracking.acceptance import CLASS_FIGURES, class_metric
-from histo_mlflow.tracking.model_flavor import ModelFacts
 from histo_mlflow.tracking.runs import Run
 
 BASELINES_FILE = "baselines.json"
@@ -38,9 +38,9 @@ def calibrate(val: Scored, *, is_applied: bool) -> Calibration:
     return Calibration(temperature, is_applied, threshold)
 
 
-def calibration_of(facts: ModelFacts | None) -> Calibration:
-    """Return what the facts of a model say of its calibration; without facts, that nothing is known."""
-    return Calibration() if facts is None else Calibration(facts.temperature, facts.is_calibrated, facts.abstain_below)
+def calibration_of(facts: ModelFacts) -> Calibration:
+    """Return what the facts of a model say of its calibration."""
+    return Calibration(facts.temperature, facts.is_calibrated, facts.abstain_below)
 
 
 def predictions_of(scored: Scored, part: Part, *, divisor: float = 1.0) -> Predictions:

@@ -10,9 +10,9 @@ from histo_mlflow.evaluation.perturbed import Perturbed
 from histo_mlflow.evaluation.wording import in_words
 from histo_mlflow.learning.compute import Compute
 from histo_mlflow.learning.infer import infer
+from histo_mlflow.models.model import Model
 from histo_mlflow.pipeline.contents import log_datasets, not_at_the_cost_of_the_model
 from histo_mlflow.pipeline.draw import Drawable, draw
-from histo_mlflow.pipeline.inputs import LoadedModel
 from histo_mlflow.pipeline.report import (
     apply_baselines,
     calibration_of,
@@ -29,7 +29,7 @@ from histo_mlflow.tracking.runs import Run
 _SHOWN = ("balanced_accuracy", "accuracy", "macro_f1", "log_loss")
 
 
-def score_model(run: Run, model: LoadedModel, part: Part, compute: Compute, costs: Floats, *, n_tried: int) -> Findings:
+def score_model(run: Run, model: Model, part: Part, compute: Compute, costs: Floats, *, n_tried: int) -> Findings:
     """Score a model on a part, keep numbers and pictures in `run`, and return what was found out.
 
     Args:
@@ -45,7 +45,7 @@ def score_model(run: Run, model: LoadedModel, part: Part, compute: Compute, cost
     scored = score_part(model.folded, part, compute)
     note_looks(run, fingerprint, 1)
     looks = count_looks(run.store, fingerprint)
-    about = About.of(part, model.describe(), selected=model.selected, looks=looks)
+    about = About.of(part, model.describe(), selected=model.facts.describe_selection(), looks=looks)
     details = _collect(run, model, part, costs, _try_changes(run, model, part, compute, n_tried))
     findings = record_findings(run, predictions_of(scored, part), part.rows, about, details)
     overall = findings.evaluation.overall
@@ -56,7 +56,7 @@ def score_model(run: Run, model: LoadedModel, part: Part, compute: Compute, cost
     return findings
 
 
-def _try_changes(run: Run, model: LoadedModel, part: Part, compute: Compute, n_tried: int) -> list[Perturbed]:
+def _try_changes(run: Run, model: Model, part: Part, compute: Compute, n_tried: int) -> list[Perturbed]:
     if n_tried:
         with not_at_the_cost_of_the_model(run, "the robustness protocol", then="The report goes without it."):
             rows = choose_tiles(part.tiles, n_tried)
@@ -66,16 +66,16 @@ def _try_changes(run: Run, model: LoadedModel, part: Part, compute: Compute, n_t
     return []
 
 
-def _collect(run: Run, model: LoadedModel, part: Part, costs: Floats, robustness: list[Perturbed]) -> Details:
+def _collect(run: Run, model: Model, part: Part, costs: Floats, robustness: list[Perturbed]) -> Details:
     facts = model.facts
-    flow = {} if facts is None else {name: np.array(counts) for name, counts in facts.tiles_per_class.items()}
+    flow = {name: np.array(counts) for name, counts in facts.tiles_per_class.items()}
     of_colour: dict[str, dict[str, Estimate]] = {}
     with not_at_the_cost_of_the_model(run, "what colour alone tells", then="The report goes without it."):
         baselines = [] if model.run_id is None else find_baselines(Run(run.store, model.run_id), part.tiles.classes)
         of_colour = evaluate_baselines(apply_baselines(baselines, part), costs)
     return Details(
         flow=flow | {part.name: part.count_classes()},
-        split_unit="not known" if facts is None else facts.split_unit,
+        split_unit=facts.split_unit,
         calibration=calibration_of(facts),
         costs=costs,
         robustness=robustness,

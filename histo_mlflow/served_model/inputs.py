@@ -16,7 +16,7 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 
-from .images import ImageError, read_rgb, read_size
+from .decoding import ImageError, read_rgb, read_size
 
 IMAGE_COLUMN = "image"
 

@@ -11,7 +11,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from histo_mlflow.errors import OptionError
+from histo_mlflow.tiles.address import Address
 from histo_mlflow.tiles.fingerprint import fingerprint_of
+from histo_mlflow.tiles.options import DEMO
 from histo_mlflow.tiles.tile_set import COLORECTAL_CLASSES, TileSet
 
 DEMO_TILES = 315
@@ -24,6 +27,18 @@ _EOSIN_OD = np.array([0.072, 0.990, 0.105])
 
 _Map = NDArray[np.float64]
 _Rng = np.random.Generator
+
+
+def takes(address: Address) -> bool:
+    """Return whether the drawings are meant, and not a file or folder."""
+    return address.name == DEMO
+
+
+def read(address: Address, _image_size: int) -> TileSet:
+    """Return the drawings; behind the ``#`` may stand their seed."""
+    if address.part and not address.part.isdecimal():
+        raise OptionError(f"{address}: the number of a draw is meant, for instance {DEMO}#1")
+    return draw_demo(seed=int(address.part or 0))
 
 
 def draw_demo(*, n_tiles: int = DEMO_TILES, tile_size_px: int = DEMO_TILE_SIZE_PX, seed: int = 0) -> TileSet:

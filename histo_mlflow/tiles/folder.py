@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from histo_mlflow.base.escaping import visible
-from histo_mlflow.errors import RequestError, TileFormatError
+from histo_mlflow.errors import OptionError, RequestError, TileFormatError
+from histo_mlflow.tiles.address import Address
 from histo_mlflow.tiles.cache import cache_key, create_array, unpacked_once
 from histo_mlflow.tiles.fingerprint import fingerprint_of
-from histo_mlflow.tiles.images import (
-    OTHER_IMAGE_SUFFIXES,
-    SLIDE_SUFFIXES,
+from histo_mlflow.tiles.image_files import (
     decode_image,
     image_size_px,
+    is_picture,
     is_tile,
     list_files,
     resize_image,
@@ -28,11 +28,24 @@ from histo_mlflow.tiles.images import (
 from histo_mlflow.tiles.mapped import FileStamp
 from histo_mlflow.tiles.tile_set import COLORECTAL_CLASSES, TileSet, check_classes
 
-NESTED = "nested"
-"""Behind the ``#`` of a folder's address: what lies in sub-folders of its class folders is read too."""
+_NESTED = "nested"
 
 _N_NAMED = 3
 _LIST_OF_UNREADABLE = "unreadable_tiles.txt"
+
+
+def takes(address: Address) -> bool:
+    """Return whether it is a folder; raises `OptionError` if it has a part that no folder has."""
+    if not address.path.is_dir():
+        return False
+    if address.part not in {None, _NESTED}:
+        raise OptionError(f"{str(address)!r}: {address.name} is a folder and has no splits; leave out '#{address.part}'")
+    return True
+
+
+def read(address: Address, image_size: int) -> TileSet:
+    """Return the tiles of a folder; behind the ``#`` may stand ``nested``."""
+    return read_folder(address.path, image_size, is_nested=address.part == _NESTED)
 
 
 def read_folder(folder: Path, image_size: int = 0, *, is_nested: bool = False) -> TileSet:
@@ -76,15 +89,15 @@ def read_folder(folder: Path, image_size: int = 0, *, is_nested: bool = False) -
 def _list_class(sub: Path, folder: Path, is_nested: bool) -> list[Path]:
     """Return the tiles of a class folder; raises `RequestError` if it holds images that would not be among them."""
     listed = {one: list_files(one) for one in walk_folders(sub)}
-    below = {one: n for one, files in listed.items() if one != sub and (n := sum(map(_is_picture, files)))}
+    below = {one: n for one, files in listed.items() if one != sub and (n := sum(map(is_picture, files)))}
     if below and not is_nested:
         raise RequestError(
             f"{next(iter(below))} lies in a class folder and holds images itself ({sum(below.values())} images in {len(below)} "
-            f"such folder(s) of {sub.name}); move them up, or give {folder}#{NESTED} to read them too"
+            f"such folder(s) of {sub.name}); move them up, or give {folder}#{_NESTED} to read them too"
         )
     files = [file for one in (sub, *below) for file in listed[one]]
     tiles = [file for file in files if is_tile(file)]
-    strangers = [file for file in files if _is_picture(file) and not is_tile(file)]
+    strangers = [file for file in files if is_picture(file) and not is_tile(file)]
     if strangers or (files and not tiles):
         counts = Counter(file.suffix.lower() for file in strangers or files)
         kinds = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in counts.items())
@@ -94,12 +107,8 @@ def _list_class(sub: Path, folder: Path, is_nested: bool) -> list[Path]:
     return tiles
 
 
-def _is_picture(file: Path) -> bool:
-    return is_tile(file) or file.suffix.lower() in OTHER_IMAGE_SUFFIXES | SLIDE_SUFFIXES
-
-
 def _describe_passed_over(folder: Path, empty: Sequence[str]) -> tuple[str, ...]:
-    beside = [file.name for file in list_files(folder) if _is_picture(file)]
+    beside = [file.name for file in list_files(folder) if is_picture(file)]
     notes = []
     if beside:
         notes.append(f"{len(beside)} image(s) beside the class folders of {folder}, {beside[0]} for one")

@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 from histo_mlflow.base.plain_values import shorten
 from histo_mlflow.errors import RequestError, TileFormatError
+from histo_mlflow.tiles.address import Address
 from histo_mlflow.tiles.archive import Header, Pixels, map_if_stored, open_archive, read_array, read_header, unpack_member
 from histo_mlflow.tiles.cache import cache_key, unpacked_once
 from histo_mlflow.tiles.fingerprint import fingerprint_of
+from histo_mlflow.tiles.image_files import is_slide
 from histo_mlflow.tiles.mapped import FileStamp
 from histo_mlflow.tiles.tile_set import COLORECTAL_CLASSES, TileSet, check_classes, check_labels, check_pixels
 
@@ -26,6 +28,16 @@ _MAX_NAME_BYTES = 1024
 _MAX_TILES = 2**24
 _N_NAMED = 10
 _LAST_CODE_POINT = 0x10FFFF
+
+
+def takes(address: Address) -> bool:
+    """Return whether it is a file that is no slide: what else it may be is seen when it is read."""
+    return address.path.is_file() and not is_slide(address.path)
+
+
+def read(address: Address, _image_size: int) -> TileSet:
+    """Return the tiles of an ``.npz`` file, all of one size; behind the ``#`` may stand a split of MedMNIST's."""
+    return read_npz(address.path, address.part)
 
 
 def read_npz(path: Path, split: str | None = None) -> TileSet:

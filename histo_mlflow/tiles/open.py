@@ -2,15 +2,32 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 from histo_mlflow.base.escaping import visible
-from histo_mlflow.errors import OptionError, RequestError, SourceNotFoundError
-from histo_mlflow.tiles.demo import draw_demo
-from histo_mlflow.tiles.folder import NESTED, read_folder
-from histo_mlflow.tiles.images import SLIDE_SUFFIXES
-from histo_mlflow.tiles.npz import read_npz
-from histo_mlflow.tiles.options import DEMO
+from histo_mlflow.errors import RequestError, SourceNotFoundError
+from histo_mlflow.tiles import demo, folder, npz
+from histo_mlflow.tiles.address import Address
+from histo_mlflow.tiles.image_files import is_slide
 from histo_mlflow.tiles.tile_set import TileSet
+
+
+class Source(Protocol):
+    """A module that reads one form of tiles."""
+
+    def takes(self, address: Address) -> bool:
+        """Return whether there is something of this form under the address, without opening it."""
+
+    def read(self, address: Address, image_size: int) -> TileSet:
+        """Return the tiles; `image_size` is that of `open_tiles`."""
+
+
+# The first that takes an address reads it.
+_SOURCES: tuple[Source, ...] = (
+    demo,
+    folder,
+    npz,  # takes every other file, and says what is wrong with it
+)
 
 
 def open_tiles(source: str, *, image_size: int = 0) -> TileSet:
@@ -25,42 +42,25 @@ def open_tiles(source: str, *, image_size: int = 0) -> TileSet:
         SourceNotFoundError: There is nothing under that name.
         TileFormatError: What is there can't be read as tiles.
     """
-    name, _, part = source.partition("#")
-    if name == DEMO:
-        return _draw_numbered_demo(part)
-    path, split = split_source(source)
-    tiles = read_folder(path, image_size, is_nested=split == NESTED) if path.is_dir() else read_npz(path, split)
+    address = Address.of(source)
+    tiles = _find_source(address).read(address, image_size)
     return replace(tiles, source=visible(tiles.source))
 
 
 def check_source(source: str) -> None:
     """Raise what `open_tiles` would if there is nothing under that name, without opening it."""
-    if source.partition("#")[0] != DEMO:
-        split_source(source)
+    _find_source(Address.of(source))
 
 
-def split_source(source: str) -> tuple[Path, str | None]:
-    """Return the existing path that `source` names and the split behind its ``#``; raises `SourceNotFoundError`."""
-    name, _, part = source.rpartition("#")
-    whole, before = Path(source).expanduser(), Path(name).expanduser()
-    if source and whole.exists():
-        if not (whole.is_file() or whole.is_dir()):  # reading a pipe would wait for ever
-            raise RequestError(f"{source!r} is neither a file nor a folder; give the path of an npz file or a folder")
-        if whole.suffix.lower() in SLIDE_SUFFIXES and whole.is_file():
-            raise RequestError(f"{source!r} is a whole slide, not tiles; cut it into tiles first, for instance in QuPath")
-        return whole, None
-    if name and before.is_file():
-        return before, part
-    if name and before.is_dir():
-        if part == NESTED:
-            return before, part
-        raise OptionError(f"{source!r}: {before} is a folder and has no splits; leave out '#{part}'")
-    raise SourceNotFoundError(
-        f"{source!r} does not exist (looked in {Path.cwd()}); give the path of an npz file or a folder, or `demo`"
-    )
-
-
-def _draw_numbered_demo(part: str) -> TileSet:
-    if part and not part.isdecimal():
-        raise OptionError(f"demo#{part}: the number of a draw is meant, for instance demo#1")
-    return draw_demo(seed=int(part or 0))
+def _find_source(address: Address) -> Source:
+    for source in _SOURCES:
+        if address.name and source.takes(address):
+            return source
+    if not address.name or not address.path.exists():
+        raise SourceNotFoundError(
+            f"{str(address)!r} does not exist (looked in {Path.cwd()}); give the path of an npz file or a folder, or `demo`"
+        )
+    if is_slide(address.path):
+        raise RequestError(f"{str(address)!r} is a whole slide, not tiles; cut it into tiles first, for instance in QuPath")
+    # Reading a pipe would wait for ever.
+    raise RequestError(f"{str(address)!r} is neither a file nor a folder; give the path of an npz file or a folder")

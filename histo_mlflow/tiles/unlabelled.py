@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histo_mlflow.errors import RequestError, TileFormatError
-from histo_mlflow.tiles.images import decode_image, image_size_px, is_tile, list_images, walk_folders
+from histo_mlflow.tiles.address import Address
+from histo_mlflow.tiles.image_files import decode_image, image_size_px, is_tile, list_images, walk_folders
 from histo_mlflow.tiles.npz import read_npz_images
-from histo_mlflow.tiles.open import open_tiles, split_source
+from histo_mlflow.tiles.open import check_source, open_tiles
 from histo_mlflow.tiles.options import DEMO
 
 _BEGINNINGS_OF_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
@@ -88,13 +89,15 @@ def _n_pixels(file: Path) -> int:
 
 def open_images(source: str) -> ImageSource:
     """Return the images of an npz (labels not needed), of a folder with or without sub-folders, of ``demo``, or one image."""
-    if source.partition("#")[0] == DEMO:
+    check_source(source)
+    address = Address.of(source)
+    if address.name == DEMO:
         return _from_array(open_tiles(source).images)
-    path, split = split_source(source)
+    path = address.path
     if is_tile(path) and path.is_file():
         return ImageSource("path", [_name_of(path)], files=(path,))
     if path.is_file():
-        return _from_array(read_npz_images(path, split))
+        return _from_array(read_npz_images(path, address.part))
     files = tuple(file for folder in walk_folders(path) for file in list_images(folder))
     if not files:
         raise RequestError(f"{path} holds no images; put png, jpg or tif files there, or name another folder")

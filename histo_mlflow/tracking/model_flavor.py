@@ -9,10 +9,9 @@ import hashlib
 import json
 import shutil
 import tempfile
-import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,44 +28,15 @@ from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.models.signature import ModelSignature
 from mlflow.types.schema import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 
-from histo_mlflow.base.plain_values import build_plain, parse_json, read_small
+from histo_mlflow.base.plain_values import parse_json, read_small
 from histo_mlflow.errors import RequestError
+from histo_mlflow.models.facts import ModelFacts, facts_from
 from histo_mlflow.served_model import loader
 
 _CODE_FOLDER, _DATA_FOLDER = "code", "data"
 _CARD_FILE = "model_card.md"
 _MAX_FACTS_BYTES = 2**20
-_MAX_TILE_SIZE_PX = 8192
 _REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pillow")
-
-
-@dataclass(frozen=True)
-class ModelFacts:
-    """What a user of the model must know; stored beside the weights as ``data/model.json``.
-
-    Attributes (those that do not speak for themselves):
-        tiles_per_class: Tiles of each class that it learnt from and was selected on, by part.
-        split_unit: What was kept together when these parts were made, in words.
-        temperature: Fitted on the validation tiles, or None.
-        is_calibrated: Whether the graph divides its logits by it.
-        abstain_below: Probability below which the model abstains if asked to, chosen on validation tiles, or None.
-    """
-
-    classes: tuple[str, ...]
-    tile_size_px: int
-    microns_per_pixel: float
-    architecture: str
-    preprocessing: str
-    weights_origin: str
-    data_source: str
-    data_fingerprint: str
-    is_synthetic: bool
-    selected: str
-    tiles_per_class: dict[str, list[int]] = field(default_factory=dict)
-    split_unit: str = "not known"
-    temperature: float | None = None
-    is_calibrated: bool = False
-    abstain_below: float | None = None
 
 
 def save_model(path: str, mlflow_model: Model, *, network: torch.nn.Module, facts: ModelFacts, card: str) -> None:
@@ -116,20 +86,12 @@ def save_model(path: str, mlflow_model: Model, *, network: torch.nn.Module, fact
 
 def read_facts(model_folder: Path) -> ModelFacts:
     """Return the facts of a model that `save_model` wrote."""
-    return _facts_in(_read_stored(model_folder))
+    return facts_from(_read_stored(model_folder))
 
 
 def _read_stored(model_folder: Path) -> dict[str, Any]:
     file = model_folder / _DATA_FOLDER / loader.FACTS_FILE
     return dict(parse_json(read_small(file, max_bytes=_MAX_FACTS_BYTES)))
-
-
-def _facts_in(stored: Mapping[str, Any]) -> ModelFacts:
-    facts = build_plain(ModelFacts, stored)
-    classes = tuple(unicodedata.normalize("NFC", name) for name in facts.classes)  # as tiles have them
-    if len(set(classes)) < len(classes) or not 0 < facts.tile_size_px <= _MAX_TILE_SIZE_PX:
-        raise ValueError("its classes are not all different, or its tiles of no possible size")
-    return replace(facts, classes=classes)
 
 
 def load_saved(model_folder: Path) -> tuple[torch.nn.Module, ModelFacts]:
@@ -144,7 +106,7 @@ def load_saved(model_folder: Path) -> tuple[torch.nn.Module, ModelFacts]:
     """
     try:
         stored = _read_stored(model_folder)
-        facts = _facts_in(stored)
+        facts = facts_from(stored)
         read_small(model_folder / MLMODEL_FILE_NAME, max_bytes=_MAX_FACTS_BYTES)
         _check_loader(Model.load(str(model_folder)), stored)
     except (OSError, LookupError, TypeError, ValueError, AttributeError, RecursionError, MlflowException, yaml.YAMLError):

@@ -19,10 +19,10 @@ from histo_mlflow.base.interruption import acknowledge, shielded
 from histo_mlflow.base.secrets import hide_secrets
 from histo_mlflow.errors import Interrupted, StoreError
 from histo_mlflow.tracking.journal import Journal
-from histo_mlflow.tracking.last_word import insist_on_killed
+from histo_mlflow.tracking.kept import ENDED_TAG
 from histo_mlflow.tracking.signs_of_life import giving_signs_of, tags_of_this_process
 from histo_mlflow.tracking.sinks import MirroredRun, RunFacts, Sink
-from histo_mlflow.tracking.store import Store, changing_experiment, reporting_store_errors
+from histo_mlflow.tracking.store import Store, changing_experiment
 from histo_mlflow.tracking.writes import Deletion, End, File, Metrics, Params, Tags, Target, Tiles, Write
 
 _log = logging.getLogger(__name__)
@@ -38,7 +38,6 @@ class Run:
     def __init__(self, store: Store, run_id: str) -> None:
         self.store = store
         self.id = run_id
-        self.is_adopted = False  # begun by `mlflow run`
         self.is_reopened = False
         self._mirrored: list[MirroredRun] = []
 
@@ -60,8 +59,7 @@ class Run:
         """Write to the store's mirrors too, from now on."""
         if not self.store.mirrors:
             return
-        with reporting_store_errors(self.store.uri):
-            facts = RunFacts.of(self._client.get_run(self.id), self.store.uri)
+        facts = RunFacts.of(self._client.get_run(self.id), self.store.uri)
         self._mirrored = [mirror.begin(facts) for mirror in self.store.mirrors]
         addresses = {of.tag: run.address for of, run in zip(self.store.mirrors, self._mirrored, strict=True) if run.address}
         if addresses:
@@ -69,14 +67,12 @@ class Run:
 
     def send(self, write: Write) -> None:
         """Hand a write to each sink."""
-        with reporting_store_errors(self.store.uri):
-            for sink in self.sinks:
-                sink.write(write)
+        for sink in self.sinks:
+            sink.write(write)
 
     def settle(self) -> None:
         """Wait until the server has got all, which some work needs; raise `StoreError` if it stays away."""
-        with reporting_store_errors(self.store.uri):
-            is_settled = self.journal.wait()
+        is_settled = self.journal.wait()
         if not is_settled:
             raise StoreError(hide_secrets(f"the tracking server {self.store.uri} does not answer"))
 
@@ -110,13 +106,11 @@ class Run:
 
     def has_file(self, artifact: str) -> bool:
         """Return whether there is an artifact of that path."""
-        with reporting_store_errors(self.store.uri):
-            return Target(self._client, self.id).has_file(artifact)
+        return Target(self._client, self.id).has_file(artifact)
 
     def fetch_file(self, artifact: str, folder: Path) -> Path:
         """Copy the artifact of that path into `folder` and return where it is."""
-        with reporting_store_errors(self.store.uri):
-            return Path(self._client.download_artifacts(self.id, artifact, str(folder)))
+        return Path(self._client.download_artifacts(self.id, artifact, str(folder)))
 
     def delete_file(self, artifact: str) -> None:
         """Delete the artifact of that path, if it is there."""
@@ -128,14 +122,12 @@ class Run:
 
     def logged_values(self, metric: str) -> dict[int, float]:
         """Return the values of `metric` by the step at which each was logged, in the order of steps."""
-        with reporting_store_errors(self.store.uri):
-            found = self._client.get_metric_history(self.id, metric)
+        found = self._client.get_metric_history(self.id, metric)
         return {each.step: each.value for each in sorted(found, key=lambda each: each.step)}
 
     def tags(self) -> dict[str, str]:
         """Return the run's tags."""
-        with reporting_store_errors(self.store.uri):
-            return dict(self._client.get_run(self.id).data.tags)
+        return dict(self._client.get_run(self.id).data.tags)
 
     def log_folder(self, local: Path, folder: str | None = None) -> None:
         """Copy the content of a folder to the run's artifacts, under `folder`."""
@@ -152,8 +144,7 @@ def begun_run(store: Store) -> Run | None:
 
 def _is_free(store: Store, run_id: str) -> bool:
     """Return whether a run has not ended, was not deleted and is no command's of ours yet; a leftover variable may name any."""
-    with reporting_store_errors(store.uri):
-        found = store.client.get_run(run_id)
+    found = store.client.get_run(run_id)
     is_open = found.info.status in {"RUNNING", "SCHEDULED"} and found.info.lifecycle_stage == "active"
     return is_open and "histo.entry_point" not in found.data.tags
 
@@ -211,7 +202,6 @@ def _begin(store: Store, name: str, parent: Run | None, noted: Mapping[str, obje
             kept = begun if begun and not _MADE_UP_NAME.fullmatch(begun) else name
             store.client.update_run(adopted, status=RunStatus.to_string(RunStatus.RUNNING), name=kept)
             run = Run(store, adopted)
-            run.is_adopted = True
             run.set_tags(noted)
             return run
         outer = parent.id if parent else _active_run_id()
@@ -226,15 +216,14 @@ def _reopen(run: Run, noted: Mapping[str, object]) -> Run:
     client = run.store.client
     run.is_reopened = True
     run.set_tags(noted)  # first: a run that is RUNNING names its process
-    with reporting_store_errors(run.store.uri):
-        wrapper = os.environ.pop("MLFLOW_RUN_ID", None)
-        if wrapper and _is_free(run.store, wrapper):
-            # `mlflow run` has begun a run of its own, and will end it.
-            client.update_run(wrapper, name="resume")
-            client.set_tag(wrapper, "histo.resumes", run.id)
-        client.update_run(run.id, status=RunStatus.to_string(RunStatus.RUNNING))
-        if "error" in client.get_run(run.id).data.tags:
-            client.delete_tag(run.id, "error")
+    wrapper = os.environ.pop("MLFLOW_RUN_ID", None)
+    if wrapper and _is_free(run.store, wrapper):
+        # `mlflow run` has begun a run of its own, and will end it.
+        client.update_run(wrapper, name="resume")
+        client.set_tag(wrapper, "histo.resumes", run.id)
+    for tag in {"error", ENDED_TAG} & client.get_run(run.id).data.tags.keys():
+        client.delete_tag(run.id, tag)
+    client.update_run(run.id, status=RunStatus.to_string(RunStatus.RUNNING))
     return run
 
 
@@ -245,8 +234,6 @@ def _end(run: Run, status: str, error: BaseException) -> None:
             for write in (Tags({"error": f"{type(error).__name__}: {error}"}), End(status, _now_ms())):
                 with suppress(Exception):  # the first error must reach the user, whatever a sink says to these last calls
                     sink.write(write)
-        if run.is_adopted and status == "KILLED":
-            insist_on_killed(run.store.uri, run.id)
 
 
 def _now_ms() -> int:

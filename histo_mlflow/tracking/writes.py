@@ -19,6 +19,7 @@ from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from histo_mlflow.base.escaping import visible, visible_lines
 from histo_mlflow.base.plain_values import build_plain, parse_json, shorten
 from histo_mlflow.base.secrets import hide_secrets
+from histo_mlflow.tracking.kept import ENDED_TAG
 
 _TAG_CHARACTERS = 5000
 
@@ -183,10 +184,11 @@ class End:
     time_ms: int
 
     def carry_out(self, target: Target) -> None:
-        """Set the state, over one that others have concluded from the silence."""
+        """Set the state, over one that others have concluded from the silence; a tag keeps it where `mlflow run` changes it."""
         if self.status == "FINISHED" and "error" in target.client.get_run(target.run_id).data.tags:
             target.client.delete_tag(target.run_id, "error")
         target.client.set_terminated(target.run_id, self.status, self.time_ms)
+        target.client.set_tag(target.run_id, ENDED_TAG, self.status)
 
 
 Write = Metrics | Params | Tags | Tiles | File | Deletion | End

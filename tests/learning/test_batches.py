@@ -36,7 +36,7 @@ def test_the_gathering_thread_ends_with_a_loop_that_breaks_off() -> None:
 
 
 def _gathering() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "gather-tiles"]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("gather-tiles")]
 
 
 def test_a_last_batch_too_small_for_all_processes_joins_its_neighbour() -> None:

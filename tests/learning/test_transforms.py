@@ -1,11 +1,8 @@
-import io
-
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from histo_mlflow.learning.transforms import Flip, JpegNoise, Rotate, StainJitter, Transform, compress
+from histo_mlflow.learning.transforms import Flip, Rotate, StainJitter, Transform
 from histo_mlflow.tiles.demo import draw_demo
 
 
@@ -63,26 +60,3 @@ def test_stain_jitter_differs_from_tile_to_tile_and_grows_with_sigma(tissue_like
     light, strong = (_changed(StainJitter(sigma), same).float() for sigma in (0.05, 0.2))
     assert len({tuple(tile.flatten().tolist()) for tile in light}) == 18
     assert 1 < (light - same).abs().mean() < (strong - same).abs().mean() < 60
-
-
-@pytest.mark.parametrize("quality", [20, 50, 80])
-@pytest.mark.parametrize("size", [48, 43])
-def test_compression_loses_what_jpeg_loses(tissue_like: torch.Tensor, quality: int, size: int) -> None:
-    """Against libjpeg at the same quality: as like it as two encoders are, and far liker than the tile itself."""
-    tiles = tissue_like[:, :size, :size].contiguous()
-    ours = compress(tiles, torch.full((18,), quality)).float()
-    encoded = []
-    for tile in tiles.numpy():
-        buffer = io.BytesIO()
-        Image.fromarray(tile).save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
-        encoded.append(np.asarray(Image.open(buffer)))
-    libjpeg = torch.from_numpy(np.stack(encoded)).float()
-    loss = (libjpeg - tiles).abs().mean()
-    assert (ours - libjpeg).abs().mean() < 0.25 * loss
-    assert (ours - tiles).abs().mean() == pytest.approx(loss.item(), rel=0.1)
-
-
-def test_half_of_the_tiles_stay_free_of_jpeg_noise(tissue_like: torch.Tensor) -> None:
-    same = tissue_like[:1].expand(400, -1, -1, -1)
-    untouched = [torch.equal(tile, same[0]) for tile in _changed(JpegNoise(50), same)]
-    assert 150 < sum(untouched) < 250

@@ -16,10 +16,12 @@ from histo_mlflow.learning.optimiser import make_average, make_optimizer, make_s
 from histo_mlflow.learning.options import FitOptions
 from histo_mlflow.learning.ranks import ALONE
 from histo_mlflow.learning.state import TrainingState
-from histo_mlflow.models.checkpoint import FACTS_KEY, CheckpointFacts, load_state, load_weights, save_state, save_weights
+from histo_mlflow.models.backbones import DEFAULT_BACKBONE
+from histo_mlflow.models.checkpoint import FACTS_KEY, load_state, load_weights, save_state, save_weights
 from histo_mlflow.models.classifier import TileClassifier
+from histo_mlflow.models.facts import ModelFacts
 
-FACTS = CheckpointFacts(("a", "b"), 32, epoch=3, val_loss=0.25, data_fingerprint="0" * 64, is_synthetic=True)
+FACTS = ModelFacts(("a", "b"), 32, "0" * 64, is_synthetic=True, epoch=3, val_loss=0.25)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +111,7 @@ def test_a_header_that_asks_for_a_huge_network_is_refused_before_it_is_made(tmp_
     }
     header = {FACTS_KEY: json.dumps({**known, **facts})}
     save_file({"backbone.classifier.1.weight": torch.zeros(2, 3)}, tmp_path / "a.safetensors", metadata=header)
-    with pytest.raises(TileFormatError, match="which its weights don't fit"):
+    with pytest.raises(TileFormatError, match=r"names 1000000 classes and has weights for 2|no possible size"):
         load_weights(tmp_path / "a.safetensors")
 
 
@@ -121,15 +123,26 @@ def test_a_header_that_asks_for_a_huge_network_is_refused_before_it_is_made(tmp_
         ({"classes": "ab"}, "classes=ab is not tuple"),
         ({"classes": [1, 2]}, "classes=1 is not str"),
         ({"epoch": "three"}, "epoch=three is not int"),
-        ({"val_loss": None}, "val_loss=None is not float"),
+        ({"val_loss": "low"}, "val_loss=low is not float"),
+        ({"backbone": "torchvision:no_such"}, "not a classifier of torchvision's"),
         ({"tile_size_px": True}, "tile_size_px=True is not int"),
     ],
 )
 def test_a_header_with_values_of_another_kind_is_refused(tmp_path: Path, facts: dict[str, object], reason: str) -> None:
     header = {FACTS_KEY: json.dumps({**asdict(FACTS), **facts})}
     save_file({"backbone.classifier.1.weight": torch.zeros(2, 3)}, tmp_path / "a.safetensors", metadata=header)
-    with pytest.raises(TileFormatError, match=re.escape(reason)):
+    with pytest.raises(RequestError, match=re.escape(reason)):
         load_weights(tmp_path / "a.safetensors")
+
+
+def test_a_header_of_before_there_were_backbones_is_read(tmp_path: Path, network: TileClassifier) -> None:
+    old = {"classes": ["a", "b"], "tile_size_px": 32, "epoch": 3, "val_loss": 0.25, "data_fingerprint": "0" * 64}
+    header = {FACTS_KEY: json.dumps({**old, "is_synthetic": True, "architecture": "efficientnet_b3"})}
+    tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    save_file(tensors, tmp_path / "a.safetensors", metadata=header)
+    again, facts = load_weights(tmp_path / "a.safetensors")
+    assert facts == FACTS
+    assert again.backbone_name == facts.backbone == DEFAULT_BACKBONE
 
 
 def test_class_names_of_an_older_file_are_composed(tmp_path: Path, network: TileClassifier) -> None:

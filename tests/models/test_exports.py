@@ -17,11 +17,11 @@ from PIL import Image
 
 from histo_mlflow.models import exports
 from histo_mlflow.models.classifier import TileClassifier, with_temperature
+from histo_mlflow.models.facts import ModelFacts
 from histo_mlflow.tiles.demo import draw_demo
 from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.decisions import register_model
 from histo_mlflow.tracking.logged_models import log_model
-from histo_mlflow.tracking.model_flavor import ModelFacts
 from histo_mlflow.tracking.runs import open_run
 from histo_mlflow.tracking.store import open_store
 from tests.conftest import Histo, copy_store
@@ -59,8 +59,8 @@ def _register(tiles: TileSet) -> None:
     torch.manual_seed(0)
     network = with_temperature(_network_with_opinions(tiles), 1.7)
     facts = ModelFacts(
-        tiles.classes, SIZE_PX, 0.5, "efficientnet_b3", "none", "none", "nothing", "0" * 64, False, "by hand",
-        temperature=1.7, is_calibrated=True,
+        tiles.classes, SIZE_PX, "0" * 64, is_synthetic=False, microns_per_pixel=0.5, selected="by hand", temperature=1.7,
+        is_calibrated=True,
     )  # fmt: skip
     store = open_store()
     with open_run(store, "train") as run:

@@ -11,8 +11,9 @@ import torch
 from torchvision.models import efficientnet_b3
 
 from histo_mlflow.errors import OptionError, SourceNotFoundError, TileFormatError, WeightsUnavailableError
-from histo_mlflow.models.checkpoint import CheckpointFacts, save_weights
+from histo_mlflow.models.checkpoint import save_weights
 from histo_mlflow.models.classifier import TileClassifier
+from histo_mlflow.models.facts import ModelFacts
 from histo_mlflow.models.options import NetworkOptions
 from histo_mlflow.models.weights import make_network, read_initial_weights
 from histo_mlflow.tiles.tile_set import COLORECTAL_CLASSES
@@ -94,7 +95,7 @@ def test_torchvision_file_and_own_checkpoint_start_a_network(torchvision_file: P
     assert _same(network, torchvision_file)
     assert network.n_classes == 4
 
-    facts = CheckpointFacts(tuple("abcd"), 32, 3, 0.5, "f" * 64, is_synthetic=False)
+    facts = ModelFacts(tuple("abcd"), 32, "f" * 64, is_synthetic=False, epoch=3, val_loss=0.5)
     save_weights(tmp_path / "own.safetensors", network, facts)
     again, note = make_network(
         read_initial_weights(str(tmp_path / "own.safetensors"), is_synthetic=False), classes=tuple("abcd"), tile_size_px=64
@@ -134,5 +135,7 @@ def test_image_size_too_small_for_the_network() -> None:
 def test_a_head_of_another_form_is_refused(tmp_path: Path, head: torch.Tensor) -> None:
     tensors = TileClassifier(n_classes=2, tile_size_px=32).backbone.state_dict() | {"classifier.1.weight": head}
     torch.save(tensors, tmp_path / "a.pth")
-    with pytest.raises(TileFormatError, match=r"a\.pth (is not an EfficientNet-B3: .*classifier\.1|can.t be read)"):
+    with pytest.raises(
+        TileFormatError, match=r"a\.pth (does not fit torchvision:efficientnet_b3: .*classifier\.1|can.t be read)"
+    ):
         read_initial_weights(str(tmp_path / "a.pth"), is_synthetic=False)

@@ -20,7 +20,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from histo_mlflow.models.classifier import TileClassifier
-from histo_mlflow.tracking.model_flavor import ModelFacts, load_saved, save_model
+from histo_mlflow.models.facts import ModelFacts
+from histo_mlflow.tracking.model_flavor import load_saved, save_model
 from tests.small_network import using_small_network
 from tests.test_hostile_texts import _altered, _dump, _little_memory, _texts, _values
 from tests.tiles.test_hostile_files import _changed, _changes, _read_or_refused, _tried
@@ -28,7 +29,7 @@ from tests.tiles.test_hostile_files import _changed, _changes, _read_or_refused,
 pytestmark = pytest.mark.slow
 __all__ = ["_little_memory"]  # a fixture of all tests here
 
-FACTS = ModelFacts(tuple("abc"), 16, 0.5, "EfficientNet", "inside", "random", "demo", "f" * 64, True, "epoch 1")
+FACTS = ModelFacts(tuple("abc"), 16, "f" * 64, is_synthetic=True, tiles_per_class={"training": [1, 2, 3]}, selected="epoch 1")
 
 
 @pytest.fixture(scope="module")

@@ -28,11 +28,12 @@ from PIL import Image
 from histo_mlflow.errors import RequestError
 from histo_mlflow.learning.compute import seed_everything
 from histo_mlflow.models.classifier import TileClassifier, with_temperature
+from histo_mlflow.models.facts import ModelFacts
 from histo_mlflow.served_model import inputs, loader
-from histo_mlflow.tiles.images import decode_image
-from histo_mlflow.tracking.model_flavor import ModelFacts, load_saved, read_facts, save_model
+from histo_mlflow.tiles.image_files import decode_image
+from histo_mlflow.tracking.model_flavor import load_saved, read_facts, save_model
 
-FACTS = ModelFacts(tuple("abcdefghi"), 32, 0.5, "EfficientNet-B3", "inside", "random", "demo", "f" * 64, True, "epoch 1")
+FACTS = ModelFacts(tuple("abcdefghi"), 32, "f" * 64, is_synthetic=True, microns_per_pixel=0.5, selected="epoch 1")
 
 
 @pytest.fixture(scope="module")
@@ -255,7 +256,7 @@ def test_folder_holds_facts_and_nothing_that_unpickles(saved: Path) -> None:
     assert (saved / "model_card.md").read_text() == "# A card"
     files = {path.name for path in saved.rglob("*") if path.is_file()}
     assert files == {
-        "MLmodel", "__init__.py", "folding.py", "images.py", "inputs.py", "loader.py", "model.pt2", "model.json",
+        "MLmodel", "__init__.py", "decoding.py", "folding.py", "inputs.py", "loader.py", "model.pt2", "model.json",
         "model_card.md", "requirements.txt", "conda.yaml", "python_env.yaml",
     }  # fmt: skip
     assert {line.split("==")[0] for line in (saved / "requirements.txt").read_text().split()} == {

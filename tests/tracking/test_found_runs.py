@@ -2,8 +2,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from histo_mlflow.errors import RequestError
+from histo_mlflow.errors import Interrupted, RequestError
 from histo_mlflow.tracking.found_runs import find_ended_run
+from histo_mlflow.tracking.kept import state_of
 from histo_mlflow.tracking.runs import open_run
 from histo_mlflow.tracking.signs_of_life import BOOT_TAG, SIGN_TAG, giving_signs_of, tags_of_this_process
 from histo_mlflow.tracking.store import Store
@@ -43,6 +44,22 @@ def test_a_deleted_run_is_to_be_restored_first(store: Store) -> None:
     store.client.delete_run(left)
     with pytest.raises(RequestError, match=f"mlflow runs restore --run-id {left}"):
         find_ended_run(store, left, entry_point="train")
+
+
+def test_how_a_run_has_ended_outlives_the_label_that_mlflow_run_gives(store: Store) -> None:
+    def labelled_failed() -> str:
+        store.client.set_terminated(run.id, "FAILED")
+        return state_of(store.client.get_run(run.id))
+
+    with pytest.raises(Interrupted), open_run(store, "train", tags={"histo.entry_point": "train"}) as run:
+        raise Interrupted("interrupted by SIGINT")
+    assert labelled_failed() == "KILLED"
+    with open_run(store, "train", resumed=find_ended_run(store, run.id, entry_point="train")):
+        # As after a kill without notice: what has ended before is no matter.
+        assert labelled_failed() == "FAILED"
+    assert labelled_failed() == "FINISHED"
+    with pytest.raises(RequestError, match="has finished"):
+        find_ended_run(store, run.id, entry_point="train")
 
 
 def test_an_open_run_renews_its_sign_of_life(store: Store) -> None:

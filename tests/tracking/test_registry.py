@@ -15,6 +15,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 
 from histo_mlflow.errors import Interrupted, OptionError, RequestError, SourceNotFoundError
+from histo_mlflow.models.facts import ModelFacts
 from histo_mlflow.tracking.decisions import (
     FIRST,
     FORCED,
@@ -31,7 +32,7 @@ from histo_mlflow.tracking.decisions import (
 )
 from histo_mlflow.tracking.logged_models import log_model
 from histo_mlflow.tracking.looks import count_looks, note_looks
-from histo_mlflow.tracking.model_flavor import ModelFacts, load_saved
+from histo_mlflow.tracking.model_flavor import load_saved
 from histo_mlflow.tracking.options import RegistryOptions
 from histo_mlflow.tracking.production import production_version
 from histo_mlflow.tracking.registry import ask_to_register, located_model
@@ -39,7 +40,7 @@ from histo_mlflow.tracking.runs import open_run
 from histo_mlflow.tracking.signs_of_life import STARTED_TAG
 from histo_mlflow.tracking.store import Store, open_store
 
-FACTS = ModelFacts(("a", "b", "c"), 32, 0.5, "EfficientNet-B3", "none", "random", "demo", "f" * 64, True, "epoch 1")
+FACTS = ModelFacts(("a", "b", "c"), 32, "f" * 64, is_synthetic=True, selected="epoch 1")
 
 
 class _Killed(BaseException):

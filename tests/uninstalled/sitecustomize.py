@@ -23,7 +23,7 @@ class _SmallNetwork(MetaPathFinder):
     """Makes networks small as soon as the module that builds them is imported, as the fixture `small_network` does."""
 
     def find_spec(self, name, *_):
-        if name != "histo_mlflow.models.classifier":
+        if name != "histo_mlflow.models.backbones":
             return None
         sys.meta_path.remove(self)
         spec = find_spec(name)
@@ -31,9 +31,9 @@ class _SmallNetwork(MetaPathFinder):
 
         def execute_and_replace(module: ModuleType) -> None:
             execute(module)
-            from tests.small_network import small_efficientnet
+            from tests.small_network import get_small_model
 
-            module.efficientnet_b3 = small_efficientnet
+            module.get_model = get_small_model
 
         spec.loader.exec_module = execute_and_replace
         return spec

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from histo_mlflow.errors import TileFormatError
-from histo_mlflow.served_model.images import ImageError, read_rgb, read_size
+from histo_mlflow.served_model.decoding import ImageError, read_rgb, read_size
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff"})
-OTHER_IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".webp", ".jp2", ".j2k", ".jxl", ".heic", ".avif", ".ppm", ".npy"})
-SLIDE_SUFFIXES = frozenset({".svs", ".ndpi", ".mrxs", ".scn", ".czi", ".bif", ".vms", ".dcm", ".isyntax", ".vsi", ".qptiff"})
+_TILE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff"})
+_OTHER_IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".webp", ".jp2", ".j2k", ".jxl", ".heic", ".avif", ".ppm", ".npy"})
+_SLIDE_SUFFIXES = frozenset({".svs", ".ndpi", ".mrxs", ".scn", ".czi", ".bif", ".vms", ".dcm", ".isyntax", ".vsi", ".qptiff"})
 
 # Thumbnails and waste of file servers and archives, which hold copies of tiles.
 _FOREIGN_FOLDERS = frozenset(
@@ -24,7 +24,17 @@ _FOREIGN_FOLDERS = frozenset(
 
 def is_tile(file: Path) -> bool:
     """Return whether a file has the name of an image that is read as a tile."""
-    return file.suffix.lower() in IMAGE_SUFFIXES
+    return file.suffix.lower() in _TILE_SUFFIXES
+
+
+def is_slide(path: Path) -> bool:
+    """Return whether a file has the name of a whole slide."""
+    return path.suffix.lower() in _SLIDE_SUFFIXES and path.is_file()
+
+
+def is_picture(file: Path) -> bool:
+    """Return whether a file has the name of an image of any kind, a tile or not."""
+    return file.suffix.lower() in _TILE_SUFFIXES | _OTHER_IMAGE_SUFFIXES | _SLIDE_SUFFIXES
 
 
 def list_images(folder: Path) -> list[Path]:

@@ -1,0 +1,52 @@
+"""A network that is ready to infer, with its facts; knows nothing of where it is kept."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import nn
+
+from histo_mlflow.models.classifier import TileClassifier, fold_batch_norms, with_temperature
+from histo_mlflow.models.facts import ModelFacts
+from histo_mlflow.models.weights import adopt_weights, make_network
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A network and its facts.
+
+    Attributes:
+        module: From uint8 tiles to logits, in evaluation mode.
+        facts: What must be known of it.
+        address: Under which it was asked for.
+        run_id: Of the run that it comes from, or None.
+    """
+
+    module: nn.Module
+    facts: ModelFacts
+    address: str
+    run_id: str | None = None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the logits."""
+        return self.facts.classes
+
+    @cached_property
+    def folded(self) -> nn.Module:
+        """The same network, batch norms folded once, for whoever calls `infer` often."""
+        return fold_batch_norms(self.module)
+
+    def unpacked(self) -> TileClassifier:
+        """Return the same network as a module of ours, whose layers can be looked into, without a temperature."""
+        if isinstance(self.module, TileClassifier):
+            return self.module
+        initial = adopt_weights(self.module, self.facts, origin=self.address)
+        return make_network(initial, classes=self.classes, tile_size_px=self.facts.tile_size_px)[0]
+
+    def calibrated(self) -> TileClassifier:
+        """Return the same network as a module of ours, with the temperature that the model divides its logits by."""
+        return with_temperature(self.unpacked(), self.facts.divisor).eval()
+
+    def describe(self) -> str:
+        """Return the address, with a word on a model that has never seen tissue."""
+        return f"{self.address} (learnt from synthetic demo tiles, not tissue)" if self.facts.is_synthetic else self.address
