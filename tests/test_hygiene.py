@@ -15,6 +15,7 @@ from histo_mlflow.evaluation.costs import default_costs
 from histo_mlflow.jobs.train import Train
 from histo_mlflow.learning.fit import EpochReport
 from histo_mlflow.learning.ranks import ALONE
+from histo_mlflow.models.backbones import DEFAULT_BACKBONE
 from histo_mlflow.models.weights import InitialWeights
 from histo_mlflow.options import build, option_fields
 from histo_mlflow.pipeline.inputs import LearningInputs
@@ -62,7 +63,7 @@ def _fit(tiles: TileSet, test: TileSet | None, **options: Any) -> tuple[Any, lis
 
 
 def _inputs(tiles: TileSet, test: TileSet | None = None) -> LearningInputs:
-    return LearningInputs(tiles, test, InitialWeights(None, "none"), default_costs(tiles.classes))
+    return LearningInputs(tiles, test, InitialWeights(DEFAULT_BACKBONE, None, "none"), default_costs(tiles.classes))
 
 
 def test_weights_and_selection_do_not_depend_on_the_test_set(tiny_tiles: TileSet) -> None:
