@@ -18,13 +18,13 @@ import torch
 from sklearn.metrics import balanced_accuracy_score
 
 from histo_mlflow.console import format_table, say
-from histo_mlflow.learning.batches import LabelledTiles
-from histo_mlflow.learning.compute import resolve_compute, seed_everything
+from histo_mlflow.learning.compute import seed_everything
 from histo_mlflow.learning.fit import fit
 from histo_mlflow.learning.infer import cross_entropy_of, infer
-from histo_mlflow.learning.options import AugmentationOptions, ComputeOptions, FitOptions
+from histo_mlflow.learning.options import Recipe
 from histo_mlflow.learning.transforms import StainJitter
 from histo_mlflow.models.classifier import TileClassifier
+from histo_mlflow.options import build
 from histo_mlflow.tiles.open import open_tiles
 from histo_mlflow.tiles.options import HoldOutOptions
 from histo_mlflow.tiles.perturbations import jpeg
@@ -90,19 +90,14 @@ def _run(data: str, image_size: int, epochs: int, arm: _Arm, seed: int) -> dict[
     tiles = open_tiles(data, image_size=image_size)
     split = hold_out(tiles, HoldOutOptions(val_fraction=0.5), seed=seed)
     size = image_size or tiles.tile_size_px
-    compute = resolve_compute(ComputeOptions(), tile_size_px=size)
     seed_everything(seed)
     network = TileClassifier(n_classes=len(tiles.classes), tile_size_px=size)
-    train, val = (LabelledTiles(tiles.images, tiles.labels, rows) for rows in (split.train.rows, split.val.rows))
-    options = FitOptions(epochs=epochs, **arm.fit)
-    augmentation = AugmentationOptions(**arm.augmentation)
-    best = fit(
-        network, train, val, options=options, augmentation=augmentation, compute=compute, seed=seed, on_epoch=lambda _: None
-    )
+    recipe = build(Recipe, {"epochs": epochs, "image_size": image_size, "seed": seed, **arm.fit, **arm.augmentation})
+    best = fit(network, split, recipe, on_epoch=lambda _: None)
     images, labels = np.asarray(tiles.images[split.val.rows]), split.val.labels
 
     def ask(changed: np.ndarray) -> np.ndarray:
-        return infer(network, np.ascontiguousarray(changed), compute=compute.in_fp32(), is_quiet=True)
+        return infer(network, np.ascontiguousarray(changed), compute=best.compute.in_fp32(), description=None)
 
     logits = ask(images)
     predicted = logits.argmax(1)

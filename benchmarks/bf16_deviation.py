@@ -11,12 +11,12 @@ import torch
 from common import RESULTS, write_results
 
 from histo_mlflow.console import say
-from histo_mlflow.learning.batches import LabelledTiles
 from histo_mlflow.learning.compute import Compute, seed_everything
 from histo_mlflow.learning.fit import fit, score
 from histo_mlflow.learning.infer import probabilities_of
-from histo_mlflow.learning.options import AugmentationOptions, FitOptions
+from histo_mlflow.learning.options import Recipe
 from histo_mlflow.models.classifier import TileClassifier
+from histo_mlflow.options import build
 from histo_mlflow.tiles.open import open_tiles
 from histo_mlflow.tiles.options import HoldOutOptions
 from histo_mlflow.tiles.splits import hold_out
@@ -31,21 +31,13 @@ def main() -> None:
     asked = parser.parse_args()
     tiles = open_tiles(asked.data, image_size=asked.image_size)
     split = hold_out(tiles, HoldOutOptions(val_fraction=0.5), seed=0)
-    train, val = (LabelledTiles(tiles.images, tiles.labels, rows) for rows in (split.train.rows, split.val.rows))
+    val = split.val
     seed_everything(0)
     network = TileClassifier(n_classes=len(tiles.classes), tile_size_px=asked.image_size or tiles.tile_size_px)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     exact, coarse = Compute(device, is_bf16=False), Compute(device, is_bf16=True)
-    fit(
-        network,
-        train,
-        val,
-        options=FitOptions(epochs=asked.epochs),
-        augmentation=AugmentationOptions(),
-        compute=exact,
-        seed=0,
-        on_epoch=lambda report: say(f"epoch {report.epoch}: validation loss {report.val.loss:.4f}"),
-    )
+    recipe = build(Recipe, {"epochs": asked.epochs, "image_size": asked.image_size, "precision": "fp32"})
+    fit(network, split, recipe, on_epoch=lambda report: say(f"epoch {report.epoch}: validation loss {report.val.loss:.4f}"))
     one, other = score(network, val, exact), score(network, val, coarse)
     p_one, p_other = probabilities_of(one.logits), probabilities_of(other.logits)
     figures = {

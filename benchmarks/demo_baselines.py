@@ -21,6 +21,7 @@ from histo_mlflow.console import describe_epoch, format_table, say
 from histo_mlflow.evaluation.costs import default_costs
 from histo_mlflow.jobs.cv import Cv
 from histo_mlflow.learning.fit import EpochReport
+from histo_mlflow.models.backbones import DEFAULT_BACKBONE
 from histo_mlflow.models.weights import InitialWeights
 from histo_mlflow.options import build
 from histo_mlflow.pipeline.inputs import LearningInputs
@@ -65,7 +66,7 @@ def network(tiles: TileSet, split: Split) -> NDArray[np.int64]:
         if report.epoch == report.epochs:
             say(describe_epoch(report.epoch, report.epochs, epoch_metrics(report), is_best=report.is_best))
 
-    inputs = LearningInputs(tiles, None, InitialWeights(None, "random"), default_costs(tiles.classes))
+    inputs = LearningInputs(tiles, None, InitialWeights(DEFAULT_BACKBONE, None, "random"), default_costs(tiles.classes))
     result = run_split(inputs, split, config.recipe, on_epoch=observe)
     return np.asarray(result.val.logits.argmax(axis=1))
 

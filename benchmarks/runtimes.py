@@ -55,7 +55,7 @@ def main() -> None:
     for turn in range(options.rounds + 1):
         for name, (module, is_bf16) in arms.items():
             start = time.perf_counter()
-            infer(module, tiles, compute=Compute(cpu, is_bf16), batch_size=32, is_quiet=True)
+            infer(module, tiles, compute=Compute(cpu, is_bf16), batch_size=32, description=None)
             if turn:  # the first one warms up
                 seconds[name].append(time.perf_counter() - start)
     medians = {name: statistics.median(values) for name, values in seconds.items()}

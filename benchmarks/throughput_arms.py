@@ -21,14 +21,16 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision import transforms
 from torchvision.models import efficientnet_b3
 
-from histo_mlflow.learning.batches import LabelledTiles
 from histo_mlflow.learning.compute import Compute, resolve_compute
 from histo_mlflow.learning.depthwise import use_fast_depthwise
 from histo_mlflow.learning.fit import EpochReport, fit
 from histo_mlflow.learning.infer import infer
 from histo_mlflow.learning.optimiser import make_optimizer
-from histo_mlflow.learning.options import AugmentationOptions, ComputeOptions, FitOptions
+from histo_mlflow.learning.options import ComputeOptions, FitOptions, Recipe
 from histo_mlflow.models.classifier import TileClassifier, fold_batch_norms
+from histo_mlflow.options import build
+from histo_mlflow.tiles.splits import Split
+from histo_mlflow.tiles.tile_set import TileSet
 
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
@@ -199,16 +201,11 @@ def train_ours(job: Job) -> Measured:
     def observe(report: EpochReport) -> None:
         rates.append(report.tiles_per_second)
 
-    fit(
-        make_our_network(job),
-        LabelledTiles(job.images, job.labels, np.arange(len(job))),
-        LabelledTiles(job.images, job.labels, np.arange(2)),
-        options=FitOptions(epochs=_OUR_EPOCHS, batch_size=job.batch_size),
-        augmentation=AugmentationOptions(aug_cutoff=_OUR_EPOCHS),
-        compute=resolve(job, "auto"),
-        seed=0,
-        on_epoch=observe,
-    )
+    classes = tuple(f"class {label}" for label in range(N_CLASSES))
+    tiles = TileSet(job.images, job.labels, classes, groups=None, source="noise", fingerprint="")
+    asked = {"epochs": _OUR_EPOCHS, "aug_cutoff": _OUR_EPOCHS, "batch_size": job.batch_size, "device": job.device}
+    split = Split.of(tiles, np.arange(len(job)), np.arange(2))
+    fit(make_our_network(job), split, build(Recipe, asked), on_epoch=observe)
     return Measured(rates[-1])
 
 

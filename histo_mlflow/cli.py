@@ -2,7 +2,6 @@
 
 import difflib
 import io
-import logging
 import os
 import sys
 import textwrap
@@ -20,7 +19,7 @@ import histo_mlflow
 from histo_mlflow.base.escaping import visible, visible_lines
 from histo_mlflow.base.interruption import interruptible, stop_with_parent
 from histo_mlflow.base.secrets import hide_secrets
-from histo_mlflow.console import say, warn
+from histo_mlflow.console import show_log
 from histo_mlflow.errors import Interrupted, RequestError, WorkError
 from histo_mlflow.jobs import Job, find_jobs
 from histo_mlflow.options import build, option_fields, read_yaml, sections, stated
@@ -172,7 +171,7 @@ def run_command(command: click.Command, *, prog_name: str, arguments: Sequence[s
 
 
 def _run(command: click.Command, prog_name: str, arguments: list[str], *, is_debug: bool) -> int:
-    logging.getLogger("histo_mlflow").handlers = [_ToTerminal()]
+    show_log()
     if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal's encoding lacks is spelt, as on standard error
         sys.stdout.reconfigure(errors="backslashreplace")
     if "MLFLOW_RUN_ID" in os.environ:
@@ -218,13 +217,6 @@ def _meant_by(error: click.NoSuchOption) -> str | None:
     asked = error.option_name.lstrip("-")
     likely = [_SHORT_NAMES[asked]] if asked in _SHORT_NAMES else difflib.get_close_matches(asked, known, n=1)
     return f"--{likely[0]}" if likely and likely[0] in known else None
-
-
-class _ToTerminal(logging.Handler):
-    """Says what modules below the command line log: they know of no terminal."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        (warn if record.levelno >= logging.WARNING else say)(record.getMessage())
 
 
 def _help_hint(error: Exception) -> str:

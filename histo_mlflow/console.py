@@ -1,5 +1,6 @@
 """What is said in the terminal while work goes on; plain lines, so that a log reads the same."""
 
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -24,6 +25,16 @@ def warn(text: str) -> None:
         return
     line = visible(hide_secrets(f"Warning: {text}"))
     tqdm.write(f"\033[33m{line}\033[0m" if sys.stderr.isatty() else line, file=sys.stderr)
+
+
+class _ToTerminal(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        (warn if record.levelno >= logging.WARNING else say)(record.getMessage())
+
+
+def show_log() -> None:
+    """Say what modules below the jobs log, which know of no terminal."""
+    logging.getLogger("histo_mlflow").handlers = [_ToTerminal()]
 
 
 def describe_epoch(epoch: int, epochs: int, metrics: Mapping[str, float], *, is_best: bool) -> str:

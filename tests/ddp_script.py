@@ -8,13 +8,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from histo_mlflow.learning.batches import LabelledTiles
-from histo_mlflow.learning.compute import Compute, seed_everything
+from histo_mlflow.learning.compute import seed_everything
 from histo_mlflow.learning.fit import EpochReport, fit
-from histo_mlflow.learning.options import AugmentationOptions, FitOptions
+from histo_mlflow.learning.options import Recipe
 from histo_mlflow.learning.ranks import joined_ranks
 from histo_mlflow.models.classifier import TileClassifier
+from histo_mlflow.options import build
 from histo_mlflow.tiles.demo import draw_demo
+from histo_mlflow.tiles.splits import Split
 
 
 class _FrozenNorms(TileClassifier):
@@ -32,19 +33,19 @@ def main(output: str) -> None:
     torch.set_num_threads(1)
     tiles = draw_demo(n_tiles=54, tile_size_px=32)
     # 19 tiles in batches of 5: unequal shares of 2 and 3, and a last batch of 4.
-    train, val = (LabelledTiles(tiles.images, tiles.labels, rows) for rows in (np.arange(19), np.arange(20, 33)))
+    split = Split.of(tiles, np.arange(19), np.arange(20, 33))
+    recipe = build(
+        Recipe,
+        {
+            "epochs": 3, "batch_size": 5, "class_weights": "balanced", "label_smoothing": 0.1,
+            "ema_decay": 0.5, "augment": "symmetries", "aug_cutoff": 9, "stain": "all", "device": "cpu", "precision": "fp32",
+        },
+    )  # fmt: skip
     reports: list[EpochReport] = []
     seed_everything(0)
     network = _FrozenNorms(n_classes=9, tile_size_px=32)
     with joined_ranks(torch.device("cpu")) as ranks:
-        fit(
-            network, train, val,
-            options=FitOptions(
-                epochs=3, batch_size=5, class_weights="balanced", label_smoothing=0.1, clip_norm=1.0, ema_decay=0.5
-            ),
-            augmentation=AugmentationOptions(augment="symmetries", aug_cutoff=9, stain="all"),
-            compute=Compute(torch.device("cpu"), is_bf16=False), seed=0, on_epoch=reports.append, ranks=ranks,
-        )  # fmt: skip
+        fit(network, split, recipe, on_epoch=reports.append, ranks=ranks)
         if ranks.is_first:
             figures = [
                 {"train_loss": r.train_loss, "train_accuracy": r.train_accuracy, "val_loss": r.val.loss,

@@ -15,6 +15,7 @@ from histo_mlflow.evaluation.costs import default_costs
 from histo_mlflow.jobs.train import Train
 from histo_mlflow.learning.fit import EpochReport
 from histo_mlflow.learning.ranks import ALONE
+from histo_mlflow.models.backbones import DEFAULT_BACKBONE
 from histo_mlflow.models.weights import InitialWeights
 from histo_mlflow.options import build, option_fields
 from histo_mlflow.pipeline.inputs import LearningInputs
@@ -22,7 +23,7 @@ from histo_mlflow.pipeline.record import RecordedSplit, record_split
 from histo_mlflow.pipeline.session import Session
 from histo_mlflow.pipeline.split import run_split
 from histo_mlflow.tiles.demo import draw_demo
-from histo_mlflow.tiles.npz import read_npz
+from histo_mlflow.tiles.open import open_tiles
 from histo_mlflow.tiles.splits import hold_out
 from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.runs import open_run
@@ -62,7 +63,7 @@ def _fit(tiles: TileSet, test: TileSet | None, **options: Any) -> tuple[Any, lis
 
 
 def _inputs(tiles: TileSet, test: TileSet | None = None) -> LearningInputs:
-    return LearningInputs(tiles, test, InitialWeights(None, "none"), default_costs(tiles.classes))
+    return LearningInputs(tiles, test, InitialWeights(DEFAULT_BACKBONE, None, "none"), default_costs(tiles.classes))
 
 
 def test_weights_and_selection_do_not_depend_on_the_test_set(tiny_tiles: TileSet) -> None:
@@ -117,7 +118,7 @@ def test_no_option_names_what_is_selected_on() -> None:
 
 def test_a_training_whose_tiles_are_changed_meanwhile_stops_with_a_line(work: Path, tiny_tiles: TileSet) -> None:
     file = save_npz(work / "a.npz", tiny_tiles)
-    tiles = read_npz(file)
+    tiles = open_tiles(file)
     config = build(Train, {**_OPTIONS, "epochs": 2})
     seen: list[int] = []
 

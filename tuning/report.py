@@ -11,7 +11,6 @@ import optuna
 import yaml
 from scipy import stats
 
-from histo_mlflow.base.scratch import scratch_folder
 from histo_mlflow.console import format_table
 from histo_mlflow.jobs.train import Train
 from histo_mlflow.options import option_fields
@@ -68,12 +67,11 @@ def record(run: Run, study: optuna.Study, base: dict[str, Any], noise: Noise | N
     best = {f"best/{name}": value for name, value in study.best_params.items()}  # tags, for a study that goes on changes them
     run.set_tags({**best, "histo.best_run": study.best_trial.user_attrs[RUN_ID_ATTRIBUTE]})
     run.describe(f"{summarise(study, noise)}\n\n```\n{describe(study)}\n```")
-    with scratch_folder() as folder:
+    with run.draft() as folder:
         study.trials_dataframe(multi_index=False).to_csv(folder / "trials.csv", index=False)
         for name, figure in draw_study(study).items():
             figure.savefig(folder / f"{name}.png", dpi=120)
             plt.close(figure)
-        run.log_folder(folder)
 
 
 def summarise(study: optuna.Study, noise: Noise | None) -> str:

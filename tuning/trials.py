@@ -4,19 +4,19 @@ import os
 from typing import Any
 
 import optuna
-from mlflow.exceptions import MlflowException
 from optuna.trial import TrialState
 
 from histo_mlflow.base.interruption import stop_with_parent
 from histo_mlflow.console import say
-from histo_mlflow.errors import Interrupted, WorkError
+from histo_mlflow.errors import Interrupted, SourceNotFoundError, WorkError
 from histo_mlflow.jobs.train import Train, train
 from histo_mlflow.options import build, flatten, option_fields
 from histo_mlflow.pipeline.inputs import open_learning_inputs
 from histo_mlflow.tiles.options import FoldOptions
 from histo_mlflow.tiles.splits import cut_folds, hold_out
 from histo_mlflow.tracking.acceptance import check_options_accepted
-from histo_mlflow.tracking.provenance import describe_origin
+from histo_mlflow.tracking.kept import kept_run
+from histo_mlflow.tracking.origin import describe_origin
 from histo_mlflow.tracking.runs import Run, open_run
 from histo_mlflow.tracking.store import Store, open_store
 from tuning.objective import Objective
@@ -104,7 +104,7 @@ def _earlier_run(store: Store, study: optuna.Study) -> Run | None:
     if run_id is None:
         return None
     try:
-        found = store.client.get_run(run_id)
-    except MlflowException:
+        found = kept_run(store.client, run_id, asked=run_id)
+    except SourceNotFoundError:
         return None
     return None if found.info.status == "RUNNING" else Run(store, run_id)

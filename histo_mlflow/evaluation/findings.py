@@ -126,7 +126,7 @@ class Findings:
         return Predictions(predictions.labels, scale(predictions.probabilities, factor), predictions.classes)
 
     @cached_property
-    def calibration(self) -> dict[str, dict[str, float]]:
+    def before_and_after(self) -> dict[str, dict[str, float]]:
         """Metrics of the probabilities ``before`` and ``after`` temperature scaling, by name; empty if there is none."""
         if self.rescaled is None:
             return {}

@@ -30,6 +30,8 @@ from histo_mlflow.evaluation.tables import (
 from histo_mlflow.evaluation.wording import as_json, from_json
 
 _OF_TILES = ("source", "fingerprint", "looks", "is_synthetic", "tile_size_px")
+# Fields of `About`, and what they are called in the summary.
+_ABOUT = {name: name for name in ("selected", "split", *_OF_TILES)} | {"fingerprint": "data_fingerprint"}
 _DAMAGE = (OSError, KeyError, TypeError, ValueError, AttributeError, EOFError, zipfile.BadZipFile)
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -119,14 +121,8 @@ def _as_summary(findings: Findings) -> dict[str, object]:
     return {
         **{name: as_json(figure) for name, figure in evaluation.overall.items()},
         "n": len(findings.indices),
-        "selected": about.selected,
-        "looks": about.looks,
-        "split": about.split,
-        "source": about.source,
-        "data_fingerprint": about.fingerprint,
+        **{key: getattr(about, name) for name, key in _ABOUT.items()},
         "model": " and ".join(about.models),
-        "is_synthetic": about.is_synthetic,
-        "tile_size_px": about.tile_size_px,
         "intervals": evaluation.intervals,
         "classes": list(findings.predictions.classes),
         "per_class": [
@@ -136,7 +132,7 @@ def _as_summary(findings: Findings) -> dict[str, object]:
         "calibration": {
             "temperature": details.calibration.temperature,
             "is_applied": details.calibration.is_applied,
-            **findings.calibration,
+            **findings.before_and_after,
         },
         "abstention": findings.abstention,
         "robustness": [
@@ -163,16 +159,7 @@ def _from_kept(summary: Mapping[str, Any], arrays: Arrays) -> Findings:
         for row in summary["per_class"]
     )
     overall = {name: from_json(summary[name]) for name in OVERALL_METRICS if name in summary}  # of a version with fewer too
-    about = About(
-        split=summary["split"],
-        source=summary["source"],
-        fingerprint=summary["data_fingerprint"],
-        is_synthetic=summary["is_synthetic"],
-        tile_size_px=summary["tile_size_px"],
-        models=(summary["model"],),
-        selected=summary["selected"],
-        looks=summary["looks"],
-    )
+    about = About(models=(summary["model"],), **{name: summary[key] for name, key in _ABOUT.items()})
     evaluation = Evaluation(predictions, overall, per_class, summary["intervals"])
     return Findings(evaluation, arrays["indices"], about, _read_details(summary, arrays))
 

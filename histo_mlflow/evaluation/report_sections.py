@@ -126,7 +126,7 @@ def per_class(report: Report) -> Values:
 
 def calibration(report: Report) -> Values:
     """Whether probabilities are as often right as they say, with and without temperature scaling."""
-    findings, said, found = report.findings, report.findings.details.calibration, report.findings.calibration
+    findings, said, found = report.findings, report.findings.details.calibration, report.findings.before_and_after
     label = "before" if said.is_applied else f"if divided by {said.temperature or 1:.2f}"
     picture = plots.draw_calibration(findings.predictions, findings.rescaled, other_label=label)
     return {

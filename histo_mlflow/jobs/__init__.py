@@ -12,6 +12,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any, TypeVar
 
+from histo_mlflow.console import show_log
 from histo_mlflow.errors import OptionError
 from histo_mlflow.options import JobOptions, as_type, build, option_fields
 
@@ -81,6 +82,7 @@ def as_function(name: str) -> Callable[..., Any]:
         if strangers := sorted(named.keys() - known.keys()):
             raise OptionError(f"{name} has no option {' '.join(strangers)}; known are {' '.join(known)}")
         given = dict(zip(by_place, values, strict=False)) | named
+        show_log()
         typed = {option: as_type(known[option], value) for option, value in given.items()}
         return asked.run(build(asked.options, typed, given=frozenset(typed)))
 

@@ -45,8 +45,8 @@ def promote(options: Promote) -> "Decision":
     from histo_mlflow.pipeline.session import begin_run, open_judging
     from histo_mlflow.tiles.open import check_source, open_tiles
     from histo_mlflow.tracking.decisions import FIRST, FORCED, REFUSED, Decision, complete
+    from histo_mlflow.tracking.origin import describe_origin
     from histo_mlflow.tracking.production import read_pointers
-    from histo_mlflow.tracking.provenance import describe_origin
     from histo_mlflow.tracking.registry import ask_to_register, find_version
 
     name, test_data = options.name.model_name, stated(options.test_data)

@@ -3,7 +3,6 @@
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,24 +11,6 @@ from torch import Tensor
 
 _N_AHEAD = 2  # batches that are ready or being gathered while one is computed with
 _RESIDENT_SHARE = 0.5  # of the free memory of a GPU; the rest is for activations, which grow with the batch
-
-
-@dataclass(frozen=True, eq=False)
-class LabelledTiles:
-    """Some rows of an array of tiles.
-
-    Attributes:
-        images: ``(n_stored, height, width, 3)`` uint8.
-        labels: ``(n_stored,)`` int64.
-        rows: ``(n_tiles,)`` int64, which of the stored tiles are meant.
-    """
-
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-    rows: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.rows)
 
 
 def batch_rows(rows: NDArray[np.int64], batch_size: int, *, smallest: int = 2) -> list[NDArray[np.int64]]:

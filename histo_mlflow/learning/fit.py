@@ -17,14 +17,16 @@ from tqdm import tqdm
 
 from histo_mlflow.errors import NonFiniteLossError, OptionError
 from histo_mlflow.learning.augmentation import apply_changes, draw_changes, schedule
-from histo_mlflow.learning.batches import LabelledTiles, TileSource, batch_rows
-from histo_mlflow.learning.compute import Compute
+from histo_mlflow.learning.batches import TileSource, batch_rows
+from histo_mlflow.learning.compute import Compute, resolve_compute
 from histo_mlflow.learning.depthwise import use_fast_depthwise
 from histo_mlflow.learning.infer import cross_entropy_of, infer
 from histo_mlflow.learning.optimiser import Objective, make_average, make_optimizer, make_scheduler
-from histo_mlflow.learning.options import AugmentationOptions, EngineOptions, FitOptions
-from histo_mlflow.learning.ranks import ALONE, Ranks
+from histo_mlflow.learning.options import EngineOptions, FitOptions, Recipe
+from histo_mlflow.learning.ranks import ALONE, Ranks, local_device
 from histo_mlflow.learning.state import TrainingState
+from histo_mlflow.tiles.splits import Split
+from histo_mlflow.tiles.tile_set import Part
 
 # A look at the loss makes the host wait for a GPU, so there several steps are looked at together.
 _STEPS_PER_CHECK_ON_GPU = 16
@@ -72,98 +74,60 @@ class EpochReport:
 
 @dataclass(frozen=True)
 class FitResult:
-    """Which epoch was chosen; the network then holds its weights."""
+    """Which epoch was chosen; the network then holds its weights.
+
+    Attributes:
+        best_epoch: Counted from 1.
+        best_val_loss: In nats, as training saw it.
+        compute: What it was trained on.
+    """
 
     best_epoch: int
     best_val_loss: float
+    compute: Compute
 
 
 def fit(
     network: nn.Module,
-    train: LabelledTiles,
-    val: LabelledTiles,
+    split: Split,
+    recipe: Recipe,
     *,
-    test: LabelledTiles | None = None,
-    options: FitOptions,
-    augmentation: AugmentationOptions,
-    compute: Compute,
-    seed: int,
     on_epoch: Callable[[EpochReport], None],
-    engine: EngineOptions = EngineOptions(),  # noqa: B008 - frozen
     ranks: Ranks = ALONE,
     resume: Mapping[str, Any] | None = None,
 ) -> FitResult:
     """Train `network` in place and leave it with the weights of the lowest validation loss, in evaluation mode.
 
-    `test` is scored after every epoch for the observer's eyes and decides nothing. Whatever `on_epoch` raises ends the
-    training, which is how a search prunes it. With several `ranks` each calls this with the same arguments, learns from its
-    share of every batch, and is told the same. `resume` is the state of an earlier report: training goes on after its epoch,
-    and on a CPU ends with the same weights to the last bit as if it had never stopped.
+    The test tiles of `split` are scored after every epoch for the observer's eyes and decide nothing. Whatever `on_epoch`
+    raises ends the training, which is how a search prunes it. With several `ranks` each calls this with the same arguments,
+    learns from its share of every batch, and is told the same. `resume` is the state of an earlier report: training goes on
+    after its epoch, and on a CPU ends with the same weights to the last bit as if it had never stopped.
 
     Raises:
         NonFiniteLossError: The loss became NaN or infinite; says in which epoch and step.
     """
-    network.to(compute.device).to(memory_format=torch.channels_last)
-    if compute.is_bf16 and compute.device.type == "cpu":
-        use_fast_depthwise(network)
-    smallest = 2 * ranks.size  # each process needs two tiles for batch norm
-    if options.batch_size < smallest:
-        raise OptionError(f"batch_size={options.batch_size}: {ranks.size} processes need at least {smallest}")
-    state = _begin(network, options, n_steps=len(batch_rows(train.rows, options.batch_size, smallest=smallest)), seed=seed)
-    if ranks.size > 1:
-        torch.manual_seed(seed + ranks.rank)  # of dropout: each process has tiles of its own
+    lesson = _prepare(network, split.train, recipe, ranks)
+    state, compute, epochs = lesson.state, lesson.compute, recipe.fit.epochs
     if resume is not None:
         state.restore(resume, ranks)
-    learner = _prepare(network, compute, engine, ranks)
-    objective = Objective(options, train.labels[train.rows], n_classes=_n_classes(network, train), device=compute.device)
-    source = TileSource(train.images, compute.device, resident_rows=train.rows)
-    transforms = schedule(augmentation)
-
-    while state.epoch < options.epochs and not _has_lost_patience(state, options):
-        epoch, started, learning_rate = state.epoch + 1, time.perf_counter(), float(state.scheduler.get_last_lr()[0])
-        order = train.rows[torch.randperm(len(train), generator=state.generator).numpy()]
-        batches = batch_rows(order, options.batch_size, smallest=smallest)
-        shares = [rows[ranks.share(len(rows))] for rows in batches]
-        bar = tqdm(
-            zip(batches, source.load(shares), strict=True), total=len(batches), desc=f"epoch {epoch}/{options.epochs}",
-            disable=None if ranks.is_first else True, leave=False,
-        )  # fmt: skip
-        tally = _Tally(f"in epoch {epoch}, step {{}} of {len(batches)}", compute.device, options)
-        network.train()
-        for rows, tiles in bar:
-            share = ranks.share(len(rows))
-            batch_labels = torch.from_numpy(train.labels[rows]).to(compute.device, non_blocking=True)
-            labels = batch_labels[share]
-            changes = draw_changes(len(rows), epoch=epoch, transforms=transforms, generator=state.generator)
-            tiles = apply_changes(tiles, changes, share=share)
-            with compute.autocast():
-                logits = learner(tiles).float()
-            loss = objective(logits, labels, batch_labels) * ranks.size  # DDP takes the mean of the processes' gradients
-            state.optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            if options.clip_norm > 0:
-                nn.utils.clip_grad_norm_(network.parameters(), options.clip_norm)
-            tally.add(logits.detach(), labels, loss.detach())
-            state.optimizer.step()
-            state.scheduler.step()
-            if state.average is not None:
-                state.average.update_parameters(network)
-        train_loss, train_accuracy = tally.mean_over(ranks)
-        tiles_per_second = len(train) / (time.perf_counter() - started)
+    while state.epoch < epochs and not _has_lost_patience(state, recipe.fit):
+        started, learning_rate = time.perf_counter(), float(state.scheduler.get_last_lr()[0])
+        train_loss, train_accuracy = _learn_epoch(lesson, split.train, recipe)
+        tiles_per_second = len(split.train) / (time.perf_counter() - started)
 
         for each in dict.fromkeys((network, state.judged)):  # in one order, or processes would average unlike buffers
             ranks.average(list(each.buffers()))  # batch norm's, which each process has of its own tiles
-        state.epoch = epoch
+        state.epoch += 1
         state.judged.eval()
-        val_scored = score(state.judged, val, compute, "validate", ranks)
-        is_best = state.note_best(val_scored.loss)
+        val = score(state.judged, split.val, compute, "validate", ranks)
+        is_best = state.note_best(val.loss)
         report = EpochReport(
-            epoch=epoch,
-            epochs=options.epochs,
+            epoch=state.epoch,
+            epochs=epochs,
             train_loss=train_loss,
             train_accuracy=train_accuracy,
-            val=val_scored,
-            test=score(state.judged, test, compute, "watch test", ranks) if test is not None else None,
+            val=val,
+            test=score(state.judged, split.test, compute, "watch test", ranks) if split.test is not None else None,
             learning_rate=learning_rate,
             tiles_per_second=tiles_per_second,
             is_best=is_best,
@@ -175,16 +139,50 @@ def fit(
         raise NonFiniteLossError("the validation loss was never finite; try a lower learning_rate")
     network.load_state_dict(state.best_weights)
     network.eval()
-    return FitResult(state.best_epoch, state.best_val_loss)
+    return FitResult(state.best_epoch, state.best_val_loss, compute)
 
 
-def _begin(network: nn.Module, options: FitOptions, *, n_steps: int, seed: int) -> TrainingState:
-    optimizer = make_optimizer(network, options)
+@dataclass(frozen=True, eq=False)
+class _Lesson:
+    """What every epoch needs: the network as a step calls it, what improves it, and where its tiles come from."""
+
+    network: nn.Module
+    learner: nn.Module
+    state: TrainingState
+    objective: Objective
+    source: TileSource
+    compute: Compute
+    ranks: Ranks
+
+    @property
+    def smallest_batch(self) -> int:
+        """Each process needs two tiles for batch norm."""
+        return 2 * self.ranks.size
+
+
+def _prepare(network: nn.Module, train: Part, recipe: Recipe, ranks: Ranks) -> _Lesson:
+    options, seed = recipe.fit, recipe.seed.seed
+    compute = resolve_compute(recipe.compute, tile_size_px=recipe.network.image_size or train.tiles.tile_size_px)
+    compute = Compute(local_device(compute.device), compute.is_bf16)
+    network.to(compute.device).to(memory_format=torch.channels_last)
+    if compute.is_bf16 and compute.device.type == "cpu":
+        use_fast_depthwise(network)
+    smallest = 2 * ranks.size
+    if options.batch_size < smallest:
+        raise OptionError(f"batch_size={options.batch_size}: {ranks.size} processes need at least {smallest}")
+    optimizer, n_steps = make_optimizer(network, options), len(batch_rows(train.rows, options.batch_size, smallest=smallest))
     scheduler = make_scheduler(optimizer, n_steps * options.epochs)
-    return TrainingState(network, make_average(network, options), optimizer, scheduler, torch.Generator().manual_seed(seed))
+    state = TrainingState(network, make_average(network, options), optimizer, scheduler, torch.Generator().manual_seed(seed))
+    if ranks.size > 1:
+        torch.manual_seed(seed + ranks.rank)  # of dropout: each process has tiles of its own
+    learner = _wrap(network, compute, recipe.engine, ranks)
+    n_classes = int(getattr(network, "n_classes", train.labels.max() + 1))
+    objective = Objective(options, train.labels, n_classes=n_classes, device=compute.device)
+    source = TileSource(train.tiles.images, compute.device, resident_rows=train.rows)
+    return _Lesson(network, learner, state, objective, source, compute, ranks)
 
 
-def _prepare(network: nn.Module, compute: Compute, engine: EngineOptions, ranks: Ranks) -> nn.Module:
+def _wrap(network: nn.Module, compute: Compute, engine: EngineOptions, ranks: Ranks) -> nn.Module:
     """Return what a step calls: the network itself, wrapped for several processes or compiled where that is asked for."""
     learner: nn.Module = network
     if ranks.size > 1:
@@ -199,8 +197,38 @@ def _prepare(network: nn.Module, compute: Compute, engine: EngineOptions, ranks:
     return learner
 
 
-def _n_classes(network: nn.Module, train: LabelledTiles) -> int:
-    return int(getattr(network, "n_classes", train.labels.max() + 1))
+def _learn_epoch(lesson: _Lesson, train: Part, recipe: Recipe) -> tuple[float, float]:
+    """Take a step for each batch of the next epoch; return loss and accuracy over all tiles of all processes."""
+    state, compute, ranks, options = lesson.state, lesson.compute, lesson.ranks, recipe.fit
+    epoch, transforms = state.epoch + 1, schedule(recipe.augmentation)
+    order = train.rows[torch.randperm(len(train), generator=state.generator).numpy()]
+    batches = batch_rows(order, options.batch_size, smallest=lesson.smallest_batch)
+    shares = [rows[ranks.share(len(rows))] for rows in batches]
+    bar = tqdm(
+        zip(batches, lesson.source.load(shares), strict=True), total=len(batches), desc=f"epoch {epoch}/{options.epochs}",
+        disable=None if ranks.is_first else True, leave=False,
+    )  # fmt: skip
+    tally = _Tally(f"in epoch {epoch}, step {{}} of {len(batches)}", compute.device, options)
+    lesson.network.train()
+    for rows, tiles in bar:
+        share = ranks.share(len(rows))
+        batch_labels = torch.from_numpy(train.tiles.labels[rows]).to(compute.device, non_blocking=True)
+        labels = batch_labels[share]
+        changes = draw_changes(len(rows), epoch=epoch, transforms=transforms, generator=state.generator)
+        tiles = apply_changes(tiles, changes, share=share)
+        with compute.autocast():
+            logits = lesson.learner(tiles).float()
+        loss = lesson.objective(logits, labels, batch_labels) * ranks.size  # DDP takes the mean of the processes' gradients
+        state.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if options.clip_norm > 0:
+            nn.utils.clip_grad_norm_(lesson.network.parameters(), options.clip_norm)
+        tally.add(logits.detach(), labels, loss.detach())
+        state.optimizer.step()
+        state.scheduler.step()
+        if state.average is not None:
+            state.average.update_parameters(lesson.network)
+    return tally.mean_over(ranks)
 
 
 def _has_lost_patience(state: TrainingState, options: FitOptions) -> bool:
@@ -242,12 +270,11 @@ class _Tally:
         self._unchecked.clear()
 
 
-def score(
-    network: nn.Module, tiles: LabelledTiles, compute: Compute, description: str = "score", ranks: Ranks = ALONE
-) -> Scored:
-    """Return logits, labels and loss of `tiles`; `network` must be in evaluation mode. Several `ranks` share the work."""
-    mine = tiles.rows[ranks.share(len(tiles))]
-    logits = infer(network, tiles.images, rows=mine, compute=compute, description=description, is_quiet=not ranks.is_first)
-    labels = tiles.labels[tiles.rows]
+def score(network: nn.Module, part: Part, compute: Compute, description: str = "score", ranks: Ranks = ALONE) -> Scored:
+    """Return logits, labels and loss of `part`; `network` must be in evaluation mode. Several `ranks` share the work."""
+    mine = part.rows[ranks.share(len(part))]
+    shown = description if ranks.is_first else None
+    logits = infer(network, part.tiles.images, rows=mine, compute=compute, description=shown)
+    labels = part.labels
     pooled = np.concatenate(ranks.gather(logits))
     return Scored(pooled, labels, cross_entropy_of(pooled, labels))

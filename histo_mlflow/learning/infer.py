@@ -22,8 +22,7 @@ def infer(
     rows: NDArray[np.int64] | None = None,
     compute: Compute,
     batch_size: int | None = None,
-    description: str = "infer",
-    is_quiet: bool = False,
+    description: str | None = "infer",
 ) -> NDArray[np.float32]:
     """Return logits ``(n_rows, n_classes)`` in the order of `rows`, or of `images` if no rows are given.
 
@@ -33,8 +32,7 @@ def infer(
         rows: Which tiles, in which order.
         compute: Device and precision; the network must be on that device.
         batch_size: Tiles per forward pass; changes speed and memory, not the result (to rounding). Chosen if not given.
-        description: What the progress bar says.
-        is_quiet: Without a progress bar.
+        description: What the progress bar says; None for no bar.
     """
     chosen = np.arange(len(images)) if rows is None else rows
     step = batch_size or _choose_batch_size(network, images, compute.device)
@@ -45,7 +43,9 @@ def infer(
     folded = fold_batch_norms(network).to(memory_format=torch.channels_last)
     source = TileSource(images, compute.device)
     logits: list[Tensor] = []
-    bar = tqdm(source.load(batches), total=len(batches), desc=description, disable=is_quiet or None, leave=False)
+    bar = tqdm(
+        source.load(batches), total=len(batches), desc=description, disable=True if description is None else None, leave=False
+    )
     for tiles in bar:
         with compute.autocast():
             logits.append(folded(tiles).float())

@@ -1,6 +1,5 @@
 """Two models scored side by side in a run: what `compare` shows and what the registry's gate decides by."""
 
-from histo_mlflow.base.scratch import scratch_folder
 from histo_mlflow.console import format_table, warn
 from histo_mlflow.errors import RequestError
 from histo_mlflow.evaluation.findings import About
@@ -45,9 +44,8 @@ def compare_models(
     looks = count_looks(run.store, tiles.fingerprint)
     comparison = compare_predictions(*said, costs=costs)
     about = About.of(tiles.part("test"), a.describe(), b.describe(), looks=looks)
-    with scratch_folder() as draft:
-        write_comparison(draft, comparison, about)
-        run.log_folder(draft, "comparison")
+    with run.draft("comparison") as folder:
+        write_comparison(folder, comparison, about)
     run.log_metrics(
         {f"difference/{name}": figure.value for name, figure in comparison.differences.items() if figure.is_defined}
     )

@@ -7,13 +7,12 @@ from typing import Any
 
 import yaml
 
-from histo_mlflow.base.scratch import scratch_folder
 from histo_mlflow.base.secrets import hide_secrets
 from histo_mlflow.console import warn
 from histo_mlflow.errors import StoreError
 from histo_mlflow.learning.compute import Compute
 from histo_mlflow.tiles.tile_set import Part, TileSet
-from histo_mlflow.tracking.provenance import describe_origin
+from histo_mlflow.tracking.origin import describe_origin
 from histo_mlflow.tracking.runs import Run
 
 FOLD_TAG = "histo.fold"
@@ -87,9 +86,6 @@ def not_at_the_cost_of_the_model(run: Run, what: str, *, then: str = "") -> Iter
 def log_config(run: Run, values: dict[str, Any]) -> None:
     """Keep the resolved options as parameters and as ``config.yaml``, which ``--config`` reads back."""
     run.log_params(values)
-    with scratch_folder() as draft:
-        file = draft / "config.yaml"
-        # Value by value: the text as a whole would be no yaml any more where a value is hidden.
-        shown = {name: hide_secrets(value) if isinstance(value, str) else value for name, value in values.items()}
-        file.write_text(yaml.safe_dump(shown, sort_keys=False))
-        run.log_file(file)
+    # Value by value: the text as a whole would be no yaml any more where a value is hidden.
+    shown = {name: hide_secrets(value) if isinstance(value, str) else value for name, value in values.items()}
+    run.write("config.yaml", yaml.safe_dump(shown, sort_keys=False))

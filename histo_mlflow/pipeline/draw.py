@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache, partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from histo_mlflow.base.scratch import scratch_folder
 from histo_mlflow.evaluation.comparison_sections import Compared, draw_comparison
 from histo_mlflow.evaluation.curves import draw_fold_curves
 from histo_mlflow.evaluation.findings import About, Findings
@@ -77,7 +75,7 @@ def draw(drawable: Drawable, tiles: Mapping[str, TileSet], attempt: Attempt) -> 
     """
     run, network = drawable.run, cache(drawable.network)
     if drawable.curves is not None:
-        with attempt(CURVES), _draft_for(run) as folder:
+        with attempt(CURVES), run.draft() as folder:
             (folder / CURVES).write_bytes(png_of(drawable.curves()))
     for findings in drawable.findings:
         split = findings.about.split
@@ -85,7 +83,7 @@ def draw(drawable: Drawable, tiles: Mapping[str, TileSet], attempt: Attempt) -> 
         if split in tiles:
             with attempt(f"the gallery of evaluation/{split}"):
                 gallery = collect_errors(findings.predictions, tiles[split], findings.indices, network, drawable.device)
-        with attempt(f"the report of evaluation/{split}"), _draft_for(run, f"evaluation/{split}") as folder:
+        with attempt(f"the report of evaluation/{split}"), run.draft(f"evaluation/{split}") as folder:
             draw_report(folder, findings, gallery)
 
 
@@ -113,23 +111,13 @@ def draw_folds(session: Session, folds: Folds, pooled: Findings) -> None:
 def _drawable_of(recorded: RecordedSplit) -> Drawable:
     # The network is read back from the run only if it is asked for.
     network = partial(load_best_network, recorded.run) if shows_evidence(recorded.facts.tile_size_px) else _ask_none
-    return Drawable(recorded.run, list(recorded.findings.values()), recorded.curves, network, recorded.compute.device)
+    return Drawable(recorded.run, list(recorded.findings.values()), recorded.curves, network, recorded.best.compute.device)
 
 
 def draw_models(run: Run, comparison: Comparison, about: About, tiles: TileSet | None, attempt: Attempt) -> None:
     """Draw the page of a comparison of two models into the run; without `tiles` it shows none."""
-    with attempt("the page of comparison"), _draft_for(run, "comparison") as folder:
+    with attempt("the page of comparison"), run.draft("comparison") as folder:
         draw_comparison(Compared(folder, comparison, None if tiles is None else tiles.images, about))
-
-
-@contextmanager
-def _draft_for(run: Run, kept_in: str | None = None) -> Iterator[Path]:
-    """Give a folder whose files are kept with the run afterwards, also those that were drawn before an error."""
-    with scratch_folder() as draft:
-        try:
-            yield draft
-        finally:
-            run.log_folder(draft, kept_in)
 
 
 def collect_errors(

@@ -50,7 +50,7 @@ def write_export(model: Model, target: Target, tiles: TileSet) -> str:
     rows = np.unique(np.linspace(0, len(tiles) - 1, _TILES_COMPARED).astype(np.int64))
     images = np.stack([_fitted(tiles.images[row], model.facts.tile_size_px) for row in rows])
     exact = Compute(torch.device("cpu"), is_bf16=False)
-    expected = probabilities_of(infer(model.folded, images, compute=exact, is_quiet=True))
+    expected = probabilities_of(infer(model.folded, images, compute=exact, description=None))
     with tempfile.TemporaryDirectory(prefix=f".{target.folder.name}-", dir=target.folder.parent) as draft:
         folder = Path(draft) / target.folder.name
         folder.mkdir()

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
-from histo_mlflow.base.scratch import scratch_folder
 from histo_mlflow.console import format_table, say
 from histo_mlflow.evaluation.findings import About, Details, Findings, evaluate_baselines
 from histo_mlflow.evaluation.predictions import Predictions
@@ -115,10 +115,8 @@ def _log_membership(run: Run, tiles: TileSet, splits: Sequence[Split]) -> None:
     fold_of_tile = np.zeros(len(tiles), dtype=np.int64)
     for fold, split in enumerate(splits, start=1):
         fold_of_tile[split.val.rows] = fold
-    with scratch_folder() as draft:
-        file = draft / "split.npz"
-        np.savez_compressed(file, fold=fold_of_tile, fingerprint=np.array(tiles.fingerprint))
-        run.log_file(file)
+    fingerprint = np.array(tiles.fingerprint)
+    run.write("split.npz", partial(np.savez_compressed, fold=fold_of_tile, fingerprint=fingerprint))
     log_datasets(run, [tiles.part("train")], "all folds")
 
 
@@ -141,8 +139,5 @@ def record_summary(session: Session, folds: Folds) -> Findings:
         metrics |= {f"cv/{name}/mean": table[name].mean(), f"cv/{name}/sd": table[name].std(ddof=1)}
     run.log_metrics(metrics)
     run.set_tags({"histo.best_fold": folds.best_fold, "histo.selected": selected})
-    with scratch_folder() as draft:
-        file = draft / "folds.csv"
-        table.to_csv(file, index=False)
-        run.log_file(file)
+    run.write("folds.csv", table.to_csv(index=False))
     return pooled

@@ -4,7 +4,6 @@ import json
 from dataclasses import asdict, dataclass
 from functools import partial
 
-from histo_mlflow.base.scratch import scratch_folder
 from histo_mlflow.evaluation.gate import judge
 from histo_mlflow.evaluation.options import GateOptions
 from histo_mlflow.evaluation.wording import as_json
@@ -56,10 +55,7 @@ def pass_gate(run: Run, candidacy: Candidacy, tiles: TileSet, compute: Compute, 
 def keep_decision(run: Run, name: str, decision: Decision) -> None:
     """Carry the decision out and keep it in `run` as ``decision.json``."""
     carry_out(run.store, name, decision)
-    with scratch_folder() as draft:
-        file = draft / "decision.json"
-        file.write_text(json.dumps({"model_name": name, **asdict(decision)}, indent=2) + "\n")
-        run.log_file(file)
+    run.write("decision.json", json.dumps({"model_name": name, **asdict(decision)}, indent=2) + "\n")
     run.set_tags({"histo.decision": decision.what, "histo.decided_version": decision.version})
 
 

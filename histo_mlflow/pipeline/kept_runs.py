@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from histo_mlflow.base.plain_values import read_yaml_mapping
-from histo_mlflow.base.scratch import scratch_folder
 from histo_mlflow.errors import RequestError
 from histo_mlflow.evaluation.curves import draw_curves, draw_fold_curves
 from histo_mlflow.evaluation.findings import About, Findings
@@ -52,16 +51,14 @@ def read_compared(run: Run) -> tuple[Comparison, About] | None:
     """Return the comparison of two models that a run keeps, or None."""
     if not run.has_file("comparison/comparison.json"):
         return None
-    with scratch_folder() as draft:
-        return read_comparison(run.fetch_file("comparison", draft))
+    return run.read("comparison", read_comparison)
 
 
 def read_config(run: Run) -> Mapping[str, Any]:
     """Return the options of a run by public name."""
     if not run.has_file("config.yaml"):
         return {}
-    with scratch_folder() as draft:
-        return read_yaml_mapping(run.fetch_file("config.yaml", draft))
+    return run.read("config.yaml", read_yaml_mapping)
 
 
 def reopen_tiles(source: str, tile_size_px: int, fingerprint: str) -> TileSet:
@@ -78,12 +75,8 @@ def reopen_tiles(source: str, tile_size_px: int, fingerprint: str) -> TileSet:
 
 
 def _read_findings(run: Run) -> list[Findings]:
-    found = []
-    for split in _SPLITS:
-        if run.has_file(f"evaluation/{split}/summary.json"):
-            with scratch_folder() as draft:
-                found.append(read_numbers(run.fetch_file(f"evaluation/{split}", draft)))
-    return found
+    kept = (f"evaluation/{split}" for split in _SPLITS)
+    return [run.read(folder, read_numbers) for folder in kept if run.has_file(f"{folder}/summary.json")]
 
 
 def _read_history(run: Run) -> dict[str, Sequence[float]]:

@@ -80,7 +80,7 @@ def hand_on(session: Session, recorded: RecordedSplit, *, tags: Mapping[str, str
         return HandedOn(model_uri, registration)
     say("comparing with the version in Production ...")
     candidacy = Candidacy(name, registration.version, registration.incumbent)
-    decision = pass_gate(run, candidacy, inputs.test, recorded.compute.in_fp32(), options.gate)
+    decision = pass_gate(run, candidacy, inputs.test, recorded.best.compute.in_fp32(), options.gate)
     return HandedOn(model_uri, registration, decision)
 
 

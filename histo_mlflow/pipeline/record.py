@@ -18,7 +18,6 @@ from histo_mlflow.evaluation.curves import draw_curves
 from histo_mlflow.evaluation.findings import Findings
 from histo_mlflow.evaluation.metrics import Evaluation
 from histo_mlflow.evaluation.predictions import Predictions
-from histo_mlflow.learning.compute import Compute
 from histo_mlflow.learning.fit import EpochReport, FitResult
 from histo_mlflow.models.checkpoint import epoch_file_name, load_state, load_weights, save_state, save_weights
 from histo_mlflow.models.classifier import TileClassifier
@@ -45,8 +44,7 @@ class RecordedSplit:
         run: Where it is kept.
         split: Its tiles.
         facts: What travels with its network.
-        compute: What it was trained on.
-        best: The chosen epoch and its validation loss as training saw it.
+        best: The chosen epoch, its validation loss as training saw it, and what it was trained on.
         val_loss: Of the chosen epoch, in full precision.
         calibration: What its validation tiles say of its probabilities.
         findings: What was found out on each scored set, by name.
@@ -58,7 +56,6 @@ class RecordedSplit:
     run: Run
     split: Split
     facts: ModelFacts
-    compute: Compute
     best: FitResult
     val_loss: float
     calibration: Calibration
@@ -133,7 +130,6 @@ def record_split(session: Session, split: Split, *, title: str) -> RecordedSplit
         run=run,
         split=split,
         facts=facts,
-        compute=result.compute,
         best=result.best,
         val_loss=result.val.loss,
         calibration=calibration,
@@ -149,7 +145,7 @@ def _note_result(session: Session, result: SplitResult, selected: str) -> None:
     session.run.log_metrics({"best/epoch": result.best.best_epoch, "best/val_loss": result.best.best_val_loss})
     session.run.set_tags(
         {
-            "histo.compute": result.compute.describe() + (f", {n_processes} processes" if n_processes > 1 else ""),
+            "histo.compute": result.best.compute.describe() + (f", {n_processes} processes" if n_processes > 1 else ""),
             "histo.weights": result.weights_origin,
             "histo.selected": selected,
         }
@@ -158,8 +154,7 @@ def _note_result(session: Session, result: SplitResult, selected: str) -> None:
 
 def read_best_network(run: Run) -> TileClassifier:
     """Return the network of the best epoch of a run, as it was kept; raises `StoreError` if it can't be had."""
-    with scratch_folder() as draft:
-        return load_weights(run.fetch_file(f"{FOLDER}/{BEST}", draft))[0]
+    return run.read(f"{FOLDER}/{BEST}", load_weights)[0]
 
 
 class _Observer:

@@ -4,7 +4,6 @@ import json
 from typing import Any, TypeVar
 
 from histo_mlflow.base.launched import is_first_process
-from histo_mlflow.base.scratch import scratch_folder
 from histo_mlflow.console import say, warn
 from histo_mlflow.errors import RequestError
 from histo_mlflow.options import build, flatten, option_fields, read_kept_yaml
@@ -12,7 +11,7 @@ from histo_mlflow.pipeline.options import LearningOptions
 from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.found_runs import find_ended_run
 from histo_mlflow.tracking.journal import deliver_left
-from histo_mlflow.tracking.provenance import describe_origin
+from histo_mlflow.tracking.origin import describe_origin
 from histo_mlflow.tracking.runs import Run
 from histo_mlflow.tracking.store import open_store
 
@@ -69,8 +68,7 @@ def _keep_origin(run: Run) -> None:
 def _options_of(run: Run, options: type[LearningOptions]) -> dict[str, Any]:
     if not run.has_file("config.yaml"):
         raise RequestError(f"resume={run.id} was ended before it began and has not noted its options; start a new run")
-    with scratch_folder() as draft:
-        return read_kept_yaml(run.fetch_file("config.yaml", draft), options)
+    return run.read("config.yaml", lambda file: read_kept_yaml(file, options))
 
 
 def check_same_tiles(run: Run | None, tiles: TileSet, test: TileSet | None) -> None:

@@ -61,7 +61,7 @@ def _try_changes(run: Run, model: Model, part: Part, compute: Compute, n_tried: 
         with not_at_the_cost_of_the_model(run, "the robustness protocol", then="The report goes without it."):
             rows = choose_tiles(part.tiles, n_tried)
             return probe(
-                part.tiles, rows, lambda images: infer(model.folded, images, compute=compute, is_quiet=True).argmax(axis=1)
+                part.tiles, rows, lambda images: infer(model.folded, images, compute=compute, description=None).argmax(axis=1)
             )
     return []
 

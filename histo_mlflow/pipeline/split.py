@@ -1,17 +1,16 @@
 """Fit on one split and score the other: what train, cross-validation and tuning have in common; knows nothing of runs."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from histo_mlflow.evaluation.confusion import epoch_figures
-from histo_mlflow.learning.batches import LabelledTiles
-from histo_mlflow.learning.compute import Compute, resolve_compute, seed_everything
+from histo_mlflow.learning.compute import Compute, seed_everything
 from histo_mlflow.learning.fit import EpochReport, FitResult, Scored, fit, score
 from histo_mlflow.learning.options import Recipe
-from histo_mlflow.learning.ranks import ALONE, Ranks, local_device, noticing_losses
+from histo_mlflow.learning.ranks import ALONE, Ranks, noticing_losses
 from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.models.weights import make_network
 from histo_mlflow.pipeline.inputs import LearningInputs
@@ -26,15 +25,13 @@ class SplitResult:
 
     Attributes:
         network: In evaluation mode.
-        compute: What it was trained on.
         weights_origin: What its first weights were.
-        best: The chosen epoch and its validation loss as training saw it.
+        best: The chosen epoch, its validation loss as training saw it, and what it was trained on.
         val: The validation tiles, in the order of the split.
         test: The test tiles in their own order, or None.
     """
 
     network: TileClassifier
-    compute: Compute
     weights_origin: str
     best: FitResult
     val: Scored
@@ -55,53 +52,34 @@ def run_split(
     The test tiles of `inputs` are watched, never selected on. Whatever `on_epoch` raises ends the training. Several `ranks`
     call this together; `resume`, the state to go on from, counts as the first of them has it.
     """
-    watched = inputs.watched
-    parts = [part for part in (split.train, watched) if part is not None]
+    split = replace(split, test=inputs.watched)
 
     def observe(report: EpochReport) -> None:
-        _check_unchanged(parts)
+        _check_unchanged(split)
         on_epoch(report)
 
     with noticing_losses(ranks):
         resume = ranks.from_first(resume)
         seed_everything(recipe.seed.seed, deterministic=recipe.engine.deterministic)
         tile_size_px = recipe.network.image_size or split.tiles.tile_size_px
-        compute = resolve_compute(recipe.compute, tile_size_px=tile_size_px)
-        compute = Compute(local_device(compute.device), compute.is_bf16)
         network, origin = make_network(inputs.initial, classes=split.tiles.classes, tile_size_px=tile_size_px)
-        best = fit(
-            network,
-            _labelled(split.train),
-            _labelled(split.val),
-            test=None if watched is None else _labelled(watched),
-            options=recipe.fit,
-            augmentation=recipe.augmentation,
-            compute=compute,
-            seed=recipe.seed.seed,
-            on_epoch=observe,
-            engine=recipe.engine,
-            ranks=ranks,
-            resume=resume,
-        )
-        exact = compute.in_fp32()
-        val = score(network, _labelled(split.val), exact, "score validation", ranks)
-        test = None if watched is None else score(network, _labelled(watched), exact, "score test", ranks)
-        _check_unchanged(parts)
-    return SplitResult(network, compute, origin, best, val, test)
+        best = fit(network, split, recipe, on_epoch=observe, ranks=ranks, resume=resume)
+        exact = best.compute.in_fp32()
+        val = score(network, split.val, exact, "score validation", ranks)
+        test = None if split.test is None else score(network, split.test, exact, "score test", ranks)
+        _check_unchanged(split)
+    return SplitResult(network, origin, best, val, test)
 
 
-def _labelled(part: Part) -> LabelledTiles:
-    return LabelledTiles(part.tiles.images, part.tiles.labels, part.rows)
-
-
-def _check_unchanged(parts: Sequence[Part]) -> None:
-    for part in parts:
-        check_unchanged(part.tiles.images)
+def _check_unchanged(split: Split) -> None:
+    for part in (split.train, split.test):
+        if part is not None:
+            check_unchanged(part.tiles.images)
 
 
 def score_part(network: torch.nn.Module, part: Part, compute: Compute) -> Scored:
     """Return logits, labels and loss of the tiles of `part`, in order."""
-    scored = score(network, _labelled(part), compute)
+    scored = score(network, part, compute)
     check_unchanged(part.tiles.images)
     return scored
 

@@ -43,27 +43,22 @@ def takes(address: Address) -> bool:
     return True
 
 
-def read(address: Address, image_size: int) -> TileSet:
-    """Return the tiles of a folder; behind the ``#`` may stand ``nested``."""
-    return read_folder(address.path, image_size, is_nested=address.part == _NESTED)
-
-
-def read_folder(folder: Path, image_size: int = 0, *, is_nested: bool = False) -> TileSet:
+def read(address: Address, image_size: int = 0) -> TileSet:
     """Return the tiles of ``folder/<class>/*.{png,jpg,jpeg,tif,tiff}``, ordered by class and file name.
 
     Sub-folders named after the nine tissue classes, all or some, give these nine; sub-folders of which none is one of the
     nine give a class set of their own, in alphabetical order.
 
     Args:
-        folder: The folder of class folders.
+        address: The folder of class folders; with the part ``nested`` tiles may lie in sub-folders of these, of any depth.
         image_size: Tiles of mixed sizes are resized to this edge length in pixels; 0 means that all must be of one size.
-        is_nested: Whether tiles may lie in sub-folders of a class folder, of any depth.
 
     Raises:
         TileFormatError: Files are unreadable or not RGB, or sizes are mixed and `image_size` is 0.
         RequestError: There are no tiles, the class folders mix the nine with others, or a class folder holds images that would
             be passed over.
     """
+    folder, is_nested = address.path, address.part == _NESTED
     found = [(unicodedata.normalize("NFC", sub.name), _list_class(sub, folder, is_nested)) for sub in sub_folders(folder)]
     classes = _class_order([name for name, files in found if files], folder)
     ordered = sorted(((classes.index(name), path) for name, files in found if files for path in files), key=lambda one: one[0])

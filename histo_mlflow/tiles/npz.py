@@ -35,22 +35,17 @@ def takes(address: Address) -> bool:
     return address.path.is_file() and not is_slide(address.path)
 
 
-def read(address: Address, _image_size: int) -> TileSet:
-    """Return the tiles of an ``.npz`` file, all of one size; behind the ``#`` may stand a split of MedMNIST's."""
-    return read_npz(address.path, address.part)
+def read(address: Address, _image_size: int = 0) -> TileSet:
+    """Return the tiles of an ``.npz`` file, which are all of one size.
 
-
-def read_npz(path: Path, split: str | None = None) -> TileSet:
-    """Return the tiles of an ``.npz`` file.
-
-    Args:
-        path: Holds ``data`` (n_tiles, size, size, 3) uint8 and ``labels`` (n_tiles,), optionally ``classes`` (n_classes,) and
-            ``groups`` (n_tiles,); or MedMNIST's ``<split>_images`` and ``<split>_labels``.
-        split: Which split of a MedMNIST file; None for ``train``.
+    It holds ``data`` (n_tiles, size, size, 3) uint8 and ``labels`` (n_tiles,), optionally ``classes`` (n_classes,) and
+    ``groups`` (n_tiles,); or MedMNIST's ``<split>_images`` and ``<split>_labels``. The part of the address names that split;
+    without one it is ``train``.
 
     Raises:
         TileFormatError: The file is not such a file.
     """
+    path, split = address.path, address.part
     stamp = FileStamp.of(path)
     with open_archive(path) as archive:
         images_key, labels_key = _find_keys(archive, path, split)

@@ -30,7 +30,7 @@ _SOURCES: tuple[Source, ...] = (
 )
 
 
-def open_tiles(source: str, *, image_size: int = 0) -> TileSet:
+def open_tiles(source: str | Path, *, image_size: int = 0) -> TileSet:
     """Return the tiles that `source` names.
 
     Args:
@@ -42,7 +42,7 @@ def open_tiles(source: str, *, image_size: int = 0) -> TileSet:
         SourceNotFoundError: There is nothing under that name.
         TileFormatError: What is there can't be read as tiles.
     """
-    address = Address.of(source)
+    address = Address.of(str(source))
     tiles = _find_source(address).read(address, image_size)
     return replace(tiles, source=visible(tiles.source))
 

@@ -18,10 +18,14 @@ _MAX_GROUP_PARTS = 20
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """The training and the validation tiles of one set, in the order of the set and without overlap."""
+    """The training and the validation tiles of one set, in the order of the set and without overlap.
+
+    `test`, tiles of another set, is watched and never selected on.
+    """
 
     train: Part
     val: Part
+    test: Part | None = None
 
     @classmethod
     def of(cls, tiles: TileSet, train: Indices, val: Indices) -> "Split":

@@ -13,16 +13,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
 
 from histo_mlflow.base.interruption import shielded
 from histo_mlflow.base.plain_values import build_plain, parse_json
-from histo_mlflow.errors import RequestError, SourceNotFoundError
-from histo_mlflow.tracking.production import promote, read_pointers
-from histo_mlflow.tracking.provenance import user_name
+from histo_mlflow.errors import RequestError, SourceNotFoundError, StoreError
+from histo_mlflow.tracking.origin import user_name
+from histo_mlflow.tracking.production import move_pointers, read_pointers
 from histo_mlflow.tracking.registry import CANDIDATE_ALIAS, changing_model, create_version
-from histo_mlflow.tracking.store import Store, alone_in, reporting_store_errors
-from histo_mlflow.tracking.store_errors import suppressing_refusals
+from histo_mlflow.tracking.store import Store, alone_in
+from histo_mlflow.tracking.store_errors import is_missing, suppressing_refusals
 
 FIRST, PROMOTED, REFUSED, FORCED, ROLLED_BACK = "first", "promoted", "refused", "forced", "rolled back"
 _TAG = "histo.decision."
@@ -138,9 +137,8 @@ def carry_out(store: Store, name: str, decision: Decision) -> None:
 
 def complete(store: Store, name: str) -> Decision | None:
     """Carry out what a crash has cut short, and return it; None if nothing was."""
-    with reporting_store_errors(store.uri):
-        if all(each.is_done for each in _kept(store.client, name).values()):
-            return None  # without a lock, for which who only reads may have no right
+    if all(each.is_done for each in _kept(store.client, name).values()):
+        return None  # without a lock, for which who only reads may have no right
     with _deciding(store, name) as completed:
         return completed
 
@@ -148,7 +146,7 @@ def complete(store: Store, name: str) -> Decision | None:
 @contextmanager
 def _deciding(store: Store, name: str) -> Iterator[Decision | None]:
     """Keep interruptions and other processes of this machine out; gives what was completed on the way in, or None."""
-    with shielded(), changing_model(store, name), alone_in(store.uri):
+    with shielded(), changing_model(name), alone_in(store.uri):
         kept = _kept(store.client, name)
         number, last = max(kept.items(), default=(0, None))
         if last is None or last.is_done:
@@ -167,7 +165,7 @@ def _write_and_do(client: MlflowClient, name: str, decision: Decision) -> None:
 
 def _do(client: MlflowClient, name: str, number: int, decision: Decision) -> None:
     if decision.moves_production:
-        promote(client, name, decision.version)
+        move_pointers(client, name, decision.version)
         if str(client.get_registered_model(name).aliases.get(CANDIDATE_ALIAS)) == decision.version:
             # MLflow lets only who manages the model delete an alias; where it stays it does no harm.
             with suppressing_refusals():
@@ -183,8 +181,8 @@ def _kept(client: MlflowClient, name: str) -> dict[int, Decision]:
     """Return the decisions on a registered model by number; none if there is no such model."""
     try:
         tags = client.get_registered_model(name).tags
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+    except StoreError as error:
+        if not is_missing(error):
             raise
         return {}
     return {int(tag.removeprefix(_TAG)): _parse(tag, value) for tag, value in tags.items() if _NUMBERED.fullmatch(tag)}
@@ -208,11 +206,10 @@ def read_history(store: Store, name: str) -> list[Decision]:
     Raises:
         SourceNotFoundError: There is no such model.
     """
-    with reporting_store_errors(store.uri):
-        versions = store.client.search_model_versions(f"name = '{name}'")
-        kept = _kept(store.client, name)
-        # Before they were the model's, decisions were tags of its versions.
-        older = [_parse(tag, value) for version in versions for tag, value in version.tags.items() if tag.startswith(_TAG)]
+    versions = store.client.search_model_versions(f"name = '{name}'")
+    kept = _kept(store.client, name)
+    # Before they were the model's, decisions were tags of its versions.
+    older = [_parse(tag, value) for version in versions for tag, value in version.tags.items() if tag.startswith(_TAG)]
     if not versions and not kept:
         raise SourceNotFoundError(f"model_name={name}: nothing is registered under it; `mlflow ui` shows what is there")
     return [*sorted(older, key=lambda decision: decision.time), *(kept[number] for number in sorted(kept))]
@@ -225,9 +222,8 @@ def version_before(store: Store, name: str) -> tuple[str, str]:
         RequestError: None is in Production, nothing says what was there before, or that version was deleted.
     """
     history = read_history(store, name)
-    with reporting_store_errors(store.uri):
-        pointers = read_pointers(store.client, name)
-        existing = {str(each.version) for each in store.client.search_model_versions(f"name = '{name}'")}
+    pointers = read_pointers(store.client, name)
+    existing = {str(each.version) for each in store.client.search_model_versions(f"name = '{name}'")}
     if not pointers.agree:
         raise RequestError(pointers.describe_disagreement())
     present = pointers.version

@@ -9,7 +9,7 @@ from histo_mlflow.errors import RequestError
 from histo_mlflow.tracking.kept import kept_run, runs_under, state_of
 from histo_mlflow.tracking.runs import Run
 from histo_mlflow.tracking.signs_of_life import PATIENCE, is_silent, last_sign, process_of
-from histo_mlflow.tracking.store import Store, reporting_store_errors
+from histo_mlflow.tracking.store import Store
 
 
 def find_ended_run(store: Store, run_id: str, *, entry_point: str, take_over: bool = False) -> Run:
@@ -21,8 +21,7 @@ def find_ended_run(store: Store, run_id: str, *, entry_point: str, take_over: bo
         SourceNotFoundError: There is no such run.
         RequestError: It is another entry point's, was deleted, has finished, or is still going on.
     """
-    with reporting_store_errors(store.uri):
-        found = kept_run(store.client, run_id, asked=f"resume={run_id}")
+    found = kept_run(store.client, run_id, asked=f"resume={run_id}")
     tags = found.data.tags
     begun_as = tags.get("histo.entry_point", "nothing of ours")
     if begun_as != entry_point or "histo.fold" in tags:
@@ -62,8 +61,7 @@ def find_run_at_rest(store: Store, run_id: str) -> KeptRun:
         SourceNotFoundError: There is no such run.
         RequestError: It is still going on.
     """
-    with reporting_store_errors(store.uri):
-        found = kept_run(store.client, run_id, asked=run_id)
+    found = kept_run(store.client, run_id, asked=run_id)
     if state_of(found) == "RUNNING":
         raise RequestError(f"{run_id} is still going on; give the command again when it has ended")
     return found
@@ -72,15 +70,13 @@ def find_run_at_rest(store: Store, run_id: str) -> KeptRun:
 def find_nested_run(parent: Run, tag: str, value: object) -> Run | None:
     """Return the newest run under `parent` whose `tag` is `value`, or None."""
     client = parent.store.client
-    with reporting_store_errors(parent.store.uri):
-        found = runs_under(client, client.get_run(parent.id), tag=tag, value=value)
+    found = runs_under(client, client.get_run(parent.id), tag=tag, value=value)
     return Run(parent.store, found[0].info.run_id) if found else None
 
 
 def nested_runs(parent: Run, tag: str) -> list[Run]:
     """Return the runs under `parent` that have the number `tag`, in its order."""
     client = parent.store.client
-    with reporting_store_errors(parent.store.uri):
-        found = runs_under(client, client.get_run(parent.id))
+    found = runs_under(client, client.get_run(parent.id))
     numbered = {int(each.data.tags[tag]): each for each in found if tag in each.data.tags}
     return [Run(parent.store, numbered[number].info.run_id) for number in sorted(numbered)]

@@ -18,7 +18,8 @@ from histo_mlflow.base.secrets import hide_secrets
 from histo_mlflow.errors import RequestError, StoreError
 from histo_mlflow.tracking.kept import kept_run, runs_under
 from histo_mlflow.tracking.reach import ANSWER_SECONDS, patience_seconds, reach_of, trying_once
-from histo_mlflow.tracking.store import Store, reporting_store_errors
+from histo_mlflow.tracking.store import Store
+from histo_mlflow.tracking.store_errors import reporting_store_errors
 from histo_mlflow.tracking.writes import End, File, Metrics, Target, Write, from_json, to_json
 
 _log = logging.getLogger(__name__)
@@ -59,8 +60,7 @@ class Journal:
             self._keep(write)
             return
         try:
-            with trying_once(self._seconds):
-                write.carry_out(self._target)
+            self._carry_out(write, self._seconds)
         except Exception as error:
             self._note_lost(error)
             self._keep(write)
@@ -82,8 +82,7 @@ class Journal:
         try:
             for entry in entries:
                 write = _read(entry)
-                with trying_once():
-                    write.carry_out(self._target)
+                self._carry_out(write)
                 entry.unlink()
                 shutil.rmtree(entry.with_suffix(""), ignore_errors=True)
         except RequestError:  # a damaged entry, not a lost server
@@ -116,6 +115,10 @@ class Journal:
                 return True
         self._reach.is_given_up = True
         return False
+
+    def _carry_out(self, write: Write, seconds: int | None = None) -> None:
+        with reporting_store_errors(self._reach.uri), trying_once(seconds):
+            write.carry_out(self._target)
 
     def _answers(self, *, now: bool = False) -> bool:
         was_lost = self._reach.is_lost
@@ -183,19 +186,16 @@ def deliver_left(store: Store, run_id: str) -> Counter[str]:
         StoreError: The server can't be reached.
     """
     sent: Counter[str] = Counter()
-    with reporting_store_errors(store.uri):
-        other = hide_secrets(f"this store is {store.uri}, MLFLOW_TRACKING_URI names another")
-        run = kept_run(store.client, run_id, asked=run_id, advice=other)
-        for each in (*runs_under(store.client, run), run):
-            journal = Journal(Target(store.client, each.info.run_id), store.uri)
-            left = journal.left()
-            if left and each.info.status == "RUNNING" and not isinstance(left[-1], End):
-                raise RequestError(f"{each.info.run_id} is still going on, and delivers for itself when the server is back")
-            if not journal.wait():
-                raise StoreError(
-                    hide_secrets(f"the tracking server {store.uri} does not answer; what is left stays where it is")
-                )
-            sent.update(write.noun for write in left)
+    other = hide_secrets(f"this store is {store.uri}, MLFLOW_TRACKING_URI names another")
+    run = kept_run(store.client, run_id, asked=run_id, advice=other)
+    for each in (*runs_under(store.client, run), run):
+        journal = Journal(Target(store.client, each.info.run_id), store.uri)
+        left = journal.left()
+        if left and each.info.status == "RUNNING" and not isinstance(left[-1], End):
+            raise RequestError(f"{each.info.run_id} is still going on, and delivers for itself when the server is back")
+        if not journal.wait():
+            raise StoreError(hide_secrets(f"the tracking server {store.uri} does not answer; what is left stays where it is"))
+        sent.update(write.noun for write in left)
     return sent
 
 

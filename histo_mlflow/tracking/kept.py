@@ -2,13 +2,11 @@
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from histo_mlflow.errors import SourceNotFoundError
+from histo_mlflow.errors import SourceNotFoundError, StoreError
+from histo_mlflow.tracking.store_errors import is_missing
 
-_NOT_THERE = {ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAMETER_VALUE)}
 _MAX_NESTED = 1000
 
 ENDED_TAG = "histo.ended"
@@ -26,11 +24,11 @@ def state_of(run: Run) -> str:
 
 
 def kept_run(client: MlflowClient, run_id: str, *, asked: str, advice: str = "`mlflow ui` shows what is there") -> Run:
-    """Return the run of that id; raises `SourceNotFoundError` if there is none, and what MLflow raises for other reasons."""
+    """Return the run of that id; raises `SourceNotFoundError` if there is none."""
     try:
         return client.get_run(run_id)
-    except MlflowException as error:
-        if error.error_code not in _NOT_THERE:
+    except StoreError as error:
+        if not is_missing(error):
             raise
         raise SourceNotFoundError(f"{asked}: there is no run with this id; {advice}") from None
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from histo_mlflow.base.scratch import scratch_folder
 from histo_mlflow.tracking.options import KeepingOptions
 from histo_mlflow.tracking.runs import Run
 
@@ -29,5 +28,4 @@ def load_last_state(run: Run, load: Callable[[Path], dict[str, Any]]) -> Mapping
     """Return the state that `run` goes on from, or None if it has not finished an epoch."""
     if not run.has_file(f"{FOLDER}/{LAST}"):
         return None
-    with scratch_folder() as draft:
-        return load(run.fetch_file(f"{FOLDER}/{LAST}", draft))
+    return run.read(f"{FOLDER}/{LAST}", load)

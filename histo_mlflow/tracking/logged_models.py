@@ -19,7 +19,7 @@ from histo_mlflow.tracking import model_flavor
 from histo_mlflow.tracking.reach import ANSWER_SECONDS, trying_once
 from histo_mlflow.tracking.runs import Run
 from histo_mlflow.tracking.signs_of_life import end_models_of
-from histo_mlflow.tracking.store import reporting_store_errors
+from histo_mlflow.tracking.store_errors import reporting_store_errors
 
 MODEL_ARTIFACT = "model"
 MODEL_KIND = "tile classifier"
@@ -32,28 +32,27 @@ def log_model(run: Run, network: torch.nn.Module, facts: ModelFacts, card: str, 
     A run that was killed after this, and goes on, has its model already.
     """
     client = run.store.client
-    with reporting_store_errors(run.store.uri):
-        kept = client.get_run(run.id)
-        tags = {_FACTS_TAG: _digest_of(facts)}
-        earlier = client.search_logged_models([kept.info.experiment_id], filter_string=f"source_run_id = '{run.id}'")
-        if same := [each for each in earlier if each.status == LoggedModelStatus.READY and tags.items() <= each.tags.items()]:
-            return str(same[0].model_uri)
-        end_models_of(client, kept)  # of an attempt that was cut short
-        # Begun here, for left alone `Model.log` begins it in the experiment of MLflow's global state, which need not exist.
-        begun = client.create_logged_model(
-            kept.info.experiment_id, MODEL_ARTIFACT, run.id, tags, kept.data.params, model_type=MODEL_KIND
+    kept = client.get_run(run.id)
+    tags = {_FACTS_TAG: _digest_of(facts)}
+    earlier = client.search_logged_models([kept.info.experiment_id], filter_string=f"source_run_id = '{run.id}'")
+    if same := [each for each in earlier if each.status == LoggedModelStatus.READY and tags.items() <= each.tags.items()]:
+        return str(same[0].model_uri)
+    end_models_of(client, kept)  # of an attempt that was cut short
+    # Begun here, for left alone `Model.log` begins it in the experiment of MLflow's global state, which need not exist.
+    begun = client.create_logged_model(
+        kept.info.experiment_id, MODEL_ARTIFACT, run.id, tags, kept.data.params, model_type=MODEL_KIND
+    )
+    with reporting_store_errors(run.store.uri), _ended_in_any_case(client, kept):
+        Model.log(
+            None,
+            flavor=model_flavor,
+            model_id=begun.model_id,
+            run_id=run.id,
+            step=step,
+            network=network,
+            facts=facts,
+            card=card,
         )
-        with _ended_in_any_case(client, kept):
-            Model.log(
-                None,
-                flavor=model_flavor,
-                model_id=begun.model_id,
-                run_id=run.id,
-                step=step,
-                network=network,
-                facts=facts,
-                card=card,
-            )
     return str(begun.model_uri)
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
 
-from histo_mlflow.errors import RequestError
+from histo_mlflow.errors import RequestError, StoreError
+from histo_mlflow.tracking.store_errors import is_missing
 
 PRODUCTION_STAGE = "Production"
 PRODUCTION_ALIASES = ("champion", "Production")
@@ -50,8 +50,8 @@ def read_pointers(client: MlflowClient, name: str) -> Pointers:
     staged = [str(each.version) for each in versions_of(client, name) if each.current_stage == PRODUCTION_STAGE]
     try:
         aliases = client.get_registered_model(name).aliases
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+    except StoreError as error:
+        if not is_missing(error):
             raise
         aliases = {}
     ours = {alias: str(version) for alias, version in aliases.items() if alias in PRODUCTION_ALIASES}
@@ -70,7 +70,7 @@ def production_version(client: MlflowClient, name: str) -> str | None:
     return found.version
 
 
-def promote(client: MlflowClient, name: str, version: str) -> None:
+def move_pointers(client: MlflowClient, name: str, version: str) -> None:
     """Point the aliases and the stage of Production at `version`; each step leaves every name resolvable, all may be repeated.
 
     Other versions are archived one by one: MLflow's own way of archiving them fails on PostgreSQL with psycopg 3, where it

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +13,11 @@ from mlflow.models import Model
 
 from histo_mlflow.base.scratch import scratch_folder
 from histo_mlflow.base.secrets import hide_secrets
-from histo_mlflow.errors import OptionError, RequestError, SourceNotFoundError
+from histo_mlflow.errors import OptionError, RequestError, SourceNotFoundError, StoreError
 from histo_mlflow.tracking.kept import kept_run
 from histo_mlflow.tracking.logged_models import MODEL_KIND
 from histo_mlflow.tracking.production import versions_of
-from histo_mlflow.tracking.store import Store, reporting_store_errors
+from histo_mlflow.tracking.store import Store
 from histo_mlflow.tracking.store_errors import naming_what_is_refused
 
 CANDIDATE_ALIAS = "candidate"
@@ -41,17 +41,15 @@ def ask_to_register(store: Store, name: str) -> None:
     Raises:
         RequestError: The user has no right to that.
     """
-    with changing_model(store, name):
+    with changing_model(name):
         _ensure_registered_model(store.client, name)
         store.client.set_registered_model_tag(name, _KIND_TAG, MODEL_KIND)
 
 
-@contextmanager
-def changing_model(store: Store, name: str) -> Iterator[None]:
+def changing_model(name: str) -> AbstractContextManager[None]:
     """Name the registered model, and what may not be done with it, where the user lacks the right to change it."""
     right = "create versions and set its stage, aliases and tags"
-    with reporting_store_errors(store.uri), naming_what_is_refused(f"registered model {name!r}", right):
-        yield
+    return naming_what_is_refused(f"registered model {name!r}", right)
 
 
 def create_version(store: Store, model_uri: str, name: str, *, run_id: str, description: str, tags: dict[str, str]) -> str:
@@ -86,8 +84,7 @@ def find_version(store: Store, name: str, *, version: str, run_id: str) -> str:
     is_given = [value not in {"", "none"} for value in (version, run_id)]
     if sum(is_given) != 1:
         raise OptionError("give either version=N or run=ID of what is to be promoted")
-    with reporting_store_errors(store.uri):
-        found = versions_of(store.client, name)
+    found = versions_of(store.client, name)
     for each in sorted(found, key=lambda one: int(one.version), reverse=True):
         if str(each.version) == version or (is_given[1] and run_id in {each.run_id, each.tags.get("source_run")}):
             return str(each.version)
@@ -98,14 +95,14 @@ def find_version(store: Store, name: str, *, version: str, run_id: str) -> str:
 def _ensure_registered_model(client: MlflowClient, name: str) -> None:
     try:
         client.get_registered_model(name)
-    except MlflowException:
+    except StoreError:
         try:
             client.create_registered_model(
                 name,
                 description="Classifier of histology tiles (EfficientNet-B3). `models:/"
                 f"{name}/Production` and `models:/{name}@champion` are the version in use. For research, not for diagnosis.",
             )
-        except MlflowException:
+        except StoreError:
             client.get_registered_model(name)  # created by another process meanwhile, or the true error
 
 
@@ -145,12 +142,11 @@ def located_model(store: Store, address: str, *, option: str = "model") -> Itera
         SourceNotFoundError: There is no such model.
     """
     if Path(address).exists():
-        yield LocatedModel(_checked(Path(address), f"{option}={address}"), address)
+        yield LocatedModel(_check_kind(Path(address), f"{option}={address}"), address)
         return
     artifact_uri = address
     if _RUN_ID.fullmatch(address):
-        with reporting_store_errors(store.uri):
-            artifact_uri = _model_of_run(store.client, address, option)
+        artifact_uri = _model_of_run(store.client, address, option)
     if not artifact_uri.startswith(("models:/", "runs:/")) or not _IS_WHOLE.fullmatch(artifact_uri):
         raise SourceNotFoundError(f"{option}={address}: {_advise(address)}")
     uri = store.opened().uri
@@ -162,7 +158,7 @@ def located_model(store: Store, address: str, *, option: str = "model") -> Itera
             raise SourceNotFoundError(
                 hide_secrets(f"{option}={address} is not in the store {store.uri} ({reason}); `mlflow ui` shows what is there")
             ) from None
-        yield LocatedModel(_checked(Path(local), f"{option}={address}"), address)
+        yield LocatedModel(_check_kind(Path(local), f"{option}={address}"), address)
 
 
 def _advise(address: str) -> str:
@@ -190,7 +186,7 @@ def version_of(store: Store, address: str) -> str | None:
         if staged:
             named = [v for v in versions_of(store.client, staged[1]) if str(v.current_stage).lower() == staged[2].lower()]
             return max((str(v.version) for v in named), key=int, default=None)
-    except MlflowException:  # loading says what is missing
+    except StoreError:  # loading says what is missing
         pass
     return None
 
@@ -200,7 +196,7 @@ def _model_of_run(client: MlflowClient, run_id: str, option: str) -> str:
     return str(tags.get(MODEL_URI_TAG, f"runs:/{run_id}/{_BEST_CHECKPOINT}"))
 
 
-def _checked(path: Path, asked: str) -> Path:
+def _check_kind(path: Path, asked: str) -> Path:
     if not (path.is_dir() or path.is_file()):  # a pipe would be waited for for ever
         raise RequestError(f"{asked} is neither a file nor a folder; give a model or a .safetensors checkpoint")
     if path.is_dir() and not (path / "MLmodel").exists():

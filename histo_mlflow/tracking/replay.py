@@ -8,14 +8,14 @@ from mlflow.entities import Run as KeptRun
 from histo_mlflow.base.scratch import scratch_folder
 from histo_mlflow.tracking.kept import runs_under, state_of
 from histo_mlflow.tracking.sinks import Mirror, RunFacts
-from histo_mlflow.tracking.store import Store, reporting_store_errors
+from histo_mlflow.tracking.store import Store
 from histo_mlflow.tracking.writes import End, File, Metrics, Params, Write
 
 
 def replay(store: Store, kept: KeptRun, mirror: Mirror) -> int:
     """Send a run, and those nested in it while it is open, and return how many were sent."""
     sink = mirror.begin(RunFacts.of(kept, store.uri))
-    with reporting_store_errors(store.uri), scratch_folder() as draft:
+    with scratch_folder() as draft:
         for write in _writes_of(store, kept, mirror, draft):
             sink.write(write)
         nested = reversed(runs_under(store.client, kept))  # in the order in which they were begun

@@ -4,10 +4,11 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import mlflow
 from mlflow import MlflowClient
@@ -16,16 +17,18 @@ from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
 
 from histo_mlflow.base.interruption import acknowledge, shielded
+from histo_mlflow.base.scratch import scratch_folder
 from histo_mlflow.base.secrets import hide_secrets
 from histo_mlflow.errors import Interrupted, StoreError
 from histo_mlflow.tracking.journal import Journal
 from histo_mlflow.tracking.kept import ENDED_TAG
 from histo_mlflow.tracking.signs_of_life import giving_signs_of, tags_of_this_process
 from histo_mlflow.tracking.sinks import MirroredRun, RunFacts, Sink
-from histo_mlflow.tracking.store import Store, changing_experiment, reporting_store_errors
+from histo_mlflow.tracking.store import Store, changing_experiment
 from histo_mlflow.tracking.writes import Deletion, End, File, Metrics, Params, Tags, Target, Tiles, Write
 
 _log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 LOOKS_TAG = "histo.test_looks"
 _DIGEST_CHARACTERS = 36  # MLflow refuses longer ones
@@ -59,8 +62,7 @@ class Run:
         """Write to the store's mirrors too, from now on."""
         if not self.store.mirrors:
             return
-        with reporting_store_errors(self.store.uri):
-            facts = RunFacts.of(self._client.get_run(self.id), self.store.uri)
+        facts = RunFacts.of(self._client.get_run(self.id), self.store.uri)
         self._mirrored = [mirror.begin(facts) for mirror in self.store.mirrors]
         addresses = {of.tag: run.address for of, run in zip(self.store.mirrors, self._mirrored, strict=True) if run.address}
         if addresses:
@@ -68,14 +70,12 @@ class Run:
 
     def send(self, write: Write) -> None:
         """Hand a write to each sink."""
-        with reporting_store_errors(self.store.uri):
-            for sink in self.sinks:
-                sink.write(write)
+        for sink in self.sinks:
+            sink.write(write)
 
     def settle(self) -> None:
         """Wait until the server has got all, which some work needs; raise `StoreError` if it stays away."""
-        with reporting_store_errors(self.store.uri):
-            is_settled = self.journal.wait()
+        is_settled = self.journal.wait()
         if not is_settled:
             raise StoreError(hide_secrets(f"the tracking server {self.store.uri} does not answer"))
 
@@ -107,15 +107,38 @@ class Run:
         """Copy a file to the run's artifacts, under `folder`; it appears whole or not at all."""
         self.send(File(str(file), folder))
 
+    def write(self, artifact: str, content: str | bytes | Callable[[Path], object]) -> None:
+        """Keep a text, bytes, or what `content` writes to the file that it is given, as the artifact of that path."""
+        folder, _, name = artifact.rpartition("/")
+        with scratch_folder() as draft:
+            file = draft / name
+            if callable(content):
+                content(file)
+            else:
+                file.write_bytes(content.encode() if isinstance(content, str) else content)
+            self.log_file(file, folder or None)
+
+    @contextmanager
+    def draft(self, folder: str | None = None) -> Iterator[Path]:
+        """Give an empty folder whose files are kept under `folder` afterwards, also those written before an error."""
+        with scratch_folder() as draft:
+            try:
+                yield draft
+            finally:
+                self.log_folder(draft, folder)
+
+    def read(self, artifact: str, reader: Callable[[Path], T]) -> T:
+        """Return what `reader` makes of the file or folder of that path, which is there as long as it reads."""
+        with scratch_folder() as draft:
+            return reader(self.fetch_file(artifact, draft))
+
     def has_file(self, artifact: str) -> bool:
         """Return whether there is an artifact of that path."""
-        with reporting_store_errors(self.store.uri):
-            return Target(self._client, self.id).has_file(artifact)
+        return Target(self._client, self.id).has_file(artifact)
 
     def fetch_file(self, artifact: str, folder: Path) -> Path:
         """Copy the artifact of that path into `folder` and return where it is."""
-        with reporting_store_errors(self.store.uri):
-            return Path(self._client.download_artifacts(self.id, artifact, str(folder)))
+        return Path(self._client.download_artifacts(self.id, artifact, str(folder)))
 
     def delete_file(self, artifact: str) -> None:
         """Delete the artifact of that path, if it is there."""
@@ -127,14 +150,12 @@ class Run:
 
     def logged_values(self, metric: str) -> dict[int, float]:
         """Return the values of `metric` by the step at which each was logged, in the order of steps."""
-        with reporting_store_errors(self.store.uri):
-            found = self._client.get_metric_history(self.id, metric)
+        found = self._client.get_metric_history(self.id, metric)
         return {each.step: each.value for each in sorted(found, key=lambda each: each.step)}
 
     def tags(self) -> dict[str, str]:
         """Return the run's tags."""
-        with reporting_store_errors(self.store.uri):
-            return dict(self._client.get_run(self.id).data.tags)
+        return dict(self._client.get_run(self.id).data.tags)
 
     def log_folder(self, local: Path, folder: str | None = None) -> None:
         """Copy the content of a folder to the run's artifacts, under `folder`."""
@@ -151,8 +172,7 @@ def begun_run(store: Store) -> Run | None:
 
 def _is_free(store: Store, run_id: str) -> bool:
     """Return whether a run has not ended, was not deleted and is no command's of ours yet; a leftover variable may name any."""
-    with reporting_store_errors(store.uri):
-        found = store.client.get_run(run_id)
+    found = store.client.get_run(run_id)
     is_open = found.info.status in {"RUNNING", "SCHEDULED"} and found.info.lifecycle_stage == "active"
     return is_open and "histo.entry_point" not in found.data.tags
 
@@ -224,15 +244,14 @@ def _reopen(run: Run, noted: Mapping[str, object]) -> Run:
     client = run.store.client
     run.is_reopened = True
     run.set_tags(noted)  # first: a run that is RUNNING names its process
-    with reporting_store_errors(run.store.uri):
-        wrapper = os.environ.pop("MLFLOW_RUN_ID", None)
-        if wrapper and _is_free(run.store, wrapper):
-            # `mlflow run` has begun a run of its own, and will end it.
-            client.update_run(wrapper, name="resume")
-            client.set_tag(wrapper, "histo.resumes", run.id)
-        for tag in {"error", ENDED_TAG} & client.get_run(run.id).data.tags.keys():
-            client.delete_tag(run.id, tag)
-        client.update_run(run.id, status=RunStatus.to_string(RunStatus.RUNNING))
+    wrapper = os.environ.pop("MLFLOW_RUN_ID", None)
+    if wrapper and _is_free(run.store, wrapper):
+        # `mlflow run` has begun a run of its own, and will end it.
+        client.update_run(wrapper, name="resume")
+        client.set_tag(wrapper, "histo.resumes", run.id)
+    for tag in {"error", ENDED_TAG} & client.get_run(run.id).data.tags.keys():
+        client.delete_tag(run.id, tag)
+    client.update_run(run.id, status=RunStatus.to_string(RunStatus.RUNNING))
     return run
 
 

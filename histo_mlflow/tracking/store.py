@@ -22,10 +22,13 @@ from histo_mlflow.tracking.options import MirrorOptions
 from histo_mlflow.tracking.signs_of_life import end_orphans
 from histo_mlflow.tracking.sinks import Mirror
 from histo_mlflow.tracking.sqlite_file import check_schema, sqlite_file, use_write_ahead_log
-from histo_mlflow.tracking.store_errors import naming_what_is_refused, reporting_store_errors, suppressing_refusals
+from histo_mlflow.tracking.store_errors import (
+    client_of,
+    naming_what_is_refused,
+    reporting_store_errors,
+    suppressing_refusals,
+)
 from histo_mlflow.tracking.wandb_sink import Wandb
-
-__all__ = ["Store", "alone_in", "changing_experiment", "open_store", "read_store", "reporting_store_errors"]
 
 _KIND_TAG = "mlflow.experimentKind"
 _LOCK_SECONDS = 300
@@ -42,21 +45,21 @@ class Store:
 
     @cached_property
     def client(self) -> MlflowClient:
-        """MLflow's client; asking for it opens the store.
+        """MLflow's client, whose calls raise `StoreError`; asking for it opens the store.
 
         Raises:
             SourceNotFoundError: There is no such file, which MLflow would create.
             StoreError: The store can't be reached, or was written by another MLflow.
         """
-        with reporting_store_errors(self.uri):
-            if file := sqlite_file(self.uri):
-                if not file.exists():
-                    raise SourceNotFoundError(
-                        f"there is no tracking store {file}: nothing was kept here yet; go to the folder of your mlflow.db, or "
-                        "name a store with MLFLOW_TRACKING_URI"
-                    )
+        if file := sqlite_file(self.uri):
+            if not file.exists():
+                raise SourceNotFoundError(
+                    f"there is no tracking store {file}: nothing was kept here yet; go to the folder of your mlflow.db, or "
+                    "name a store with MLFLOW_TRACKING_URI"
+                )
+            with reporting_store_errors(self.uri):
                 check_schema(file)
-            return MlflowClient(self.uri)
+        return client_of(self.uri)
 
     def opened(self) -> "Store":
         """Return this store, found to be there: MLflow's functions that take its address would create a missing file."""
@@ -93,7 +96,7 @@ def open_store(mirroring: MirrorOptions | None = None) -> Store:
             file = sqlite_file(uri)
             if file and file.exists():
                 check_schema(file)
-            client = MlflowClient(uri)  # creates the tables of a new SQLite store
+            client = client_of(uri)  # creates the tables of a new SQLite store
             store = Store(uri, _experiment_id(client), (Wandb(),) if mirroring and mirroring.wandb else ())
             if file:
                 use_write_ahead_log(file)
@@ -107,7 +110,7 @@ def open_store(mirroring: MirrorOptions | None = None) -> Store:
 def changing_experiment(uri: str, right: str) -> Iterator[None]:
     """Name the experiment where the user lacks the `right` to do something in it."""
     chosen = os.environ.get("MLFLOW_EXPERIMENT_ID") or repr(_experiment_name())
-    with reporting_store_errors(uri), naming_what_is_refused(f"experiment {chosen}", right):
+    with naming_what_is_refused(f"experiment {chosen}", right), reporting_store_errors(uri):
         yield
 
 

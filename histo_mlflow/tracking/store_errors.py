@@ -8,14 +8,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from errno import EACCES, ENOENT, EPERM, EROFS
 from pathlib import Path
+from typing import Any, cast
 
+from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, ErrorCode
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, PERMISSION_DENIED, RESOURCE_DOES_NOT_EXIST, ErrorCode
 from sqlalchemy.exc import SQLAlchemyError
 
 from histo_mlflow.base.secrets import hide_secrets
 from histo_mlflow.errors import RequestError, StoreError, WorkError
 
+_NOT_THERE = {ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAMETER_VALUE)}
 _REASON_CHARACTERS = 300
 _OTHER = "or name another with MLFLOW_TRACKING_URI"
 _PLACE = f"check that the folder can be written and the disk has room, {_OTHER}"
@@ -79,12 +82,32 @@ def reporting_store_errors(uri: str) -> Iterator[None]:
         raise StoreError(hide_secrets(message)) from error
 
 
+def client_of(uri: str) -> MlflowClient:
+    """Return MLflow's client for a store; what a call raises because the store is unusable is a `StoreError`."""
+    with reporting_store_errors(uri):
+        return cast("MlflowClient", _ReportingClient(MlflowClient(uri), uri))
+
+
+class _ReportingClient:
+    def __init__(self, client: MlflowClient, uri: str) -> None:
+        self._wrapped, self._uri = client, uri
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._wrapped, name)
+        return reporting_store_errors(self._uri)(found) if callable(found) else found
+
+
+def is_missing(error: StoreError) -> bool:
+    """Return whether the store has answered that there is no such thing, or could be none."""
+    return _code_of(error) in _NOT_THERE
+
+
 @contextmanager
 def suppressing_refusals() -> Iterator[None]:
     """Pass over what this user has no right to change."""
     try:
         yield
-    except MlflowException as error:
+    except StoreError as error:
         if not _is_refusal(error):
             raise
 
@@ -94,7 +117,7 @@ def naming_what_is_refused(what: str, right: str) -> Iterator[None]:
     """Turn a server's refusal, which names neither, into a `RequestError` that names the thing and the right that lacks."""
     try:
         yield
-    except MlflowException as error:
+    except StoreError as error:
         if not _is_refusal(error):
             raise
         user = os.environ.get("MLFLOW_TRACKING_USERNAME")
@@ -103,9 +126,13 @@ def naming_what_is_refused(what: str, right: str) -> Iterator[None]:
         ) from error
 
 
-def _is_refusal(error: MlflowException) -> bool:
+def _is_refusal(error: StoreError) -> bool:
     """Return whether it is about a right; that a server refuses its own name is not."""
-    return bool(error.error_code == ErrorCode.Name(PERMISSION_DENIED)) and "Invalid Host header" not in str(error)
+    return _code_of(error) == ErrorCode.Name(PERMISSION_DENIED) and "Invalid Host header" not in str(error.__cause__)
+
+
+def _code_of(error: StoreError) -> str:
+    return str(getattr(error.__cause__, "error_code", ""))
 
 
 def _advice_on(error: Exception, uri: str) -> str | None:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from histo_mlflow.evaluation.calibration import fit_temperature, log_loss_of, reliability, scale
+from histo_mlflow.evaluation.calibration import Calibration, fit_temperature, log_loss_of, reliability, scale
 from histo_mlflow.evaluation.selective import choose_threshold, risk_coverage_curve
 
 
@@ -33,6 +33,10 @@ def test_scaling_lowers_the_loss_and_keeps_every_label() -> None:
 
 def test_a_set_without_errors_says_nothing_of_the_temperature() -> None:
     assert fit_temperature(np.array([[2.0, 0.0], [0.0, 2.0]]), np.array([0, 1])) == 1.0
+
+
+def test_logits_are_divided_only_where_that_is_asked_for() -> None:
+    assert [each.divisor for each in (Calibration(), Calibration(1.5), Calibration(1.5, is_applied=True))] == [1.0, 1.0, 1.5]
 
 
 def test_reliability_by_hand() -> None:

@@ -10,56 +10,22 @@ import pytest
 from PIL import Image
 
 from histo_mlflow.errors import TileFormatError
-from histo_mlflow.evaluation.calibration import Calibration
 from histo_mlflow.evaluation.curves import draw_curves, draw_fold_curves
-from histo_mlflow.evaluation.findings import About, Details, Findings, evaluate_baselines
+from histo_mlflow.evaluation.findings import Findings
 from histo_mlflow.evaluation.kept_numbers import read_numbers, write_numbers
-from histo_mlflow.evaluation.metrics import evaluate_predictions
 from histo_mlflow.evaluation.page import png_of
-from histo_mlflow.evaluation.perturbed import Perturbed
-from histo_mlflow.evaluation.predictions import Predictions
 from histo_mlflow.evaluation.report_sections import draw_report
-
-CLASSES = ("ADI", "TUM", "<b>")
-
-
-def _find(details: Details | None = None, groups: np.ndarray | None = None) -> Findings:
-    details = details or Details()
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 2, 40)
-    probabilities = rng.dirichlet(np.ones(3), 40)
-    about = About(
-        source="tiles.npz", fingerprint="f" * 64, models=("models:/m/1",), selected="epoch 2 of 3, by validation loss",
-        looks=4, is_synthetic=True,
-    )  # fmt: skip
-    evaluation = evaluate_predictions(Predictions(labels, probabilities, CLASSES, groups), costs=details.costs)
-    return Findings(evaluation, np.arange(40), about, details)
+from tests.evaluation.found import CLASSES, find, find_everything
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    write_numbers(tmp_path / "out", _find())
-    draw_report(tmp_path / "out", _find())
+    write_numbers(tmp_path / "out", find())
+    draw_report(tmp_path / "out", find())
     return tmp_path / "out"
 
 
-def _find_everything() -> Findings:
-    rng = np.random.default_rng(1)
-    said = {"mean RGB": Predictions(rng.integers(0, 3, 40), rng.dirichlet(np.ones(3), 40), CLASSES)}
-    labels, before = rng.integers(0, 3, (2, 9))
-    details = Details(
-        flow={"training": np.array([3, 4, 0])},
-        split_unit="the group",
-        calibration=Calibration(temperature=1.7, is_applied=True, abstain_below=0.4),
-        costs=rng.random((3, 3)),
-        robustness=[Perturbed(kind, "as stored", labels, before, rng.integers(0, 3, 9)) for kind in ("none", "symmetry")],
-        baselines=evaluate_baselines(said),
-        folds=pd.DataFrame({"fold": [1, 2], "loss": [0.1, 0.2], "best_epoch": [3, 1], "run_id": ["a", "b"]}),
-    )
-    return _find(details, groups=np.repeat(["p1", "p2", "p3", "p4"], 10))
-
-
-@pytest.mark.parametrize("find", [_find, _find_everything])
+@pytest.mark.parametrize("find", [find, find_everything])
 def test_a_report_that_is_drawn_from_what_is_kept_is_the_same_to_the_last_byte(
     tmp_path: Path, find: Callable[[], Findings]
 ) -> None:
@@ -72,6 +38,19 @@ def test_a_report_that_is_drawn_from_what_is_kept_is_the_same_to_the_last_byte(
     draw_report(tmp_path / "later", kept)
     for file in (tmp_path / "now").iterdir():
         assert file.suffix == ".npz" or file.read_bytes() == (tmp_path / "later" / file.name).read_bytes(), file.name
+
+
+def test_what_a_version_with_fewer_metrics_has_kept_is_drawn(folder: Path) -> None:
+    summary = folder / "summary.json"
+    kept = json.loads(summary.read_text())
+    del kept["cohens_kappa"]
+    for row in kept["per_class"]:
+        del row["figures"]["auprc"]
+    summary.write_text(json.dumps(kept))
+    draw_report(folder, read_numbers(folder))
+    page = (folder / "report.html").read_text()
+    assert "<th>AUROC</th></tr>" in page
+    assert "kappa" not in page
 
 
 def test_numbers_that_are_damaged_or_of_an_earlier_version_are_told_with_what_to_do(folder: Path) -> None:

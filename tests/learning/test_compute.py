@@ -9,7 +9,7 @@ from histo_mlflow.learning.options import ComputeOptions, SeedOptions
 @pytest.mark.parametrize("device", ["tpu9", "cuda:99", "", "cpu:1", "xpu"])
 def test_unknown_device_is_refused(device: str) -> None:
     with pytest.raises(OptionError, match=f"device={device}"):
-        ComputeOptions(device=device)
+        resolve_compute(ComputeOptions(device=device), tile_size_px=32)
 
 
 def test_precision() -> None:

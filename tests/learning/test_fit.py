@@ -1,6 +1,7 @@
 import copy
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,15 +9,18 @@ import pytest
 import torch
 
 from histo_mlflow.errors import NonFiniteLossError, OptionError
-from histo_mlflow.learning.batches import LabelledTiles, batch_rows
+from histo_mlflow.learning.batches import batch_rows
 from histo_mlflow.learning.compute import Compute, seed_everything
 from histo_mlflow.learning.fit import EpochReport, FitResult, fit, score
 from histo_mlflow.learning.optimiser import Objective
-from histo_mlflow.learning.options import AugmentationOptions, FitOptions
+from histo_mlflow.learning.options import AugmentationOptions, ComputeOptions, FitOptions, Recipe, SeedOptions
 from histo_mlflow.models.classifier import TileClassifier
+from histo_mlflow.options import build
+from histo_mlflow.tiles.splits import Split
 from histo_mlflow.tiles.tile_set import TileSet
 
 CPU = Compute(torch.device("cpu"), is_bf16=False)
+RECIPE = build(Recipe, {"device": "cpu", "precision": "fp32"})
 
 
 def _fit(
@@ -26,15 +30,15 @@ def _fit(
     seed: int = 0,
     with_test: bool = False,
     cutoff: int = 1,
-    compute: Compute = CPU,
+    precision: str = "fp32",
     resume: Mapping[str, Any] | None = None,
     states: list[dict[str, Any]] | None = None,
 ) -> tuple[list[EpochReport], TileClassifier, FitResult]:
     seed_everything(seed)
     network = TileClassifier(n_classes=9, tile_size_px=tiles.tile_size_px)
-    train, val, test = (
-        LabelledTiles(tiles.images, tiles.labels, rows) for rows in (np.arange(18), np.arange(18, 36), np.arange(36, 54))
-    )
+    split = Split.of(tiles, np.arange(18), np.arange(18, 36))
+    if with_test:
+        split = replace(split, test=tiles.part("test", np.arange(36, 54)))
     reports: list[EpochReport] = []
 
     def observe(report: EpochReport) -> None:
@@ -42,10 +46,11 @@ def _fit(
         if states is not None:
             states.append(copy.deepcopy(dict(report.state)))
 
-    result = fit(
-        network, train, val, test=test if with_test else None, options=options,
-        augmentation=AugmentationOptions(aug_cutoff=cutoff), compute=compute, seed=seed, on_epoch=observe, resume=resume,
+    recipe = replace(
+        RECIPE, fit=options, augmentation=AugmentationOptions(aug_cutoff=cutoff), seed=SeedOptions(seed),
+        compute=ComputeOptions("cpu", precision),
     )  # fmt: skip
+    result = fit(network, split, recipe, on_epoch=observe, resume=resume)
     return reports, network, result
 
 
@@ -83,7 +88,7 @@ def test_network_ends_with_the_weights_of_the_lowest_validation_loss(tiny_tiles:
     losses = [report.val.loss for report in reports]
     assert result.best_epoch == 1 + int(np.argmin(losses))
     assert result.best_val_loss == min(losses)
-    val = LabelledTiles(tiny_tiles.images, tiny_tiles.labels, np.arange(18, 36))
+    val = tiny_tiles.part("val", np.arange(18, 36))
     assert not network.training
     assert score(network, val, CPU).loss == min(losses)
 
@@ -107,12 +112,9 @@ def test_an_observer_that_raises_ends_the_training(tiny_tiles: TileSet) -> None:
     def prune(report: EpochReport) -> None:
         raise PrunedError(report.epoch)
 
-    tiles = LabelledTiles(tiny_tiles.images, tiny_tiles.labels, np.arange(18))
+    split = Split.of(tiny_tiles, np.arange(18), np.arange(18))
     with pytest.raises(PrunedError, match="1"):
-        fit(
-            TileClassifier(n_classes=9, tile_size_px=32), tiles, tiles, options=FitOptions(epochs=3),
-            augmentation=AugmentationOptions(aug_cutoff=0), compute=CPU, seed=0, on_epoch=prune,
-        )  # fmt: skip
+        fit(TileClassifier(n_classes=9, tile_size_px=32), split, RECIPE, on_epoch=prune)
 
 
 @pytest.mark.usefixtures("small_network")
@@ -142,12 +144,12 @@ def test_going_on_from_any_epoch_ends_with_the_same_bits(
 ) -> None:
     if extra:  # EfficientNet-B3 itself once
         request.getfixturevalue("small_network")
-    options, compute = FitOptions(epochs=3, batch_size=9, **extra), Compute(torch.device("cpu"), is_bf16=is_bf16)
+    options, precision = FitOptions(epochs=3, batch_size=9, **extra), "bf16" if is_bf16 else "fp32"
     states: list[dict[str, Any]] = []
-    whole, network, chosen = _fit(tiny_tiles, options, cutoff=2, compute=compute, states=states)
+    whole, network, chosen = _fit(tiny_tiles, options, cutoff=2, precision=precision, states=states)
     for epoch in from_epochs:
         torch.manual_seed(99)  # nothing of the old process is left
-        rest, again, chosen_again = _fit(tiny_tiles, options, seed=0, cutoff=2, compute=compute, resume=states[epoch - 1])
+        rest, again, chosen_again = _fit(tiny_tiles, options, seed=0, cutoff=2, precision=precision, resume=states[epoch - 1])
         assert [r.epoch for r in rest] == list(range(epoch + 1, 4))
         assert [r.train_loss for r in rest] == [r.train_loss for r in whole[epoch:]]
         assert chosen_again == chosen

@@ -65,7 +65,7 @@ def test_tiles_of_any_size_become_logits_and_folding_leaves_them(network: TileCl
         with torch.inference_mode():
             logits = network(torch.from_numpy(tiles))
         assert logits.shape == (4, network.n_classes)
-        np.testing.assert_allclose(infer(network, tiles, compute=CPU, is_quiet=True), logits, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(infer(network, tiles, compute=CPU, description=None), logits, rtol=1e-3, atol=1e-3)
 
 
 def test_every_weight_learns(network: TileClassifier) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from histo_mlflow.errors import CacheError, TilesChangedError
 from histo_mlflow.tiles.mapped import check_unchanged
-from histo_mlflow.tiles.npz import read_npz
+from histo_mlflow.tiles.open import open_tiles
 from histo_mlflow.tiles.tile_set import TileSet
 from tests.conftest import save_npz
 
@@ -42,17 +42,17 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_entry_is_made_anew(work: Path, tiny_tiles: TileSet, damage: str) -> None:
     file = save_npz(work / "a.npz", tiny_tiles, compressed=True)
-    read_npz(file)
+    open_tiles(file)
     (entry,) = (path for path in (work / "cache").iterdir() if path.is_dir())
     DAMAGES[damage](entry)
-    again = read_npz(file)
+    again = open_tiles(file)
     np.testing.assert_array_equal(again.images, tiny_tiles.images)
     np.testing.assert_array_equal(again.labels, tiny_tiles.labels)
     assert again.fingerprint == tiny_tiles.fingerprint
 
 
 def test_others_can_not_read_what_was_unpacked(work: Path, tiny_tiles: TileSet) -> None:
-    read_npz(save_npz(work / "a.npz", tiny_tiles, compressed=True))
+    open_tiles(save_npz(work / "a.npz", tiny_tiles, compressed=True))
     (entry,) = (path for path in (work / "cache").iterdir() if path.is_dir())
     assert entry.stat().st_mode & 0o077 == 0
 
@@ -61,10 +61,10 @@ def test_another_user_has_entries_and_locks_of_his_own(
     work: Path, tiny_tiles: TileSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = save_npz(work / "a.npz", tiny_tiles, compressed=True)
-    read_npz(file)
+    open_tiles(file)
     before = {path.name for path in (work / "cache").iterdir()}
     monkeypatch.setattr(os, "getuid", lambda: 4711)
-    read_npz(file)
+    open_tiles(file)
     mine = {path.name for path in (work / "cache").iterdir()} - before
     assert {Path(name).suffix for name in mine} == {"", ".lock", ".json"}
 
@@ -74,12 +74,12 @@ def test_a_cache_folder_that_can_not_be_made_is_named_with_the_way_out(
 ) -> None:
     monkeypatch.setenv("HISTO_CACHE_DIR", "/proc/none")
     with pytest.raises(CacheError, match=r"unpacked to /proc/none .*set HISTO_CACHE_DIR"):
-        read_npz(save_npz(work / "a.npz", tiny_tiles, compressed=True))
+        open_tiles(save_npz(work / "a.npz", tiny_tiles, compressed=True))
 
 
 def test_a_mapped_file_that_is_rewritten_is_noticed(work: Path, tiny_tiles: TileSet) -> None:
     file = save_npz(work / "a.npz", tiny_tiles)
-    tiles = read_npz(file)
+    tiles = open_tiles(file)
     check_unchanged(tiles.images)
     stat = file.stat()
     with file.open("r+b") as opened:
@@ -92,7 +92,7 @@ def test_a_mapped_file_that_is_rewritten_is_noticed(work: Path, tiny_tiles: Tile
 
 def test_a_mapped_file_that_is_touched_is_noticed(work: Path, tiny_tiles: TileSet) -> None:
     file = save_npz(work / "a.npz", tiny_tiles)
-    tiles = read_npz(file)
+    tiles = open_tiles(file)
     os.utime(file)
     with pytest.raises(TilesChangedError):
         check_unchanged(tiles.images)
@@ -100,7 +100,7 @@ def test_a_mapped_file_that_is_touched_is_noticed(work: Path, tiny_tiles: TileSe
 
 def test_a_mapped_file_that_is_cut_ends_with_a_line_and_no_signal(work: Path, tiny_tiles: TileSet) -> None:
     file = save_npz(work / "a.npz", tiny_tiles)
-    tiles = read_npz(file)
+    tiles = open_tiles(file)
     assert tiles.fingerprint
     os.truncate(file, 10_000)
     with pytest.raises(TilesChangedError, match="was cut short"):
@@ -109,7 +109,7 @@ def test_a_mapped_file_that_is_cut_ends_with_a_line_and_no_signal(work: Path, ti
 
 def test_a_file_that_takes_its_place_is_not_what_is_mapped(work: Path, tiny_tiles: TileSet) -> None:
     file = save_npz(work / "a.npz", tiny_tiles)
-    tiles = read_npz(file)
+    tiles = open_tiles(file)
     save_npz(work / "b.npz", tiny_tiles).replace(file)
     check_unchanged(tiles.images)
     np.testing.assert_array_equal(tiles.images[:], tiny_tiles.images)
@@ -117,22 +117,22 @@ def test_a_file_that_takes_its_place_is_not_what_is_mapped(work: Path, tiny_tile
 
 def test_an_entry_that_others_could_have_written_is_not_trusted(work: Path, tiny_tiles: TileSet) -> None:
     file = save_npz(work / "a.npz", tiny_tiles, compressed=True)
-    read_npz(file)
+    open_tiles(file)
     (entry,) = (path for path in (work / "cache").iterdir() if path.is_dir())
     entry.chmod(0o777)
     (entry / "of_the_old_one").touch()
-    read_npz(file)
+    open_tiles(file)
     assert entry.stat().st_mode & 0o077 == 0
     assert not (entry / "of_the_old_one").exists()
 
 
 def test_a_file_rewritten_with_its_size_and_time_is_unpacked_anew(work: Path, tiny_tiles: TileSet) -> None:
     file = save_npz(work / "a.npz", tiny_tiles, compressed=True)
-    read_npz(file)
+    open_tiles(file)
     stat, content = file.stat(), file.read_bytes()
     file.write_bytes(content)
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    read_npz(file)
+    open_tiles(file)
     assert len([path for path in (work / "cache").iterdir() if path.is_dir()]) == 2
 
 
@@ -142,4 +142,4 @@ def test_a_full_disk_names_the_folder_and_the_way_out(work: Path, tiny_tiles: Ti
 
     monkeypatch.setattr(os, "posix_fallocate", no_room)
     with pytest.raises(CacheError, match=r"unpacked to .*cache \(No space left on device\); set HISTO_CACHE_DIR"):
-        read_npz(save_npz(work / "a.npz", tiny_tiles, compressed=True))
+        open_tiles(save_npz(work / "a.npz", tiny_tiles, compressed=True))

@@ -21,8 +21,8 @@ from PIL import Image
 
 from histo_mlflow.errors import RequestError
 from histo_mlflow.served_model.inputs import batches_of
-from histo_mlflow.tiles.folder import read_folder
-from histo_mlflow.tiles.npz import read_npz, read_npz_images
+from histo_mlflow.tiles.npz import read_npz_images
+from histo_mlflow.tiles.open import open_tiles
 from histo_mlflow.tiles.unlabelled import open_images
 
 pytestmark = pytest.mark.slow
@@ -112,7 +112,7 @@ def _read_or_refused(read: Callable[[], object], refusal: type[Exception] = Requ
 def test_damaged_archives(work: Path, save: Callable[..., None], changes: list[tuple[float, str, int]]) -> None:
     file = work / "a.npz"
     file.write_bytes(_changed(_npz(save, **_members), changes))
-    _read_or_refused(lambda: read_npz(file).fingerprint)
+    _read_or_refused(lambda: open_tiles(file).fingerprint)
     _read_or_refused(lambda: read_npz_images(file))
 
 
@@ -128,7 +128,7 @@ def test_damaged_members_in_sound_archives(
             np.save(content, values)
             head, rest = content.getvalue()[:160], content.getvalue()[160:]
             archive.writestr(f"{name}.npy", _changed(head, changes) + rest if name == key else head + rest)
-    _read_or_refused(lambda: read_npz(file).fingerprint)
+    _read_or_refused(lambda: open_tiles(file).fingerprint)
 
 
 @pytest.mark.filterwarnings("ignore:Stored array in format:UserWarning")
@@ -137,7 +137,7 @@ def test_damaged_members_in_sound_archives(
 def test_arrays_of_any_kind(work: Path, members: dict[str, Any], compressed: bool) -> None:
     file = work / "a.npz"
     (np.savez_compressed if compressed else np.savez)(file, **members)
-    _read_or_refused(lambda: read_npz(file).fingerprint)
+    _read_or_refused(lambda: open_tiles(file).fingerprint)
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "TIFF"])
@@ -153,7 +153,7 @@ def test_damaged_images(work: Path, form: str, changes: list[tuple[float, str, i
     (folder.parent / "b").mkdir(exist_ok=True)
     (folder.parent / "b" / "sound.png").write_bytes(sound.getvalue())
     (folder / f"1.{form.lower()}").write_bytes(content)
-    _read_or_refused(lambda: read_folder(folder.parent))
+    _read_or_refused(lambda: open_tiles(folder.parent))
     failures: list[str] = []
     list(open_images(str(folder)).blocks(failures))
     assert all("\n" not in failure for failure in failures)

@@ -71,6 +71,7 @@ def test_a_set_is_what_training_takes_it_for(tiles: TileSet, form: str) -> None:
     assert found.images.dtype == np.uint8
     assert found.images.shape == (len(found), found.tile_size_px, found.tile_size_px, 3)
     assert not found.images.flags.writeable
+    assert isinstance(found.images, np.memmap) == (form != "demo")
     assert found.labels.dtype == np.int64
     assert set(found.labels.tolist()) <= set(range(len(found.classes)))
     assert found.fingerprint == fingerprint_of(np.array(found.images), found.labels)

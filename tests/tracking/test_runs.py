@@ -34,6 +34,27 @@ def test_a_finished_run_holds_what_was_sent(store: Store, work: Path) -> None:
     assert [item.path for item in store.client.list_artifacts(run.id, "notes")] == ["notes/note.txt"]
 
 
+def test_what_is_written_is_read_back_whole_or_was_never_there(store: Store) -> None:
+    def half(file: Path) -> None:
+        file.write_text("hal")
+        raise ZeroDivisionError
+
+    with open_run(store, "one") as run:
+        run.write("note.txt", "é")
+        run.write("notes/bytes", b"\x00")
+        run.write("notes/deep/made", lambda file: file.write_text("by a function"))
+        with pytest.raises(ZeroDivisionError):
+            run.write("half.txt", half)
+        with pytest.raises(ZeroDivisionError), run.draft("pictures") as folder:
+            (folder / "first").write_text("drawn before the error")
+            raise ZeroDivisionError
+    assert run.read("note.txt", Path.read_bytes) == "é".encode()
+    found = run.read("notes", lambda folder: {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()})
+    assert found == {"bytes", "deep/made"}
+    assert run.read("pictures/first", Path.read_text) == "drawn before the error"
+    assert not run.has_file("half.txt")
+
+
 def test_a_run_that_goes_on_logs_nothing_twice(store: Store) -> None:
     values = {"best/val_loss": 0.5, "val/ppv/TUM": float("nan"), "val/odds": float("inf")}
     with pytest.raises(Interrupted), open_run(store, "one") as run:

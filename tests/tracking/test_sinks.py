@@ -1,6 +1,6 @@
 """What every place that runs are written to must do; a new one is added to `PLACES`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +55,7 @@ def _wandb(store: Store, work: Path) -> Place:
     run_id = kept.info.run_id
 
     def read() -> Kept:
+        wandb.teardown()  # all is written then, and the next test gets a folder of its own
         recorded = read_all(work)[run_id]
         epochs = {row["epoch"]: row["val/loss"] for row in recorded.history if "val/loss" in row}
         files = {f"{name}.png" for row in recorded.history for name, value in row.items() if isinstance(value, dict)}
@@ -68,11 +69,9 @@ PLACES = {"mlflow": _mlflow, "wandb": _wandb}
 
 
 @pytest.fixture(params=PLACES)
-def place(request: pytest.FixtureRequest, store: Store, work: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+def place(request: pytest.FixtureRequest, store: Store, work: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     monkeypatch.setenv("WANDB_MODE", "offline")
-    yield PLACES[request.param](store, work)
-    if request.param == "wandb":
-        wandb.teardown()  # it would go on to write to the folder of this test
+    return PLACES[request.param](store, work)
 
 
 def _picture(work: Path) -> Path:
