@@ -26,7 +26,7 @@ Values = Mapping[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
-class Compared:
+class ComparisonPage:
     """What the page is drawn from, and the folder of its files.
 
     Attributes:
@@ -42,21 +42,21 @@ class Compared:
     about: About
 
 
-def draw_comparison(compared: Compared) -> None:
+def draw_comparison(page: ComparisonPage) -> None:
     """Draw ``differences.png`` and ``comparison.html`` into the folder."""
-    title = describe_difference(compared.comparison)
-    write_page(compared.folder / "comparison.html", title, "comparison", SECTIONS, compared)
+    title = describe_difference(page.comparison)
+    write_page(page.folder / "comparison.html", title, "comparison", SECTIONS, page)
 
 
-def headline(compared: Compared) -> Values:
+def headline(page: ComparisonPage) -> Values:
     """Which models were compared, and whether one is better."""
-    comparison = compared.comparison
-    return {"verdict": describe_difference(comparison), "n_tiles": len(comparison.a.labels), "about": compared.about}
+    comparison = page.comparison
+    return {"verdict": describe_difference(comparison), "n_tiles": len(comparison.a.labels), "about": page.about}
 
 
-def overall(compared: Compared) -> Values:
+def overall(page: ComparisonPage) -> Values:
     """The metrics of both models and their differences."""
-    comparison = compared.comparison
+    comparison = page.comparison
     shown = [OVERALL_METRICS[name] for name in comparison.differences]
     return {
         "rows": [
@@ -67,20 +67,20 @@ def overall(compared: Compared) -> Values:
     }
 
 
-def per_class(compared: Compared) -> Values:
+def per_class(page: ComparisonPage) -> Values:
     """The difference in sensitivity of each class."""
-    classes, differences = compared.comparison.a.classes, compared.comparison.sensitivity
+    classes, differences = page.comparison.a.classes, page.comparison.sensitivity
     spans = [(each.value, each.low, each.high) for each in differences]
     return {
-        "picture": keep_picture(compared.folder / "differences.png", draw_differences(classes, spans, figure="sensitivity")),
-        "key": write_key(compared.folder, classes),
+        "picture": keep_picture(page.folder / "differences.png", draw_differences(classes, spans, figure="sensitivity")),
+        "key": write_key(page.folder, classes),
         "rows": [(name, signed(each)) for name, each in zip(classes, differences, strict=True)],
     }
 
 
-def disagreements(compared: Compared) -> Values:
+def disagreements(page: ComparisonPage) -> Values:
     """The tiles that the models call differently."""
-    comparison, images = compared.comparison, compared.images
+    comparison, images = page.comparison, page.images
     a, b, classes = comparison.a, comparison.b, comparison.a.classes
     shown = [] if images is None else [
         {
@@ -94,10 +94,10 @@ def disagreements(compared: Compared) -> Values:
     return {"comparison": comparison, "n_disagreements": len(comparison.disagree), "shown": shown}
 
 
-def intervals(compared: Compared) -> Values:
+def intervals(page: ComparisonPage) -> Values:
     """How the intervals were made."""
-    return {"intervals": compared.comparison.intervals}
+    return {"intervals": page.comparison.intervals}
 
 
-SECTIONS: tuple[Section[Compared], ...] = (headline, overall, per_class, disagreements, intervals)
+SECTIONS: tuple[Section[ComparisonPage], ...] = (headline, overall, per_class, disagreements, intervals)
 """In the order of the page."""

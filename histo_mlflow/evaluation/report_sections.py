@@ -28,7 +28,7 @@ Values = Mapping[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
-class Report:
+class ReportPage:
     """What a report is drawn from, and the folder of its files; `gallery` holds errors to look at."""
 
     folder: Path
@@ -53,37 +53,37 @@ class Report:
 def draw_report(folder: Path, findings: Findings, gallery: Sequence[GalleryRow] = ()) -> None:
     """Draw the pictures of scored tiles and ``report.html`` into `folder`; `gallery` holds errors to look at."""
     folder.mkdir(parents=True, exist_ok=True)
-    report = Report(folder, findings, gallery)
-    title = f"{findings.about.split}: balanced accuracy {report.headline}"
-    write_page(folder / "report.html", title, "report", SECTIONS, report)
+    page = ReportPage(folder, findings, gallery)
+    title = f"{findings.about.split}: balanced accuracy {page.headline}"
+    write_page(folder / "report.html", title, "report", SECTIONS, page)
 
 
-def headline(report: Report) -> Values:
+def headline(page: ReportPage) -> Values:
     """Whose figures these are, the first of them, and what a reader in a hurry should know."""
-    findings = report.findings
+    findings = page.findings
     return {
         "about": findings.about,
-        "headline": report.headline,
+        "headline": page.headline,
         "n_tiles": len(findings.indices),
         "verdict": describe_verdict(findings.evaluation, findings.details.robustness, findings.details.baselines),
     }
 
 
-def data_flow(report: Report) -> Values:
+def data_flow(page: ReportPage) -> Values:
     """How many tiles of each class went where."""
-    details = report.findings.details
+    details = page.findings.details
     rows = [(part, int(counts.sum()), counts.tolist()) for part, counts in details.flow.items()]
-    return {"flow": rows, "classes": report.classes, "unit": details.split_unit}
+    return {"flow": rows, "classes": page.classes, "unit": details.split_unit}
 
 
-def confusion(report: Report) -> Values:
+def confusion(page: ReportPage) -> Values:
     """Which class is called which."""
-    predictions, classes, about = report.findings.predictions, report.classes, report.findings.about
+    predictions, classes, about = page.findings.predictions, page.classes, page.findings.about
     synthetic = " (synthetic tiles, not tissue)" if about.is_synthetic else ""
-    title = f"{about.split}: balanced accuracy {report.headline}, {len(predictions.labels)} tiles{synthetic}"
+    title = f"{about.split}: balanced accuracy {page.headline}, {len(predictions.labels)} tiles{synthetic}"
     return {
-        "picture": report.keep(plots.draw_confusion(predictions.confusion, classes, title=title), "confusion_matrix.png"),
-        "key": write_key(report.folder, classes),
+        "picture": page.keep(plots.draw_confusion(predictions.confusion, classes, title=title), "confusion_matrix.png"),
+        "key": write_key(page.folder, classes),
         "confused": [
             (classes[true], classes[called], n, int(predictions.confusion[true].sum()))
             for true, called, n in most_confused(predictions)
@@ -91,16 +91,16 @@ def confusion(report: Report) -> Values:
     }
 
 
-def overall(report: Report) -> Values:
+def overall(page: ReportPage) -> Values:
     """The metrics of all classes together, and the costs behind one of them."""
-    estimates = report.findings.evaluation.overall
+    estimates = page.findings.evaluation.overall
     rows = [(OVERALL_METRICS[name].words, in_words(estimate)) for name, estimate in estimates.items()]
-    return {"overall": rows, "classes": report.classes, "costs": report.findings.costs.tolist()}
+    return {"overall": rows, "classes": page.classes, "costs": page.findings.costs.tolist()}
 
 
-def folds(report: Report) -> Values | None:
+def folds(page: ReportPage) -> Values | None:
     """How far the folds of a cross-validation lie apart."""
-    table = report.findings.details.folds
+    table = page.findings.details.folds
     if table is None:
         return None
     columns = [name for name in _FOLD_COLUMNS if name in table]
@@ -110,9 +110,9 @@ def folds(report: Report) -> Values | None:
     return {"columns": columns, "rows": [*rows, mean, sd]}
 
 
-def per_class(report: Report) -> Values:
+def per_class(page: ReportPage) -> Values:
     """The metrics of each class against the others."""
-    of_classes = report.findings.evaluation.per_class
+    of_classes = page.findings.evaluation.per_class
     # A run that was scored before a metric was added has not kept it.
     shown = [
         each for name, each in CLASS_METRICS.items() if each.is_on_page and all(name in row.estimates for row in of_classes)
@@ -120,17 +120,17 @@ def per_class(report: Report) -> Values:
     return {
         "columns": [metric.words for metric in shown],
         "rows": [(row.name, row.n, [in_two_parts(row.estimates[metric.name]) for metric in shown]) for row in of_classes],
-        "picture": report.keep(plots.draw_roc_and_precision(report.findings.predictions), "roc_pr.png"),
+        "picture": page.keep(plots.draw_roc_and_precision(page.findings.predictions), "roc_pr.png"),
     }
 
 
-def calibration(report: Report) -> Values:
+def calibration(page: ReportPage) -> Values:
     """Whether probabilities are as often right as they say, with and without temperature scaling."""
-    findings, said, found = report.findings, report.findings.details.calibration, report.findings.before_and_after
+    findings, said, found = page.findings, page.findings.details.calibration, page.findings.before_and_after
     label = "before" if said.is_applied else f"if divided by {said.temperature or 1:.2f}"
     picture = plots.draw_calibration(findings.predictions, findings.rescaled, other_label=label)
     return {
-        "picture": report.keep(picture, "calibration.png"),
+        "picture": page.keep(picture, "calibration.png"),
         "about": findings.about,
         "calibration": said,
         "rows": [
@@ -140,20 +140,20 @@ def calibration(report: Report) -> Values:
     }
 
 
-def abstention(report: Report) -> Values:
+def abstention(page: ReportPage) -> Values:
     """What is gained if the model may leave tiles to a person."""
-    findings = report.findings
+    findings = page.findings
     picture = plots.draw_risk_coverage(findings.predictions, findings.details.calibration.abstain_below)
     return {
-        "picture": report.keep(picture, "risk_coverage.png"),
+        "picture": page.keep(picture, "risk_coverage.png"),
         "calibration": findings.details.calibration,
         "found": findings.abstention,
     }
 
 
-def robustness(report: Report) -> Values:
+def robustness(page: ReportPage) -> Values:
     """Which changes of the tiles change the predicted class."""
-    found = report.findings.details.robustness
+    found = page.findings.details.robustness
     if not found:
         return {"rows": []}
     changed = ["", *(in_percent(each.changed) for each in found[1:])]  # the first is without a change
@@ -163,24 +163,24 @@ def robustness(report: Report) -> Values:
             for each, words in zip(found, changed, strict=True)
         ],
         "in_symmetry": in_percent(changed_by_any(found, SYMMETRY)),
-        "picture": report.keep(plots.draw_robustness(found), "robustness.png"),
+        "picture": page.keep(plots.draw_robustness(found), "robustness.png"),
     }
 
 
-def colour_alone(report: Report) -> Values:
+def colour_alone(page: ReportPage) -> Values:
     """How good classifiers are that see no tissue."""
-    baselines = report.findings.details.baselines
-    compared = {"the model": report.findings.evaluation.overall, **baselines} if baselines else {}
+    baselines = page.findings.details.baselines
+    compared = {"the model": page.findings.evaluation.overall, **baselines} if baselines else {}
     return {
         "rows": [(name, in_words(each["balanced_accuracy"]), in_words(each["accuracy"])) for name, each in compared.items()]
     }
 
 
-def errors(report: Report) -> Values:
+def errors(page: ReportPage) -> Values:
     """Tiles that got another class, with the evidence for it."""
-    gallery, classes = report.gallery, report.classes
+    gallery, classes = page.gallery, page.classes
     if gallery:
-        (report.folder / "gallery.png").write_bytes(png_of(plots.draw_sheet(gallery, classes)))
+        (page.folder / "gallery.png").write_bytes(png_of(plots.draw_sheet(gallery, classes)))
     return {
         "gallery": [
             {
@@ -199,17 +199,17 @@ def errors(report: Report) -> Values:
     }
 
 
-def intervals(report: Report) -> Values:
+def intervals(page: ReportPage) -> Values:
     """How the intervals were made."""
-    return {"intervals": report.findings.evaluation.intervals}
+    return {"intervals": page.findings.evaluation.intervals}
 
 
-def guidelines(_: Report) -> Values:
+def guidelines(_: ReportPage) -> Values:
     """Which item of a reporting guideline asks for which section."""
     return {}
 
 
-SECTIONS: tuple[Section[Report], ...] = (
+SECTIONS: tuple[Section[ReportPage], ...] = (
     headline, data_flow, confusion, overall, folds, per_class, calibration, abstention, robustness, colour_alone, errors,
     intervals, guidelines,
 )  # fmt: skip

@@ -13,7 +13,7 @@ from histo_mlflow.evaluation.kept_numbers import read_numbers, write_numbers
 from histo_mlflow.evaluation.metrics import CLASS_METRICS, OVERALL_METRICS, Evaluation, evaluate_predictions, statistics_of
 from histo_mlflow.evaluation.paired import COMPARED
 from histo_mlflow.evaluation.predictions import Predictions
-from histo_mlflow.evaluation.report_sections import Report, overall, per_class
+from histo_mlflow.evaluation.report_sections import ReportPage, overall, per_class
 from histo_mlflow.pipeline import card
 from tests.conftest import PROJECT
 from tests.evaluation.found import find
@@ -133,7 +133,7 @@ class _Shown:
 def shown(tmp_path_factory: pytest.TempPathFactory) -> _Shown:
     folder, findings = tmp_path_factory.mktemp("evaluation"), find()
     write_numbers(folder, findings)
-    report = Report(folder, findings)
+    report = ReportPage(folder, findings)
     kept = read_numbers(folder).evaluation
     return _Shown(findings.evaluation, kept, folder, str(overall(report)), str(per_class(report)))
 

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 
 from histo_mlflow.evaluation import comparison_sections, page, report_sections
-from histo_mlflow.evaluation.comparison_sections import Compared
+from histo_mlflow.evaluation.comparison_sections import ComparisonPage
 from histo_mlflow.evaluation.findings import Findings
 from histo_mlflow.evaluation.page import Section, render
 from histo_mlflow.evaluation.paired import compare_predictions
-from histo_mlflow.evaluation.report_sections import Report
+from histo_mlflow.evaluation.report_sections import ReportPage
 from tests.evaluation.found import find, find_everything, show_errors
 
 TEMPLATES = Path(page.__file__).parent / "templates"
 
 
-def _name(section: Section[Report] | Section[Compared]) -> str:
+def _name(section: Section[ReportPage] | Section[ComparisonPage]) -> str:
     return section.__name__
 
 
@@ -35,10 +35,10 @@ def _check(html: str) -> None:
 @pytest.mark.parametrize("finding", [find, find_everything])
 @pytest.mark.parametrize("section", report_sections.SECTIONS, ids=_name)
 def test_a_section_of_the_report_shows_little_and_everything(
-    tmp_path: Path, section: Section[Report], finding: Callable[[], Findings]
+    tmp_path: Path, section: Section[ReportPage], finding: Callable[[], Findings]
 ) -> None:
     found = finding()
-    values = section(Report(tmp_path, found, show_errors(found) if finding is find_everything else ()))
+    values = section(ReportPage(tmp_path, found, show_errors(found) if finding is find_everything else ()))
     if values is None:
         assert finding is find, "left out only where there is nothing to show"
     else:
@@ -48,11 +48,11 @@ def test_a_section_of_the_report_shows_little_and_everything(
 @pytest.mark.parametrize("has_images", [True, False])
 @pytest.mark.parametrize("section", comparison_sections.SECTIONS, ids=_name)
 def test_a_section_of_the_comparison_shows_little_and_everything(
-    tmp_path: Path, section: Section[Compared], has_images: bool
+    tmp_path: Path, section: Section[ComparisonPage], has_images: bool
 ) -> None:
     predictions, about = find().predictions, replace(find().about, models=("models:/m/1", "models:/m/2"))
     comparison = compare_predictions(predictions, replace(predictions, probabilities=predictions.probabilities[::-1]))
-    values = section(Compared(tmp_path, comparison, np.zeros((40, 8, 8, 3), np.uint8) if has_images else None, about))
+    values = section(ComparisonPage(tmp_path, comparison, np.zeros((40, 8, 8, 3), np.uint8) if has_images else None, about))
     assert values is not None
     _check(render(f"comparison/{section.__name__}.html.j2", values))
 
