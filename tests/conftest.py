@@ -23,6 +23,7 @@ from histo_mlflow.tiles.demo import draw_demo
 from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.decisions import FORCED, Decision, carry_out
 from histo_mlflow.tracking.store import Store, open_store
+from tests.forking import Forks
 from tests.small_network import using_small_network
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -80,11 +81,21 @@ def tiny_npz(work: Path, tiny_tiles: TileSet) -> Path:
     return save_npz(work / "tiny.npz", tiny_tiles)
 
 
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """Forks a process that has imported everything, which commands of many tests then need not do."""
+    started = Forks(PROJECT, PYTHONPATH=PYTHONPATH)
+    yield started
+    started.close()
+
+
 @pytest.fixture
-def histo(work: Path) -> Histo:
-    """Runs the command line in a process of its own, in the working folder."""
+def histo(work: Path, forks: Forks) -> Histo:
+    """Runs the command line in a process of its own, in the working folder; one that starts anew if a variable is given."""
 
     def run(*arguments: str | Path, timeout: float = 240, **environment: str) -> subprocess.CompletedProcess[str]:
+        if not environment:
+            return forks.run(*map(str, arguments), cwd=work)
         return subprocess.run(
             [sys.executable, "-m", "histo_mlflow", *map(str, arguments)],
             capture_output=True,

@@ -1,31 +1,51 @@
 """Starts our commands as forks of a process that has imported everything: ``python -m tests.forking``, one request a line.
 
-A command that is to be killed at a random moment is then killed in its work, and not in the seconds of its imports.
+A command that is to be killed at a random moment is then killed in its work, and not in the seconds of its imports; and tests
+of many commands wait for the imports once.
 """
 
 import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
+from pkgutil import walk_packages
 from typing import Any
 
+import histo_mlflow.models.backbones
 from histo_mlflow.process import prepare
+from tests.small_network import SMALL_NETWORK, get_small_model
 
 
 class Forks:
     """Commands of ours, one at a time."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, **environment: str) -> None:
         self._server = subprocess.Popen(
-            [sys.executable, "-m", "tests.forking"], cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+            [sys.executable, "-m", "tests.forking"], cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env={**os.environ, **environment},
+        )  # fmt: skip
         assert self._answer() == "ready"
 
-    def start(self, *arguments: str, cwd: Path, log: Path, environment: Mapping[str, str]) -> int:
+    def run(self, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end in this environment; what it says is kept apart, as of any process."""
+        with tempfile.TemporaryDirectory() as folder:
+            out, err = Path(folder) / "out", Path(folder) / "err"
+            self.start(*arguments, cwd=cwd, log=out, errors=err, environment=os.environ)
+            return subprocess.CompletedProcess(arguments, self.wait(), out.read_text(), err.read_text())
+
+    def start(self, *arguments: str, cwd: Path, log: Path, environment: Mapping[str, str], errors: Path | None = None) -> int:
         """Start ``histo ARGUMENTS``, or the search for ``tune ARGUMENTS``, and return its process id."""
-        asked = {"arguments": arguments, "cwd": str(cwd), "log": str(log), "environment": dict(environment)}
+        asked = {
+            "arguments": arguments,
+            "cwd": str(cwd),
+            "logs": [str(log), str(errors or log)],
+            "environment": dict(environment),
+            "is_whole": errors is not None,
+        }
         assert self._server.stdin is not None
         self._server.stdin.write(json.dumps(asked) + "\n")
         self._server.stdin.flush()
@@ -65,12 +85,14 @@ def _imported() -> dict[str, Callable[[Sequence[str]], Any]]:
     torch.set_num_threads(1)
     import matplotlib.pyplot  # noqa: F401
     import mlflow.pytorch  # noqa: F401
-    import torchvision  # noqa: F401
 
     import tuning.trials  # noqa: F401
     from histo_mlflow.cli import main, run_command
     from tuning.search import make_command
 
+    for module in walk_packages(histo_mlflow.__path__, "histo_mlflow."):
+        if not module.name.endswith("__main__"):
+            import_module(module.name)
     torch.export.export(torch.nn.Linear(2, 2), (torch.zeros(2, 2),))  # imports what exporting needs
     return {
         "histo": main,
@@ -82,14 +104,18 @@ def _become(asked: dict[str, Any], entry_points: dict[str, Callable[[Sequence[st
     code = 1
     try:
         os.chdir(asked["cwd"])
+        if asked["is_whole"]:
+            os.environ.clear()
         os.environ.update(asked["environment"])
-        log = os.open(asked["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        for number in (1, 2):
-            os.dup2(log, number)
+        for number, log in enumerate(asked["logs"], start=1):
+            os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+        if SMALL_NETWORK in asked["environment"]:
+            histo_mlflow.models.backbones.get_model = get_small_model
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         name, *rest = asked["arguments"]
-        sys.argv = [name, *rest]
-        entry_points["tune" if name == "tune" else "histo"](rest if name == "tune" else [name, *rest])
+        arguments = rest if name == "tune" else [name, *rest]
+        sys.argv = ["tune" if name == "tune" else "histo", *arguments]
+        entry_points[sys.argv[0]](arguments)
     except SystemExit as end:
         code = int(end.code or 0)
     finally:

@@ -16,6 +16,7 @@ from histo_mlflow.jobs.train import Train, train
 from histo_mlflow.options import build
 from histo_mlflow.tracking.store import open_store
 from tests.conftest import PROJECT
+from tests.forking import Forks
 from tests.servers import postgresql
 from tuning.options import SearchOptions
 from tuning.study import FINISHED, open_study
@@ -49,11 +50,9 @@ def _check_total(storage: str, n_trials: int) -> None:
 
 
 @pytest.mark.usefixtures("small_network")
-def test_two_workers_here_share_a_study_exactly(work: Path, tiny_npz: Path) -> None:
+def test_two_workers_here_share_a_study_exactly(work: Path, tiny_npz: Path, forks: Forks) -> None:
     storage = "sqlite:///optuna.db"
-    done = subprocess.run(
-        _command(tiny_npz, "--trials", "5", "--jobs", "2"), capture_output=True, text=True, timeout=280, check=False
-    )
+    done = forks.run("tune", *_command(tiny_npz, "--trials", "5", "--jobs", "2")[2:], cwd=work)
     assert done.returncode == 0, done.stderr
     _check_total(storage, 5)
     parents = open_store().client.search_runs(["0"], "tags.`histo.study` = 'histo-b3'")
@@ -112,8 +111,8 @@ def test_ctrl_c_leaves_a_clean_state(work: Path, tiny_npz: Path) -> None:
 
 
 @pytest.mark.usefixtures("small_network")
-def test_the_best_configuration_gives_the_recorded_loss_again(work: Path, tiny_npz: Path) -> None:
-    assert subprocess.run(_command(tiny_npz, "--trials", "2"), capture_output=True, timeout=200, check=False).returncode == 0
+def test_the_best_configuration_gives_the_recorded_loss_again(work: Path, tiny_npz: Path, forks: Forks) -> None:
+    assert forks.run("tune", *_command(tiny_npz, "--trials", "2")[2:], cwd=work).returncode == 0
     best = yaml.safe_load(Path("best_config.yaml").read_text())
     train(build(Train, {**best, "register": False}))
     [run] = open_store().client.search_runs(["0"], "tags.`histo.entry_point` = 'train'")
@@ -126,8 +125,8 @@ def test_the_search_finds_a_known_optimum(work: Path) -> None:
     for seed in range(10):
         losses = {}
         for sampler in ("tpe", "random"):
-            options = SearchOptions(storage="sqlite:///optuna.db", study=f"{sampler} {seed}", sampler=sampler, epochs=20)
-            study = open_study(options, {"data": "none"}, seed=seed)
+            options = SearchOptions(storage="sqlite:///optuna.db", study=f"{sampler} {seed}", sampler=sampler)
+            study = open_study(options, {"data": "none", "epochs": 20}, seed=seed)
             study.optimize(_bowl, n_trials=30)
             losses[sampler] = study.best_value
         won += losses["tpe"] < losses["random"]
