@@ -84,9 +84,9 @@ class JobCommand(click.Command):
         )
         self.job = job
 
-    def _do(self, **_values: Any) -> None:
+    def _do(self, **_values: Any) -> Any:
         given = self._given(click.get_current_context())
-        self.job.run(build(self.job.options, given, given=frozenset(given)))
+        return self.job.run(build(self.job.options, given, given=frozenset(given)))
 
     def _given(self, context: click.Context) -> dict[str, Any]:
         """Return the option values that were given: what was typed before the yaml's, whatever they are."""

@@ -5,6 +5,7 @@ import torch
 from histo_mlflow.models.facts import ModelFacts
 from histo_mlflow.tracking.decisions import register_model
 from histo_mlflow.tracking.logged_models import log_model
+from histo_mlflow.tracking.registry import VersionFacts
 from histo_mlflow.tracking.runs import open_run
 from histo_mlflow.tracking.store import open_store
 
@@ -29,5 +30,5 @@ def register(bias: float) -> str:
     facts = ModelFacts(CLASSES, 32, "0" * 64, is_synthetic=False, selected="by hand")
     with open_run(store, "train") as run:
         uri = log_model(run, Reader(bias), facts, "a card", step=1)
-    done = register_model(store, uri, "histo-b3", run_id=run.id, description="", tags={"source_run": run.id})
+    done = register_model(store, uri, "histo-b3", VersionFacts(run.id, tags={"source_run": run.id}))
     return str(done.version)

@@ -45,8 +45,22 @@ def test_learning_runs_where_mlflow_is_not_installed() -> None:
     subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=True)
 
 
-@pytest.mark.parametrize("entry", ["train", "cv", "evaluate", "compare", "predict", "report"])
-def test_each_entry_point_is_one_module_with_one_function_of_its_name(entry: str) -> None:
-    tree = ast.parse((PROJECT / "histo_mlflow" / "jobs" / f"{entry}.py").read_text())
-    public = [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
-    assert public[0] == entry
+def test_the_root_holds_the_few_modules_that_everybody_meets() -> None:
+    found = {path.stem for path in (PROJECT / "histo_mlflow").glob("*.py")}
+    assert found == {"__init__", "__main__", "cli", "console", "errors", "options", "process"}
+
+
+@pytest.mark.parametrize("path", [*MODULES, *sorted((PROJECT / "tuning").glob("*.py"))], ids=_name)
+def test_functions_are_short_and_take_few_parameters(path: Path) -> None:
+    for function in ast.walk(ast.parse(path.read_text())):
+        if isinstance(function, ast.FunctionDef):
+            asked = function.args
+            names = {each.arg for each in [*asked.posonlyargs, *asked.args, *asked.kwonlyargs]} - {"self", "cls"}
+            assert len(names) <= 6, f"{function.name} takes {len(names)}: give what belongs together a type"
+            assert (function.end_lineno or 0) - function.lineno < 60, f"{function.name} is long: split it"
+
+
+@pytest.mark.parametrize("path", sorted((PROJECT / "histo_mlflow" / "jobs").glob("[a-z]*.py")), ids=_name)
+def test_each_job_is_one_file_with_one_function_of_its_name(path: Path) -> None:
+    functions = [node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)]
+    assert functions == [path.stem]

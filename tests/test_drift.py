@@ -1,32 +1,15 @@
 """What is written in two places must say the same in both."""
 
-import copy
 import re
 import tomllib
 from typing import Any
 
-import click
-import pytest
 import yaml
 from packaging.requirements import Requirement
 
 import histo_mlflow
-from histo_mlflow.cli import cli
-from histo_mlflow.jobs.compare import Compare
-from histo_mlflow.jobs.cv import Cv
-from histo_mlflow.jobs.evaluate import Evaluate
-from histo_mlflow.jobs.export import Export
-from histo_mlflow.jobs.predict import Predict
-from histo_mlflow.jobs.promote import Promote
-from histo_mlflow.jobs.train import Train
-from histo_mlflow.options import option_fields
 from tests.conftest import PROJECT
 
-ENTRY_POINTS = {
-    "main": Train, "train": Train, "cv": Cv, "evaluate": Evaluate, "compare": Compare,
-    "promote": Promote,
-    "predict": Predict, "export": Export,
-}  # fmt: skip
 MLPROJECT: dict[str, Any] = yaml.safe_load((PROJECT / "MLproject").read_text())
 PYPROJECT: dict[str, Any] = tomllib.loads((PROJECT / "pyproject.toml").read_text())
 README = (PROJECT / "README.md").read_text()
@@ -40,32 +23,6 @@ def _pins() -> dict[str, list[str]]:
             pins.setdefault(requirement.name, []).append(str(requirement.specifier))
     assert len(pins) > 50
     return pins
-
-
-def test_mlproject_has_exactly_these_entry_points() -> None:
-    assert set(MLPROJECT["entry_points"]) == {*ENTRY_POINTS, "tune"}
-    assert set(cli.commands) - {"deliver", "history", "mirror", "report", "rollback"} == set(ENTRY_POINTS) - {"main"}
-
-
-def test_mlproject_declares_commands_and_no_parameters() -> None:
-    commands = {name: entry.pop("command") for name, entry in copy.deepcopy(MLPROJECT["entry_points"]).items()}
-    expected = {name: f"python -m histo_mlflow {name.replace('main', 'train')}" for name in ENTRY_POINTS}
-    assert commands == {**expected, "tune": "python tuning/search.py"}
-    assert all(set(entry) == {"command"} for entry in MLPROJECT["entry_points"].values())
-
-
-@pytest.mark.parametrize("name", sorted(set(ENTRY_POINTS) - {"main"}))
-def test_command_line_has_the_options_and_defaults_of_the_dataclasses(name: str) -> None:
-    command = cli.commands[name]
-    given = {
-        parameter.name: parameter.default for parameter in command.params if parameter.expose_value and not _is_alias(parameter)
-    }
-    expected = {key: field.default for key, field in option_fields(ENTRY_POINTS[name]).items()}
-    assert given == {**expected, "config": "none"}
-
-
-def _is_alias(parameter: click.Parameter) -> bool:
-    return isinstance(parameter, click.Option) and parameter.hidden
 
 
 def test_every_dependency_is_pinned_and_the_pins_fit() -> None:
@@ -109,7 +66,7 @@ def test_readme_names_only_targets_and_entry_points_that_exist() -> None:
     assert {first or second for first, second in named} <= targets
     entries = set(re.findall(r"mlflow run \S+ -e (\w+)", README))
     assert "cv" in entries
-    assert entries <= set(ENTRY_POINTS)
+    assert entries <= set(MLPROJECT["entry_points"])
 
 
 def test_readme_holds_the_four_uses_as_they_must_work() -> None:

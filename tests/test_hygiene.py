@@ -1,14 +1,12 @@
 """The test set is watched and never selected on: nothing but scoring reads it, and nothing that is decided depends on it."""
 
-import sys
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from histo_mlflow.errors import TilesChangedError
 from histo_mlflow.evaluation.costs import default_costs
@@ -33,21 +31,15 @@ from tests.conftest import SIZE_PX, save_npz
 pytestmark = pytest.mark.usefixtures("small_network")
 
 _OPTIONS = {"epochs": 3, "batch_size": 9, "aug_cutoff": 2, "learning_rate": 3e-4}
-_READERS = Counter[str]()
 
 
 class _Watched(np.ndarray):
-    """An array that notes which functions of ours lie between the program and a reading of it."""
+    """Pixels that count how often they are read."""
+
+    n_reads = 0
 
     def __getitem__(self, key: Any) -> Any:
-        path: list[str] = []
-        frame: FrameType | None = sys._getframe(1)
-        while frame is not None:
-            if "/histo_mlflow/" in frame.f_code.co_filename:
-                path.append(f"{Path(frame.f_code.co_filename).stem}.{frame.f_code.co_name}")
-            frame = frame.f_back
-        if path:
-            _READERS[" < ".join(path)] += 1
+        _Watched.n_reads += 1
         return np.asarray(super().__getitem__(key))
 
 
@@ -79,25 +71,35 @@ def test_weights_and_selection_do_not_depend_on_the_test_set(tiny_tiles: TileSet
     assert 1 + int(np.argmin([each["val"] for each in seen])) == watched.best.best_epoch
 
 
-def test_only_scoring_reads_the_test_set(store: Store, tiny_tiles: TileSet) -> None:
-    config = build(Train, {**_OPTIONS, "calibration": "temperature"})
+def test_the_test_set_is_read_when_it_is_scored_and_never_while_something_is_learnt_or_decided(
+    tiny_tiles: TileSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each epoch reads it once for the observer, after the validation that decides; the end reads it once more."""
     test = draw_demo(n_tiles=18, tile_size_px=SIZE_PX, seed=3)
-    watched = replace(test, images=test.images.view(_Watched), labels=test.labels.view(_Watched))
-    _READERS.clear()
-    with open_run(store, "train", tags={}) as run:
-        recorded = _record(run, tiny_tiles, watched, config)
-    assert recorded.test is not None
-    assert _READERS, "the watch has seen nothing"
-    # The watch of each epoch and the final score (which gather tiles in a thread), the report, and the counts per class that
-    # describe the data set.
-    allowed = ("fit.score", "batches.gather", "report.report", "contents.log_datasets")
-    strangers = [path for path in _READERS if not any(name in path for name in allowed)]
-    assert strangers == []
-    assert any("fit.score" in path for path in _READERS)
-    # What is stored with the model was computed without it.
-    alone = _record_without_test(store, tiny_tiles, config)
-    assert recorded.calibration == alone.calibration
-    assert recorded.selected == alone.selected
+    watched = replace(test, images=test.images.view(_Watched))
+    monkeypatch.setattr(_Watched, "n_reads", 0)
+    read_while_learning: list[int] = []
+    step = torch.optim.AdamW.step
+
+    def note_reads(*args: Any, **kwargs: Any) -> Any:
+        read_while_learning.append(_Watched.n_reads)
+        return step(*args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", note_reads)
+    _fit(tiny_tiles, watched)
+    n_epochs, n_batches = _OPTIONS["epochs"], 1  # of 18 tiles
+    n_steps = len(read_while_learning) // n_epochs
+    assert read_while_learning == [epoch * n_batches for epoch in range(n_epochs) for _ in range(n_steps)]
+    assert _Watched.n_reads == (n_epochs + 1) * n_batches
+
+
+def test_what_is_stored_with_the_model_is_computed_without_the_test_set(store: Store, tiny_tiles: TileSet) -> None:
+    config = build(Train, {**_OPTIONS, "calibration": "temperature"})
+    other = draw_demo(n_tiles=18, tile_size_px=SIZE_PX, seed=3)
+    alone, watched = (_record_in_a_run(store, tiny_tiles, test, config) for test in (None, other))
+    assert watched.test is not None
+    assert watched.facts == alone.facts
+    assert watched.calibration == alone.calibration
 
 
 def _record(run: Any, tiles: TileSet, test: TileSet | None, config: Train) -> RecordedSplit:
@@ -105,9 +107,9 @@ def _record(run: Any, tiles: TileSet, test: TileSet | None, config: Train) -> Re
     return record_split(session, hold_out(tiles, config.split, seed=0), title="t")
 
 
-def _record_without_test(store: Store, tiles: TileSet, config: Train) -> RecordedSplit:
+def _record_in_a_run(store: Store, tiles: TileSet, test: TileSet | None, config: Train) -> RecordedSplit:
     with open_run(store, "train", tags={}) as run:
-        return _record(run, tiles, None, config)
+        return _record(run, tiles, test, config)
 
 
 def test_no_option_names_what_is_selected_on() -> None:

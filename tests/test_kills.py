@@ -20,7 +20,7 @@ from optuna.trial import TrialState
 from histo_mlflow.tiles.demo import draw_demo
 from histo_mlflow.tracking.decisions import FORCED, Decision, carry_out, complete, read_history, register_model
 from histo_mlflow.tracking.production import read_pointers
-from histo_mlflow.tracking.registry import MODEL_URI_TAG
+from histo_mlflow.tracking.registry import MODEL_URI_TAG, VersionFacts
 from histo_mlflow.tracking.store import Store, open_store, read_store
 from tests.conftest import PROJECT, save_npz
 from tests.forking import Forks
@@ -251,7 +251,7 @@ def _two_versions(place: Place, name: str) -> tuple[Store, list[str]]:
         run = store.client.create_run(store.experiment_id).info.run_id
         store.client.set_terminated(run)
         model = trained.data.tags[MODEL_URI_TAG]
-        versions.append(register_model(store, model, name, run_id=run, description="", tags={}).version)
+        versions.append(register_model(store, model, name, VersionFacts(run)).version)
     assert read_pointers(store.client, name).version == versions[0]
     return store, versions
 

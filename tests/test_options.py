@@ -12,29 +12,11 @@ import yaml
 from histo_mlflow.cli import JobCommand
 from histo_mlflow.errors import OptionError, SourceNotFoundError
 from histo_mlflow.jobs import find_jobs
-from histo_mlflow.jobs.cv import Cv
-from histo_mlflow.jobs.evaluate import Evaluate
-from histo_mlflow.jobs.predict import Predict
 from histo_mlflow.jobs.train import Train
 from histo_mlflow.options import build, flatten, option_fields, read_yaml
 from tests.conftest import PROJECT
 
 _ALIASES = "a0: &a0 [x, x]\n" + "".join(f"a{k}: &a{k} [*a{k - 1}, *a{k - 1}]\n" for k in range(1, 30)) + "data: *a29\n"
-CONFIGS = [Train, Cv, Evaluate, Predict]
-
-
-@pytest.mark.parametrize("config_class", CONFIGS)
-def test_options_survive_the_way_to_values_and_back(config_class: type) -> None:
-    config = build(config_class, {"data": "tiles.npz"})
-    assert build(config_class, flatten(config)) == config
-    assert list(flatten(config)) == list(option_fields(config_class))
-
-
-@pytest.mark.parametrize("config_class", CONFIGS)
-def test_every_option_has_a_default_and_a_sentence_of_help(config_class: type) -> None:
-    for name, option in option_fields(config_class).items():
-        assert isinstance(option.default, (str, int, float, bool)), name
-        assert len(option.metadata["option"].help) > 10, name
 
 
 def test_given_values_reach_their_option() -> None:

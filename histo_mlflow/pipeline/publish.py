@@ -13,7 +13,7 @@ from histo_mlflow.pipeline.record import RecordedSplit, read_best_network
 from histo_mlflow.pipeline.session import Session
 from histo_mlflow.tracking.decisions import REFUSED, Decision, Registration, register_model
 from histo_mlflow.tracking.logged_models import log_model
-from histo_mlflow.tracking.registry import MODEL_URI_TAG
+from histo_mlflow.tracking.registry import MODEL_URI_TAG, VersionFacts
 
 _NO_TAGS: Mapping[str, str] = MappingProxyType({})
 
@@ -69,9 +69,7 @@ def hand_on(session: Session, recorded: RecordedSplit, *, tags: Mapping[str, str
         run.store,
         model_uri,
         name,
-        run_id=own_run.id,
-        description=card,
-        tags={"data_fingerprint": facts.data_fingerprint, "source_run": run.id, **tags},
+        VersionFacts(own_run.id, card, {"data_fingerprint": facts.data_fingerprint, "source_run": run.id, **tags}),
         objection=object_to(recorded.val, recorded.baselines),
     )
     for each in both:

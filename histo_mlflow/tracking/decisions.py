@@ -19,7 +19,7 @@ from histo_mlflow.base.plain_values import build_plain, parse_json
 from histo_mlflow.errors import RequestError, SourceNotFoundError, StoreError
 from histo_mlflow.tracking.origin import user_name
 from histo_mlflow.tracking.production import move_pointers, read_pointers
-from histo_mlflow.tracking.registry import CANDIDATE_ALIAS, changing_model, create_version
+from histo_mlflow.tracking.registry import CANDIDATE_ALIAS, VersionFacts, changing_model, create_version
 from histo_mlflow.tracking.store import Store, alone_in
 from histo_mlflow.tracking.store_errors import is_missing, suppressing_refusals
 
@@ -84,22 +84,18 @@ class Decision:
         return self.what != REFUSED
 
 
-def register_model(
-    store: Store, model_uri: str, name: str, *, run_id: str, description: str, tags: dict[str, str], objection: str = ""
-) -> Registration:
+def register_model(store: Store, model_uri: str, name: str, about: VersionFacts, *, objection: str = "") -> Registration:
     """Register a logged model: a first version goes to Production unless there is an `objection`, others become the candidate.
 
     Args:
         store: Where.
         model_uri: ``models:/m-...``.
         name: Of the registered model.
-        run_id: The run that it comes from; its version is found again if it has one.
-        description: The card, in Markdown.
-        tags: Of the version.
+        about: What is kept with the version.
         objection: Why it may not be a first version in Production, or empty.
     """
     with _deciding(store, name):
-        version = create_version(store, model_uri, name, run_id=run_id, description=description, tags=tags)
+        version = create_version(store, model_uri, name, about)
         pointers = read_pointers(store.client, name)
         present = pointers.version
         if present == version:  # registered before its run was cut short and went on
@@ -107,7 +103,7 @@ def register_model(
         decision = None
         if present is None:
             reason = objection or "no version was in Production"
-            decision = Decision(REFUSED if objection else FIRST, version, None, reason, run=run_id)
+            decision = Decision(REFUSED if objection else FIRST, version, None, reason, run=about.run_id)
             _write_and_do(store.client, name, decision)
         if decision is None or decision.what == REFUSED:
             store.client.set_registered_model_alias(name, CANDIDATE_ALIAS, version)

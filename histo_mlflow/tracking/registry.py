@@ -1,9 +1,9 @@
 """Registered models: what is put into the registry, what is in Production, what a name stands for."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import mlflow.artifacts
@@ -52,17 +52,32 @@ def changing_model(name: str) -> AbstractContextManager[None]:
     return naming_what_is_refused(f"registered model {name!r}", right)
 
 
-def create_version(store: Store, model_uri: str, name: str, *, run_id: str, description: str, tags: dict[str, str]) -> str:
+@dataclass(frozen=True)
+class VersionFacts:
+    """What is kept with a version.
+
+    Attributes:
+        run_id: The run that it comes from; its version is found again if it has one.
+        description: The card, in Markdown.
+        tags: Of the version.
+    """
+
+    run_id: str
+    description: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+def create_version(store: Store, model_uri: str, name: str, about: VersionFacts) -> str:
     """Return the version of a logged model, a new one unless its run has one: a run that was killed and resumed has."""
     _ensure_registered_model(store.client, name)
-    if earlier := [each for each in versions_of(store.client, name) if each.run_id == run_id]:
+    if earlier := [each for each in versions_of(store.client, name) if each.run_id == about.run_id]:
         return max((str(each.version) for each in earlier), key=int)
     created = store.client.create_model_version(
         name,
         source=model_uri,
-        run_id=run_id,
-        description=_shortened(description),
-        tags=tags,
+        run_id=about.run_id,
+        description=_shortened(about.description),
+        tags=dict(about.tags),
         model_id=model_uri.removeprefix("models:/"),
     )
     return str(created.version)

@@ -22,6 +22,7 @@ from histo_mlflow.tiles.demo import draw_demo
 from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.decisions import register_model
 from histo_mlflow.tracking.logged_models import log_model
+from histo_mlflow.tracking.registry import VersionFacts
 from histo_mlflow.tracking.runs import open_run
 from histo_mlflow.tracking.store import open_store
 from tests.conftest import Histo, copy_store
@@ -65,7 +66,7 @@ def _register(tiles: TileSet) -> None:
     store = open_store()
     with open_run(store, "train") as run:
         uri = log_model(run, network, facts, "a card", step=1)
-    register_model(store, uri, "histo-b3", run_id=run.id, description="", tags={"source_run": run.id})
+    register_model(store, uri, "histo-b3", VersionFacts(run.id, tags={"source_run": run.id}))
 
 
 def _network_with_opinions(tiles: TileSet) -> TileClassifier:

@@ -35,7 +35,7 @@ from histo_mlflow.tracking.looks import count_looks, note_looks
 from histo_mlflow.tracking.model_flavor import load_saved
 from histo_mlflow.tracking.options import RegistryOptions
 from histo_mlflow.tracking.production import production_version
-from histo_mlflow.tracking.registry import ask_to_register, located_model
+from histo_mlflow.tracking.registry import VersionFacts, ask_to_register, located_model
 from histo_mlflow.tracking.runs import open_run
 from histo_mlflow.tracking.signs_of_life import STARTED_TAG
 from histo_mlflow.tracking.store import Store, open_store
@@ -64,7 +64,7 @@ def _register(store: Store, network: torch.nn.Module) -> tuple[str, str, str | N
     with open_run(store, "train") as run:
         run.log_metrics({"val/loss": 0.5}, step=1)
         uri = log_model(run, network, FACTS, "a card", step=1)
-    done = register_model(store, uri, "histo-b3", run_id=run.id, description="words", tags={"source_run": run.id})
+    done = register_model(store, uri, "histo-b3", VersionFacts(run.id, "words", {"source_run": run.id}))
     return run.id, done.version, done.incumbent
 
 
@@ -204,7 +204,7 @@ def test_four_first_versions_at_once_leave_one_in_production(store: Store) -> No
             uris.append((log_model(run, Small(k), FACTS, "a card", step=1), run.id))
 
     def register(item: tuple[str, str]) -> str:
-        return register_model(open_store(), item[0], "histo-b3", run_id=item[1], description="", tags={}).version
+        return register_model(open_store(), item[0], "histo-b3", VersionFacts(item[1])).version
 
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         versions = set(pool.map(register, uris))
@@ -266,7 +266,7 @@ def two_versions(store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
     """Versions of no content: what is decided on them does not depend on it."""
     for _ in range(2):
         run = store.client.create_run("0").info.run_id
-        register_model(store, f"runs:/{run}/model", "histo-b3", run_id=run, description="", tags={})
+        register_model(store, f"runs:/{run}/model", "histo-b3", VersionFacts(run))
     return store
 
 
@@ -298,7 +298,7 @@ def test_a_registration_that_a_kill_cuts_short_is_not_made_twice(store: Store, s
     run = store.client.create_run("0").info.run_id
 
     def register(source: str) -> Registration:
-        return register_model(store, f"runs:/{run}/{source}", "histo-b3", run_id=run, description="", tags={})
+        return register_model(store, f"runs:/{run}/{source}", "histo-b3", VersionFacts(run))
 
     with pytest.MonkeyPatch.context() as patch:
         _dying_at(store, step, patch)
@@ -332,7 +332,7 @@ def test_a_move_by_hand_is_told_and_left_as_it_is(two_versions: Store) -> None:
     with pytest.raises(RequestError, match=told):
         carry_out(store, "histo-b3", Decision(PROMOTED, "2", "1", "better"))
     run = store.client.create_run("0").info.run_id
-    done = register_model(store, f"runs:/{run}/model", "histo-b3", run_id=run, description="", tags={})
+    done = register_model(store, f"runs:/{run}/model", "histo-b3", VersionFacts(run))
     assert told in done.trouble
     assert _state(store) == by_hand == {"stages": "2", "champion": "1", "Production": "1"}
     carry_out(store, "histo-b3", Decision(FORCED, "2", "2", "the page was meant"))
@@ -349,7 +349,7 @@ def test_decisions_outlive_the_version_that_they_are_on(two_versions: Store) -> 
 
 def test_an_objection_keeps_a_first_version_from_production(store: Store) -> None:
     run = store.client.create_run("0").info.run_id
-    done = register_model(store, f"runs:/{run}/model", "histo-b3", run_id=run, description="", tags={}, objection="it guesses")
+    done = register_model(store, f"runs:/{run}/model", "histo-b3", VersionFacts(run), objection="it guesses")
     assert done.decision is not None
     assert (done.decision.what, done.decision.reason, done.incumbent) == (REFUSED, "it guesses", None)
     assert production_version(store.client, "histo-b3") is None

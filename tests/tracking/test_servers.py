@@ -27,7 +27,7 @@ from histo_mlflow.tracking.decisions import (
 )  # fmt: skip
 from histo_mlflow.tracking.logged_models import log_model
 from histo_mlflow.tracking.production import read_pointers
-from histo_mlflow.tracking.registry import ask_to_register, located_model
+from histo_mlflow.tracking.registry import VersionFacts, ask_to_register, located_model
 from histo_mlflow.tracking.runs import open_run
 from histo_mlflow.tracking.store import Store, open_store
 from tests.conftest import Histo
@@ -105,7 +105,7 @@ def guarded(work: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "of-alice")
         store = open_store()
         run_id, uri = _logged(store, 0.0)
-        register_model(store, uri, "histo-b3", run_id=run_id, description="", tags={})
+        register_model(store, uri, "histo-b3", VersionFacts(run_id))
         monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "bob")
         yield address
 
@@ -143,7 +143,7 @@ def test_who_may_edit_may_promote(guarded: str, monkeypatch: pytest.MonkeyPatch)
     _post(guarded, "/api/3.0/mlflow/users/permissions/grant", "alice", username="bob", **right)
     ask_to_register(store, "histo-b3")
     run_id, uri = _logged(store, 1.0)
-    done = register_model(store, uri, "histo-b3", run_id=run_id, description="", tags={})
+    done = register_model(store, uri, "histo-b3", VersionFacts(run_id))
     carry_out(store, "histo-b3", Decision(PROMOTED, done.version, done.incumbent, "better"))
     assert complete(store, "histo-b3") is None
     assert read_pointers(store.client, "histo-b3").version == done.version == "2"
@@ -163,7 +163,7 @@ def test_the_registry_on_postgresql(on_postgresql: Store, histo: Histo) -> None:
     store, name = on_postgresql, "histo-b3"
     for bias in (0.0, 1.0, 2.0):
         run_id, uri = _logged(store, bias)
-        register_model(store, uri, name, run_id=run_id, description="words " * 2000, tags={"source_run": run_id})
+        register_model(store, uri, name, VersionFacts(run_id, "words " * 2000, {"source_run": run_id}))
 
     def in_production() -> str | None:
         pointers = read_pointers(store.client, name)
