@@ -87,6 +87,15 @@ def test_links_in_the_documents_lead_somewhere() -> None:
             assert (document.parent / target).exists(), f"{document.name}: {target}"
 
 
+def test_modules_that_the_documents_name_exist() -> None:
+    for document in ("README.md", "CONTRIBUTING.md", "docs/architecture.md"):
+        text = (PROJECT / document).read_text()
+        named = re.findall(r"`((?:tests|tuning|docs|benchmarks|[a-z_]+)/[a-z_/]+\.(?:py|md))`", text)
+        assert named, document
+        for name in named:
+            assert any((PROJECT / root / name).exists() for root in (".", "histo_mlflow")), f"{document}: {name}"
+
+
 def test_decisions_that_the_code_cites_exist() -> None:
     cited = {
         number
