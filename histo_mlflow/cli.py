@@ -102,7 +102,7 @@ class JobCommand(click.Command):
         """Write the options by section, in the order of the job's groups."""
         params = {str(param.name): param for param in self.get_params(ctx)}
         for section in sections(self.job.options):
-            with formatter.section(section.title or "What it is asked"):
+            with formatter.section(section.title or "Options"):
                 formatter.write_dl([_describe(params.pop(name), part, ctx) for name, part in section.options.items()])
         with formatter.section("Everywhere"):
             formatter.write_dl([record for param in params.values() if (record := param.get_help_record(ctx))])

@@ -41,7 +41,7 @@ class TilesChangedError(WorkError):
 
 
 class CacheError(WorkError, OSError):
-    """Tiles can't be unpacked, for the cache folder can't be written."""
+    """Tiles can't be unpacked because the cache folder can't be written."""
 
 
 class RankLostError(WorkError, ConnectionError):

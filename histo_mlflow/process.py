@@ -1,4 +1,4 @@
-"""How a command line of ours sets its process up before anything large is imported: memory, and what libraries may do."""
+"""Prepares the process of a command line before anything large is imported: memory, and what libraries may do."""
 
 import ctypes
 import os
@@ -12,7 +12,7 @@ def prepare() -> None:
     keep_freed_memory()
     # A notebook hands its own backend on, which is often not installed here; what is drawn here becomes a file.
     os.environ["MPLBACKEND"] = "agg"
-    # A pickle runs code when it is loaded; no model of ours holds one.
+    # A pickle runs code when it is loaded; the models of this package hold none.
     os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
 
 

@@ -24,7 +24,7 @@ from histo_mlflow.models.checkpoint import FACTS_KEY, load_state, load_weights, 
 from histo_mlflow.models.facts import ModelFacts
 from histo_mlflow.models.weights import read_initial_weights
 from histo_mlflow.options import build, flatten, read_kept_yaml, read_yaml
-from histo_mlflow.served_model.inputs import batches_of
+from histo_mlflow.served_model.requests import batches_of
 from histo_mlflow.tracking.decisions import Decision, _parse
 from histo_mlflow.tracking.journal import _read
 from histo_mlflow.tracking.writes import Metrics, to_json

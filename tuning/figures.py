@@ -36,7 +36,7 @@ def _draw_history(done: list[FrozenTrial], pruned: list[FrozenTrial], count: str
     last = {trial.number: _last_value(trial) for trial in pruned if trial.intermediate_values}
     axes.plot(list(last), list(last.values()), "x", color=_PRUNED, label="pruned, where it stood")
     numbers, losses = [trial.number for trial in done], [float(trial.value or 0.0) for trial in done]
-    axes.plot(numbers, losses, "o", color=_DONE, label="came to its end")
+    axes.plot(numbers, losses, "o", color=_DONE, label="completed")
     axes.step(numbers, np.minimum.accumulate(losses), where="post", color=_BEST, label="lowest so far")
     axes.set(xlabel="trial", ylabel=_LOSS, yscale="log")
     _plain_log(axes)
@@ -47,7 +47,7 @@ def _draw_history(done: list[FrozenTrial], pruned: list[FrozenTrial], count: str
 
 def _draw_epochs(done: list[FrozenTrial], pruned: list[FrozenTrial], best: int, count: str) -> Figure:
     figure, axes = _begin(f"What each epoch showed: {count}")
-    for trials, colour, label in ((pruned, _PRUNED, "pruned"), (done, _DONE, "came to its end")):
+    for trials, colour, label in ((pruned, _PRUNED, "pruned"), (done, _DONE, "completed")):
         for k, trial in enumerate(trials):
             is_best = trial.number == best
             axes.plot(
@@ -86,7 +86,7 @@ def _draw_surface(study: optuna.Study, done: list[FrozenTrial], pruned: list[Fro
         filled = axes.tricontourf(cutoffs, np.log10(rates), losses, levels=12, cmap="viridis_r", alpha=0.55)
         filled.set_edgecolor("face")
     points = axes.scatter(
-        cutoffs, np.log10(rates), c=losses, cmap="viridis_r", s=70, edgecolor="black", label="came to its end", zorder=3
+        cutoffs, np.log10(rates), c=losses, cmap="viridis_r", s=70, edgecolor="black", label="completed", zorder=3
     )
     axes.plot(_places(pruned)[0], np.log10(_places(pruned)[1]), "x", color=_PRUNED, label="pruned")
     best = study.best_trial.params

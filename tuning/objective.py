@@ -23,7 +23,7 @@ Report = Callable[[float, int], None]
 
 @dataclass(frozen=True, eq=False)
 class Objective:
-    """Gives the lowest validation loss of a trial, in nats; reads no test set, for its inputs hold none.
+    """Gives the lowest validation loss of a trial, in nats; reads no test set: its inputs hold none.
 
     Attributes:
         parent: The run of the study.

@@ -15,7 +15,7 @@ MEDIAN, HYPERBAND, NONE = "median", "hyperband", "none"
 
 @dataclass(frozen=True)
 class SearchOptions(Options):
-    """How many trials, where they are kept and by whom they are run."""
+    """Search: trials, where they are kept, workers."""
 
     trials: int = option(
         8, "Number of finished trials that the study is to have, over all workers and calls.", at_least=1, changes_result=False
@@ -70,7 +70,7 @@ class SearchOptions(Options):
 
 @dataclass(frozen=True)
 class TrialFitOptions(FitOptions):
-    """How long, how fast and how carefully the network of a trial learns."""
+    """Training of a trial: how long, how carefully."""
 
     epochs: int = option(12, "Epochs of a trial.", at_least=1)
 

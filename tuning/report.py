@@ -1,4 +1,4 @@
-"""What a study came to: a table, figures, the best options, and how much of the gain is noise."""
+"""The result of a study: a table, figures, the best options, and how much of the gain is noise."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,7 +64,9 @@ def record(run: Run, study: optuna.Study, base: dict[str, Any], noise: Noise | N
     BEST_CONFIG.write_text(yaml.safe_dump(base | study.best_params, sort_keys=False))
     run.log_file(BEST_CONFIG)
     run.log_metrics({"best/val_loss": study.best_value})
-    best = {f"best/{name}": value for name, value in study.best_params.items()}  # tags, for a study that goes on changes them
+    best = {
+        f"best/{name}": value for name, value in study.best_params.items()
+    }  # tags, because a study that goes on changes them
     run.set_tags({**best, "histo.best_run": study.best_trial.user_attrs[RUN_ID_ATTRIBUTE]})
     run.describe(f"{summarise(study, noise)}\n\n```\n{describe(study)}\n```")
     with run.draft() as folder:
@@ -93,7 +95,7 @@ def describe(study: optuna.Study) -> str:
         mark = " *" if trial.number == study.best_trial.number else ""
         rows.append([f"{trial.number}{mark}", *values, loss, trial.state.name.lower()])
     header = ["trial", *(name.replace("_", " ") for name in names), "validation loss", "state"]
-    return f"{format_table(header, rows)}\n* lowest validation loss of a trial that came to its end"
+    return f"{format_table(header, rows)}\n* lowest validation loss of a completed trial"
 
 
 def _spread(losses: Sequence[float]) -> str:

@@ -35,7 +35,7 @@ def read_small(file: Path, *, max_bytes: int) -> str:
 def read_yaml_mapping(file: Path, *, max_bytes: int = _MAX_YAML_BYTES) -> dict[Any, Any]:
     """Return the mapping that a yaml holds, an empty one for an empty file.
 
-    Aliases, tags, deep nesting and names that stand twice are refused, for nobody needs them to say plain values.
+    Aliases, tags, deep nesting and names that stand twice are refused: nobody needs them for plain values.
 
     Raises:
         ValueError: It is no such file, or no mapping.

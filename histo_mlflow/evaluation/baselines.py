@@ -80,7 +80,7 @@ def _fit(name: str, features: Floats, labels: NDArray[np.int64], n_classes: int)
     present = np.unique(labels)
     if features.any() and len(present) > 1:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a baseline that has not quite converged is one still
+            warnings.simplefilter("ignore")  # not quite converged is good enough for a baseline
             model = LogisticRegression(max_iter=300, C=10.0).fit((features - mean) / deviation, labels)
         two = len(present) == 2  # scikit-learn then keeps one row, for the second class
         coefficients[:, present] = (np.vstack([-model.coef_ / 2, model.coef_ / 2]) if two else model.coef_).T

@@ -9,7 +9,7 @@ from histo_mlflow.errors import OptionError, SourceNotFoundError
 from histo_mlflow.evaluation.intervals import Floats
 from histo_mlflow.evaluation.options import DEFAULT_COSTS
 
-# A tumour that is called something else may be overlooked: dearest, and most of all if it is called healthy mucosa. A false
+# A tumour that is called something else may be overlooked: this costs most, above all if it is called healthy mucosa. A false
 # alarm is looked at again by a person. Any other confusion costs 1. The unit is that of an ordinary confusion.
 _MISSED_TUMOUR, _TUMOUR_CALLED_NORMAL, _FALSE_ALARM = 5.0, 10.0, 2.0
 _MAX_COST = 1e9

@@ -10,7 +10,7 @@ NONE, TEMPERATURE = "none", "temperature"
 
 @dataclass(frozen=True)
 class CostOptions(Options):
-    """What errors cost."""
+    """Costs of errors."""
 
     costs: str = option(
         DEFAULT_COSTS,
@@ -22,7 +22,7 @@ class CostOptions(Options):
 
 @dataclass(frozen=True)
 class CalibrationOptions(Options):
-    """Whether the registered model's probabilities are calibrated."""
+    """Calibration."""
 
     calibration: str = option(
         NONE,
@@ -40,7 +40,7 @@ class CalibrationOptions(Options):
 
 @dataclass(frozen=True)
 class RobustnessOptions(Options):
-    """How robust the model is."""
+    """Robustness."""
 
     robustness: int = option(
         300,
@@ -51,7 +51,7 @@ class RobustnessOptions(Options):
 
 @dataclass(frozen=True)
 class AbstentionOptions(Options):
-    """Whether the model may leave a tile to a person."""
+    """Abstention."""
 
     abstain: bool = option(
         False, "Add a column `abstain`: true where the probability is below the threshold chosen on validation."
@@ -60,7 +60,7 @@ class AbstentionOptions(Options):
 
 @dataclass(frozen=True)
 class GateOptions(Options):
-    """How much worse a candidate may be without being refused."""
+    """Gate to Production: how much worse a candidate may be."""
 
     margin: float = option(
         0.01,

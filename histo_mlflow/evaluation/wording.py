@@ -29,7 +29,7 @@ def describe_verdict(
         )
     right, said = 1 - predictions.is_wrong.mean(), predictions.confidence.mean()
     words = "about as sure as it is right" if abs(right - said) < 0.02 else ("too sure" if said > right else "not sure enough")
-    sentences.append(f"The model is {words}: it says {100 * said:.1f} % in mean and is right in {100 * right:.1f} %.")
+    sentences.append(f"The model is {words}: its mean confidence is {100 * said:.1f} %, its accuracy {100 * right:.1f} %.")
     if baselines:
         name, value = max(
             ((name, each["balanced_accuracy"].value) for name, each in baselines.items()), key=lambda pair: pair[1]
@@ -40,9 +40,7 @@ def describe_verdict(
             )
     if robustness:
         worst = max(robustness[1:], key=lambda each: each.changed.value)
-        sentences.append(
-            f"It yields most to {worst.kind}, {worst.strength}: {in_percent(worst.changed)} of the classes change."
-        )
+        sentences.append(f"Least robust to {worst.kind}, {worst.strength}: {in_percent(worst.changed)} of predictions change.")
     missing = [row.name for row in evaluation.per_class if row.n == 0]
     if missing:
         sentences.append(f"No tile of {', '.join(missing)}: nothing is said of finding it, and the means leave it out.")

@@ -30,7 +30,7 @@ class Job:
 
     Attributes:
         name: On the command line, in MLproject and in Python.
-        options: What it is asked; the docstring is its help.
+        options: Their class; its docstring is the help.
         run: Does it.
         stage: One of `STAGES`.
         place: Among the jobs of its stage.

@@ -14,7 +14,7 @@ _ALWAYS = (1, 10**9)
 
 @dataclass(frozen=True)
 class FitOptions(Options):
-    """How long, how fast and how carefully the network learns."""
+    """Training: how long, how fast, how carefully."""
 
     epochs: int = option(20, "How often every training tile is seen.", at_least=1)
     learning_rate: float = option(1e-3, "Peak of the learning rate (AdamW, linear warm-up, then cosine to 0).", above=0)
@@ -40,7 +40,7 @@ def _window(what: str, by_recipe: str) -> str:
 
 @dataclass(frozen=True)
 class AugmentationOptions(Options):
-    """What changes tiles at random while the network learns, and when."""
+    """Augmentation: random changes of tiles, and in which epochs."""
 
     augment: str = option(
         "seed",
@@ -86,7 +86,7 @@ def _read_window(name: str, text: str, *, auto: tuple[int, int]) -> tuple[int, i
 
 @dataclass(frozen=True)
 class SeedOptions(Options):
-    """What chance starts from."""
+    """Seed."""
 
     seed: int = option(
         0, "Seed of the split, the first weights, the order and the augmentation.", at_least=0, at_most=2**32 - 1
@@ -108,7 +108,7 @@ class ComputeOptions(Options):
 
 @dataclass(frozen=True)
 class EngineOptions(Options):
-    """How training uses the machine; with the thread count and the device these decide the last bits of a result."""
+    """Engine; with the thread count and the device these decide the last bits of a result."""
 
     processes: int = option(
         1, "Processes that divide each batch among them (DDP): one per GPU, or 1. On CPUs 1 is fastest.", at_least=1

@@ -77,7 +77,7 @@ class Ranks:
                     tensor /= self.size
 
     def note_end(self, how: str) -> None:
-        """Leave word for the others, who else would take this process for lost."""
+        """Leave a note for the others, which would otherwise count this process as lost."""
         with suppress(RuntimeError):  # torchrun may be gone
             self.store.set(_key_of(self.rank), how)
             self.store.check([_key_of(self.rank)])  # an answer: the note has arrived

@@ -69,7 +69,7 @@ def read_facts(header: str) -> ModelFacts:
 def load_plainly(path: Path) -> Any:
     """Return what `torch.save` wrote, on the CPU, without unpickling objects; raises one of `DAMAGE` for whatever else it is.
 
-    An archive that inflates is refused, for torch writes none and a small one could fill the memory.
+    An archive that inflates is refused: torch writes none, and a small one could fill the memory.
     """
     if not path.is_file():  # reading a pipe would wait for ever
         raise ValueError("there is no such file")

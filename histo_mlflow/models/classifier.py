@@ -32,7 +32,7 @@ class TileClassifier(nn.Module):
         self.tile_size_px = tile_size_px
         self.backbone = found.build(n_classes)
         mean, std = torch.tensor(found.mean).view(3, 1, 1), torch.tensor(found.std).view(3, 1, 1)
-        # One multiply-add instead of /255, -mean, /std; not persistent, for they are facts and not weights.
+        # One multiply-add instead of /255, -mean, /std; not persistent, because they are facts and not weights.
         self.register_buffer("scale", 1 / (255 * std), persistent=False)
         self.register_buffer("shift", -mean / std, persistent=False)
         # Not persistent either: weights from which training may go on are never calibrated.

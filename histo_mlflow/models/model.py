@@ -37,14 +37,14 @@ class Model:
         return fold_batch_norms(self.module)
 
     def unpacked(self) -> TileClassifier:
-        """Return the same network as a module of ours, whose layers can be looked into, without a temperature."""
+        """Return the same network as a `TileClassifier`, whose layers can be inspected, without a temperature."""
         if isinstance(self.module, TileClassifier):
             return self.module
         initial = adopt_weights(self.module, self.facts, origin=self.address)
         return make_network(initial, classes=self.classes, tile_size_px=self.facts.tile_size_px)[0]
 
     def calibrated(self) -> TileClassifier:
-        """Return the same network as a module of ours, with the temperature that the model divides its logits by."""
+        """Return the same network as a `TileClassifier`, with the temperature that the model divides its logits by."""
         return with_temperature(self.unpacked(), self.facts.divisor).eval()
 
     def describe(self) -> str:

@@ -14,7 +14,7 @@ _MIN_IMAGE_SIZE_PX = 32  # convolutional networks of this kind halve the image f
 
 @dataclass(frozen=True)
 class NetworkOptions(Options):
-    """What the network starts from and what size of tile it sees."""
+    """Network: first weights and input size."""
 
     weights: str = option(
         "auto",
@@ -33,7 +33,7 @@ class NetworkOptions(Options):
 
 @dataclass(frozen=True)
 class RuntimeOptions(Options):
-    """What runs the network."""
+    """Runtime."""
 
     runtime: str = option(
         TORCH,

@@ -69,7 +69,7 @@ def read_initial_weights(weights: str, *, is_synthetic: bool, backbone: str = DE
 
 
 def adopt_weights(network: torch.nn.Module, facts: ModelFacts, *, origin: str) -> InitialWeights:
-    """Return the weights of a network of ours with its facts, be it exported or not, as first weights for another."""
+    """Return the weights of a trained network, exported or not, as first weights for another."""
     tensors = {name: tensor.detach() for name, tensor in network.state_dict().items() if name.startswith(_OUR_PREFIX)}
     return InitialWeights(facts.backbone, _checked(tensors, find_backbone(facts.backbone), origin), origin, facts.classes)
 

@@ -27,7 +27,7 @@ def write_card(facts: ModelFacts, val: Evaluation, test: tuple[str, Evaluation] 
         test: Name and evaluation of the test set that was watched, if there was one.
         model_name: Under which it is registered.
     """
-    # Of ours the metadata would be missing where MLflow has built the environment: there nothing of ours is installed.
+    # This package itself has no metadata in an environment that MLflow has built: it is not installed there.
     packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
     synthetic = "**Learnt from synthetic demo tiles, not from tissue: of no use on tissue.**\n\n" if facts.is_synthetic else ""
     return f"""{synthetic}Classifies histology tiles. For research use, **not for diagnosis**.

@@ -69,8 +69,8 @@ def log_datasets(run: Run, parts: Sequence[Part], title: str) -> None:
 def not_at_the_cost_of_the_model(run: Run, what: str, *, then: str = "") -> Iterator[None]:
     """Turn whatever goes wrong with `what`, a picture, a page or a mere extra, into a warning and a tag.
 
-    Hours of training hang on no font. Errors of the store are raised, for what comes next needs it. `then` says what follows
-    from its lack; by default the command that draws it later.
+    Hours of training must not depend on a font. Errors of the store are raised, because what comes next needs it. `then` says
+    what follows from its lack; by default the command that draws it later.
     """
     try:
         yield

@@ -38,7 +38,7 @@ class JudgingOptions(JobOptions):
 
 @dataclass(frozen=True)
 class ScoringOptions(Options):
-    """Which model is applied to which tiles."""
+    """Model and tiles."""
 
     model: str = option(
         PRODUCTION,

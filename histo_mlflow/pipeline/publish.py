@@ -97,7 +97,7 @@ def describe_registration(registration: Registration | None) -> str:
     if registration.incumbent is None:
         return f"Registered as {registration.uri}, now in Production: models:/{registration.name}/Production."
     return (
-        f"Registered as {registration.uri}; Production stays version {registration.incumbent}, for a new version "
+        f"Registered as {registration.uri}; Production stays version {registration.incumbent}: a new version "
         f"replaces it only on evidence. To decide: histo promote --version {registration.version} --model-name "
         f"{registration.name} --test-data SET. To use it meanwhile: models:/{registration.name}@candidate"
     )

@@ -54,7 +54,7 @@ def reopen(options: OptionsT, *, job: str) -> tuple[Run | None, OptionsT]:
 
 
 def _keep_origin(run: Run) -> None:
-    """Keep how `run` came about so far in a numbered tag, and warn where versions have changed, for figures may follow."""
+    """Keep how `run` came about so far in a numbered tag, and warn where versions have changed: figures may change too."""
     tags, present = run.tags(), describe_origin()
     earlier = {name.removeprefix("histo."): tags[name] for name, value in present.items() if tags.get(name, value) != value}
     if not earlier:

@@ -41,7 +41,7 @@ class Request(Generic[OptionsT]):
 
     @property
     def seed(self) -> int:
-        """What chance starts from."""
+        """Seed of everything that is random."""
         return self.options.recipe.seed.seed
 
 

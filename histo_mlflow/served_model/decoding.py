@@ -28,8 +28,8 @@ def read_size(file: BinaryIO | bytes) -> tuple[int, int]:
 def read_rgb(file: BinaryIO | bytes) -> NDArray[np.uint8]:
     """Return the image as ``(height, width, 3)`` uint8 RGB.
 
-    A palette of opaque colours and an alpha channel that is 255 everywhere are converted, for nothing is lost. Grey, CMYK and
-    truly transparent images are refused, for a stained tile is none of these; so is more than 8 bits per channel, of which
+    A palette of opaque colours and an alpha channel that is 255 everywhere are converted: nothing is lost. Grey, CMYK and
+    truly transparent images are refused, because a stained tile is none of these; so is more than 8 bits per channel, of which
     Pillow keeps the upper 8: 12-bit values in 16 bits would come out nearly black.
 
     Raises:

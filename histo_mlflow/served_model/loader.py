@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 
 from .folding import fold_graph
-from .inputs import batches_of
+from .requests import batches_of
 
 FACTS_FILE = "model.json"
 WEIGHTS_FILE = "model.pt2"

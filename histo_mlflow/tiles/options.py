@@ -10,7 +10,7 @@ DEMO = "demo"
 
 @dataclass(frozen=True)
 class DataOptions(Options):
-    """Which tiles to learn from and which to watch."""
+    """Tiles."""
 
     data: str = option(
         DEMO,
@@ -31,14 +31,14 @@ class DataOptions(Options):
 
 @dataclass(frozen=True)
 class HoldOutOptions(Options):
-    """How much of the data is held out for validation."""
+    """Validation split."""
 
     val_fraction: float = option(0.2, "Share of the tiles that is held out for validation.", above=0, below=1)
 
 
 @dataclass(frozen=True)
 class FoldOptions(Options):
-    """Into how many folds the data is cut."""
+    """Folds."""
 
     folds: int = option(5, "Number of folds; each tile is validated on exactly once.", at_least=2)
 

@@ -93,7 +93,7 @@ def _checked(split: Split) -> Split:
     missing = np.setdiff1d(tiles.labels, split.train.labels)
     if len(missing):
         raise RequestError(
-            f"{tiles.source}: class {tiles.classes[missing[0]]} would have no training tile, for it is in too few groups; "
+            f"{tiles.source}: class {tiles.classes[missing[0]]} would have no training tile, because it is in too few groups; "
             "use fewer folds, another seed or more groups"
         )
     return split

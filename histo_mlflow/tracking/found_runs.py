@@ -23,7 +23,7 @@ def find_ended_run(store: Store, run_id: str, *, entry_point: str, take_over: bo
     """
     found = kept_run(store.client, run_id, asked=f"resume={run_id}")
     tags = found.data.tags
-    begun_as = tags.get("histo.entry_point", "nothing of ours")
+    begun_as = tags.get("histo.entry_point", "another program")
     if begun_as != entry_point or "histo.fold" in tags:
         whole = tags.get(MLFLOW_PARENT_RUN_ID)
         hint = f"its parent: resume={whole}" if whole else f"its own command: {begun_as}"

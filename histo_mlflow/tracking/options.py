@@ -15,7 +15,7 @@ _MAX_REASON = 1000  # a decision with its figures has 5000 characters in MLflow'
 
 @dataclass(frozen=True)
 class KeepingOptions(Options):
-    """What stays of a training, and which interrupted run goes on."""
+    """Checkpoints and resuming."""
 
     keep_checkpoints: str = option(
         "all",
@@ -48,7 +48,7 @@ class KeepingOptions(Options):
 
 @dataclass(frozen=True)
 class NameOptions(Options):
-    """Which registered model is meant."""
+    """Registered model."""
 
     model_name: str = option("histo-b3", "Name of the registered model.", changes_result=False)
 
@@ -63,7 +63,7 @@ class NameOptions(Options):
 
 @dataclass(frozen=True)
 class RegistryOptions(NameOptions):
-    """Whether and under which name the model is registered."""
+    """Registration."""
 
     register: bool = option(
         True, "Whether the best model is registered; it is logged with its run either way.", changes_result=False
@@ -72,7 +72,7 @@ class RegistryOptions(NameOptions):
 
 @dataclass(frozen=True)
 class ReasonOptions(Options):
-    """Why something is done."""
+    """Reason."""
 
     reason: str = option("none", "Why, for those who read the history.")
 
@@ -90,7 +90,7 @@ class ReasonOptions(Options):
 
 @dataclass(frozen=True)
 class MirrorOptions(Options):
-    """Whether runs are mirrored, and where to."""
+    """Mirror."""
 
     wandb: bool = option(
         False,

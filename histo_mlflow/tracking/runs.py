@@ -171,7 +171,7 @@ def begun_run(store: Store) -> Run | None:
 
 
 def _is_free(store: Store, run_id: str) -> bool:
-    """Return whether a run has not ended, was not deleted and is no command's of ours yet; a leftover variable may name any."""
+    """Return whether a run is open and no command has taken it yet; a leftover variable may name any run."""
     found = store.client.get_run(run_id)
     is_open = found.info.status in {"RUNNING", "SCHEDULED"} and found.info.lifecycle_stage == "active"
     return is_open and "histo.entry_point" not in found.data.tags

@@ -17,7 +17,7 @@ from histo_mlflow.tracking.store_errors import suppressing_refusals
 HOST_TAG, PID_TAG, BOOT_TAG, NAMESPACE_TAG, STARTED_TAG = (
     "histo.host", "histo.pid", "histo.boot", "histo.pid_namespace", "histo.process_started",
 )  # fmt: skip
-"""Tags by which every run of ours names its process."""
+"""Tags by which every run names its process."""
 SIGN_TAG = "histo.alive"
 
 PATIENCE = timedelta(minutes=5)
@@ -32,7 +32,7 @@ def tags_of_this_process() -> dict[str, str]:
 
 
 def process_of(tags: Mapping[str, str]) -> Process | None:
-    """Return the process that keeps a run of ours, or None if its tags name none."""
+    """Return the process that keeps a run, or None if its tags name none."""
     if not tags.get(PID_TAG, "").isdigit():
         return None
     host, boot, namespace, started = (tags.get(name, "") for name in (HOST_TAG, BOOT_TAG, NAMESPACE_TAG, STARTED_TAG))

@@ -127,7 +127,7 @@ def _refuse_experiment_of_a_server(store: Store) -> None:
 
 @contextmanager
 def alone_in(uri: str) -> Iterator[None]:
-    """Keep other processes of ours on this machine out of the block, those of other users where the system lets us."""
+    """Keep other commands on this machine out of the block, those of other users where the system permits it."""
     file = sqlite_file(uri) or Path(tempfile.gettempdir()) / f"histo-{hashlib.sha256(uri.encode()).hexdigest()[:16]}"
     file.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -52,7 +52,7 @@ _ADVICE: tuple[tuple[str, str | None], ...] = (
         r"UNAUTHENTICATED|CUSTOMER_UNAUTHORIZED|error code 401",
         "log in with MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
     ),
-    (r"file lock", "another command of ours keeps it for minutes; end that, and go on"),
+    (r"file lock", "another histo command keeps it for minutes; end that, and go on"),
     (r"locked", "another program holds the database; end that, and go on"),
     (r"not a database|malformed", "the file is damaged; put a copy of it in its place"),
     (r"readonly database|unable to open database|disk I/O|disk is full|No space left", _PLACE),

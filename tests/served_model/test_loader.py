@@ -29,7 +29,7 @@ from histo_mlflow.errors import RequestError
 from histo_mlflow.learning.compute import seed_everything
 from histo_mlflow.models.classifier import TileClassifier, with_temperature
 from histo_mlflow.models.facts import ModelFacts
-from histo_mlflow.served_model import inputs, loader
+from histo_mlflow.served_model import loader, requests
 from histo_mlflow.tiles.image_files import decode_image
 from histo_mlflow.tracking.model_flavor import load_saved, read_facts, save_model
 
@@ -189,17 +189,17 @@ def test_bad_input_is_refused(served: PyFuncModel, form: str) -> None:
 
 
 def test_large_tiles_go_in_small_batches() -> None:
-    sizes = [len(batch) for batch in inputs.batches_of(np.zeros((3, 4096, 4096, 3), np.uint8))]
+    sizes = [len(batch) for batch in requests.batches_of(np.zeros((3, 4096, 4096, 3), np.uint8))]
     assert sizes == [2, 1]
-    assert [len(batch) for batch in inputs.batches_of(np.zeros((130, 8, 8, 3), np.uint8))] == [128, 2]
+    assert [len(batch) for batch in requests.batches_of(np.zeros((130, 8, 8, 3), np.uint8))] == [128, 2]
 
 
 def test_a_request_of_many_large_images_is_refused_before_they_are_decoded() -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (4096, 4096)).save(buffer, format="PNG")
     with pytest.raises(MlflowException, match="20 images of 4096 x 4096 px are too many for one request: send 8 at most"):
-        inputs.batches_of([buffer.getvalue()] * 20)
-    inputs.batches_of([buffer.getvalue()] * 8)
+        requests.batches_of([buffer.getvalue()] * 20)
+    requests.batches_of([buffer.getvalue()] * 8)
 
 
 def test_no_tiles_no_rows(saved: Path) -> None:
@@ -230,7 +230,7 @@ def test_two_models_with_other_loaders_share_no_code(
 def test_a_changed_loader_is_refused(saved: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(saved, tmp_path / "copy")
     (code,) = (copy / "code").iterdir()
-    with (code / "inputs.py").open("a") as file:
+    with (code / "requests.py").open("a") as file:
         file.write("# changed\n")
     # In a process of its own: this one has the unchanged loader under the same name already.
     done = subprocess.run(
@@ -256,7 +256,7 @@ def test_folder_holds_facts_and_nothing_that_unpickles(saved: Path) -> None:
     assert (saved / "model_card.md").read_text() == "# A card"
     files = {path.name for path in saved.rglob("*") if path.is_file()}
     assert files == {
-        "MLmodel", "__init__.py", "decoding.py", "folding.py", "inputs.py", "loader.py", "model.pt2", "model.json",
+        "MLmodel", "__init__.py", "decoding.py", "folding.py", "loader.py", "requests.py", "model.pt2", "model.json",
         "model_card.md", "requirements.txt", "conda.yaml", "python_env.yaml",
     }  # fmt: skip
     assert {line.split("==")[0] for line in (saved / "requirements.txt").read_text().split()} == {
@@ -400,7 +400,7 @@ def test_mlflow_still_has_the_check_that_an_archive_holds_no_pickle(saved: Path,
 def test_zero_bytes_at_the_end_of_an_image_stay() -> None:
     black = _encoded(np.zeros((32, 32, 3), np.uint8), "TIFF")
     assert black.endswith(b"\0")
-    (batch,) = inputs.batches_of({"image": [black]})
+    (batch,) = requests.batches_of({"image": [black]})
     assert not batch.any()
 
 

@@ -20,7 +20,7 @@ from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from histo_mlflow.errors import RequestError
-from histo_mlflow.served_model.inputs import batches_of
+from histo_mlflow.served_model.requests import batches_of
 from histo_mlflow.tiles.npz import read_npz_images
 from histo_mlflow.tiles.open import open_tiles
 from histo_mlflow.tiles.unlabelled import open_images
