@@ -101,7 +101,7 @@ class JobCommand(click.Command):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options by section, in the order of the job's groups."""
         params = {str(param.name): param for param in self.get_params(ctx)}
-        for section in sections(self.job.options):
+        for section in sorted(sections(self.job.options), key=lambda section: section.comes_last):
             with formatter.section(section.title or "Options"):
                 formatter.write_dl([_describe(params.pop(name), part, ctx) for name, part in section.options.items()])
         with formatter.section("Everywhere"):

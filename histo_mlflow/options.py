@@ -7,11 +7,12 @@ in ``mlflow run -P`` and as keywords in Python.
 
 import math
 import operator
+import re
 import reprlib
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from histo_mlflow.base.plain_values import read_yaml_mapping, shorten
 from histo_mlflow.errors import OptionError, SourceNotFoundError
@@ -72,7 +73,13 @@ def stated(value: str) -> str | None:
 
 @dataclass(frozen=True)
 class Options:
-    """A group of options; its docstring is the heading of its section in a job's help."""
+    """A group of options; the first words of its docstring are the heading of its section in a job's help.
+
+    Attributes:
+        comes_last: Whether help shows it after the groups that say what is to be done.
+    """
+
+    comes_last: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         """Raise `OptionError` for a value outside its limits."""
@@ -99,18 +106,19 @@ def option_fields(options: type[Options]) -> dict[str, Field[Any]]:
 
 @dataclass(frozen=True)
 class Section:
-    """The options of one group, by public name, under the group's own docstring."""
+    """The options of one group, by public name, under the first words of the group's docstring."""
 
     title: str
     options: Mapping[str, Field[Any]]
+    comes_last: bool
 
 
 def sections(options: type[Options]) -> list[Section]:
     """Return the options of a job by group, in order; those that are in no group come first and have no title."""
     own = {part.name: part for part in fields(options) if "option" in part.metadata}
-    title = "" if issubclass(options, JobOptions) else (options.__doc__ or "").partition(".")[0].partition(";")[0]
+    title = "" if issubclass(options, JobOptions) else re.split("[.:;]", options.__doc__ or "")[0]
     inner = [section for part in fields(options) if (group := _group(part)) for section in sections(group)]
-    return [*([Section(title, own)] if own else []), *inner]
+    return [*([Section(title, own, options.comes_last)] if own else []), *inner]
 
 
 def build(options: type[OptionsT], values: Mapping[str, Any], *, given: frozenset[str] = frozenset()) -> OptionsT:

@@ -95,7 +95,9 @@ class SeedOptions(Options):
 
 @dataclass(frozen=True)
 class ComputeOptions(Options):
-    """Device and number format."""
+    """Device and precision."""
+
+    comes_last = True
 
     device: str = option("auto", "auto (a GPU if there is one), cpu, cuda, cuda:1 or mps.", changes_result=False)
     precision: str = option(
@@ -109,6 +111,8 @@ class ComputeOptions(Options):
 @dataclass(frozen=True)
 class EngineOptions(Options):
     """Engine; with the thread count and the device these decide the last bits of a result."""
+
+    comes_last = True
 
     processes: int = option(
         1, "Processes that divide each batch among them (DDP): one per GPU, or 1. On CPUs 1 is fastest.", at_least=1

@@ -17,6 +17,8 @@ _MAX_REASON = 1000  # a decision with its figures has 5000 characters in MLflow'
 class KeepingOptions(Options):
     """Checkpoints and resuming."""
 
+    comes_last = True
+
     keep_checkpoints: str = option(
         "all",
         "Weights of which epochs stay with the run: all, best (43 MB), or a number: the last so many beside the best. The "
@@ -91,6 +93,8 @@ class ReasonOptions(Options):
 @dataclass(frozen=True)
 class MirrorOptions(Options):
     """Mirror."""
+
+    comes_last = True
 
     wandb: bool = option(
         False,
