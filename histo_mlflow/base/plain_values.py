@@ -19,6 +19,7 @@ T = TypeVar("T")
 _MAX_YAML_BYTES = 2**16
 _MAX_DEPTH = 8
 _SHOWN_CHARACTERS = 60
+_REASON_CHARACTERS = 200
 
 
 def read_small(file: Path, *, max_bytes: int) -> str:
@@ -137,3 +138,9 @@ def shorten(value: object) -> str:
     except (ValueError, RecursionError):  # Python writes no number of thousands of digits, and nothing very deep
         text = f"({type(value).__name__})"
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 3]}..."
+
+
+def reason_of(error: Exception) -> str:
+    """Return what an error of a library says, on one line and not long: some quote the file that they could not read."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= _REASON_CHARACTERS else f"{text[: _REASON_CHARACTERS - 3]}..."

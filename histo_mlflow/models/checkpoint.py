@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from histo_mlflow.base.plain_values import parse_json
+from histo_mlflow.base.plain_values import parse_json, reason_of
 from histo_mlflow.errors import RequestError, TileFormatError, WorkError
 from histo_mlflow.models.backbones import find_backbone
 from histo_mlflow.models.classifier import TileClassifier
@@ -109,6 +109,6 @@ def _write_whole(path: Path, write: Callable[[Path], None]) -> None:
         write(draft)
         draft.replace(path)
     except (SafetensorError, RuntimeError, OSError) as error:  # torch and safetensors have their own for a full disk
-        raise WorkError(f"can't write {path} ({error}); check disk space and permissions, then run again") from error
+        raise WorkError(f"can't write {path} ({reason_of(error)}); check disk space and permissions, then run again") from error
     finally:
         draft.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 
+from histo_mlflow.base.plain_values import reason_of
 from histo_mlflow.console import say
 from histo_mlflow.errors import RequestError, WorkError
 from histo_mlflow.pipeline.contents import FOLD_TAG, REPORT_TAG
@@ -57,4 +58,6 @@ def _or_end(what: str) -> Iterator[None]:
     except (RequestError, WorkError):
         raise
     except Exception as error:
-        raise WorkError(f"{what} could not be made ({type(error).__name__}: {error}); mend that and run it again") from error
+        raise WorkError(
+            f"{what} could not be made ({type(error).__name__}: {reason_of(error)}); correct that and run it again"
+        ) from error

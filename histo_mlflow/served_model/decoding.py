@@ -71,7 +71,7 @@ def _bits_per_channel(image: Image.Image) -> int:
 
 
 def _said(error: Exception) -> ImageError:
-    return error if isinstance(error, ImageError) else ImageError(f"can't be decoded ({error})")
+    return error if isinstance(error, ImageError) else ImageError(f"can't be decoded ({str(error)[:200]})")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from histo_mlflow.base.plain_values import reason_of
 from histo_mlflow.errors import TileFormatError
 from histo_mlflow.tiles.cache import create_array
 from histo_mlflow.tiles.mapped import map_tiles
@@ -69,7 +70,7 @@ def _open_member(archive: zipfile.ZipFile, key: str, path: Path) -> IO[bytes]:
     try:
         return archive.open(f"{key}.npy")
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, OSError) as error:
-        raise TileFormatError(f"{path}[{key}] can't be read ({error}); copy or save it again") from None
+        raise TileFormatError(f"{path}[{key}] can't be read ({reason_of(error)}); copy or save it again") from None
 
 
 def _parse_header(member: IO[bytes], key: str, path: Path) -> Header:
@@ -78,7 +79,9 @@ def _parse_header(member: IO[bytes], key: str, path: Path) -> Header:
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, is_fortran, dtype = read(member)
     except _DAMAGE as error:
-        raise TileFormatError(f"{path}[{key}] is not a numpy array ({error}); save it again with numpy.savez") from None
+        raise TileFormatError(
+            f"{path}[{key}] is not a numpy array ({reason_of(error)}); save it again with numpy.savez"
+        ) from None
     if dtype.hasobject:
         raise TileFormatError(
             f"{path}[{key}] is an object array, which could run code when read and is refused; "
@@ -95,7 +98,7 @@ def read_array(archive: zipfile.ZipFile, key: str, path: Path) -> NDArray[Any]:
         with _open_member(archive, key, path) as member:
             return np.asarray(np.lib.format.read_array(member, allow_pickle=False))
     except _DAMAGE as error:
-        raise TileFormatError(f"{path}[{key}] is damaged ({error}); copy or download it again") from None
+        raise TileFormatError(f"{path}[{key}] is damaged ({reason_of(error)}); copy or download it again") from None
 
 
 class CrcCheck:
@@ -176,6 +179,6 @@ def unpack_member(archive: zipfile.ZipFile, key: str, header: Header, target: Pa
                 done += len(block)
                 bar.update(len(block))
         except _DAMAGE as error:
-            raise TileFormatError(f"{path}[{key}] is damaged ({error}); copy or download it again") from None
+            raise TileFormatError(f"{path}[{key}] is damaged ({reason_of(error)}); copy or download it again") from None
     if done != header.n_bytes:
         raise TileFormatError(f"{path}[{key}] is truncated: {done} of {header.n_bytes} bytes; copy or download it again")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from histo_mlflow.base.plain_values import shorten
+from histo_mlflow.base.plain_values import reason_of, shorten
 from histo_mlflow.errors import RequestError, TileFormatError
 from histo_mlflow.tiles.address import Address
 from histo_mlflow.tiles.archive import Header, Pixels, map_if_stored, open_archive, read_array, read_header, unpack_member
@@ -207,5 +207,5 @@ def _as_text(names: NDArray[Any], key: str, path: Path) -> NDArray[np.str_]:
         return np.char.decode(names, "utf-8") if names.dtype.kind == "S" else names.astype(np.str_)
     except UnicodeDecodeError as error:
         raise TileFormatError(
-            f"{path}[{key}] holds bytes that are no UTF-8 ({error}); save it as text (.astype(str))"
+            f"{path}[{key}] holds bytes that are no UTF-8 ({reason_of(error)}); save it as text (.astype(str))"
         ) from None

@@ -246,3 +246,14 @@ def test_of_many_and_odd_keys_only_some_are_named(work: Path) -> None:
     with pytest.raises(TileFormatError, match="and 990 more") as caught:
         open_tiles(work / "a.npz")
     assert str(caught.value).isprintable()
+
+
+def test_an_error_that_quotes_the_file_is_shortened(work: Path, tiny_tiles: TileSet) -> None:
+    """Of a name with a wrong length zipfile quotes all that follows."""
+    file = save_npz(work / "a.npz", tiny_tiles, compressed=True)
+    content = bytearray(file.read_bytes())
+    content[26:28] = (5000).to_bytes(2, "little")  # length of the name in the first local header
+    file.write_bytes(content)
+    with pytest.raises(TileFormatError, match="copy or save it again") as refused:
+        open_tiles(file)
+    assert len(str(refused.value)) < 500
