@@ -17,6 +17,8 @@ from histo_mlflow.errors import OptionError, WorkError
 from tuning.options import HYPERBAND, MEDIAN, RANDOM, SearchOptions
 from tuning.search_space import suggest
 
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 RUN_ID_ATTRIBUTE = "mlflow_run_id"
 _ASKED_ATTRIBUTE = "asked"
@@ -41,7 +43,6 @@ def open_study(options: SearchOptions, asked: dict[str, Any], *, seed: int) -> o
         OptionError: The storage can't be used, or the study was made with something else.
         WorkError: The storage is locked or gone.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     # Heartbeats and the multivariate sampler are marked so for years.
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     asked = {**asked, "search_space": describe_space(epochs=asked["epochs"])}
