@@ -122,7 +122,7 @@ class _Jobs(click.Group):
                     formatter.write(f"{'':{formatter.current_indent + 4}}$ {job.example}\n")
 
 
-_CONFIG_HELP = "A yaml with option names and values, such as a run's config.yaml; what is typed goes before it."
+_CONFIG_HELP = "A yaml with option names and values, such as a run's config.yaml; typed options override it."
 
 
 def _make(part: Field[Any]) -> list[click.Parameter]:

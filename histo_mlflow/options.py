@@ -150,7 +150,7 @@ def read_yaml(path: Path, options: type[Options]) -> dict[str, Any]:
 
     Raises:
         SourceNotFoundError: There is no such file.
-        OptionError: It is not a yaml mapping, or a key is no option or has a value of the wrong kind.
+        OptionError: It is not a yaml mapping, or a key is not an option or has a value of the wrong kind.
     """
     known = option_fields(options)
     content = _load(path)
@@ -166,7 +166,7 @@ def read_kept_yaml(path: Path, options: type[Options]) -> dict[str, Any]:
 
 
 def as_type(part: Field[Any], value: object) -> object:
-    """Return `value` in the type of an option, or raise `OptionError`; text is no number but for ``1e-4``, which yaml has."""
+    """Return `value` in the type of an option, or raise `OptionError`; a float may be text, which yaml makes of ``1e-4``."""
     kind = type(part.default)
     if isinstance(value, int) and abs(value) >= _INT_BOUND:
         raise OptionError(f"{part.name} is out of range; numbers have less than 64 bits")

@@ -96,6 +96,14 @@ def test_modules_that_the_documents_name_exist() -> None:
             assert any((PROJECT / root / name).exists() for root in (".", "histo_mlflow")), f"{document}: {name}"
 
 
+def test_tests_that_the_table_of_faults_names_exist() -> None:
+    named = set(re.findall(r"(test_[a-z_0-9]+\.py)::(test_\w+)", (PROJECT / "docs" / "reliability.md").read_text()))
+    assert len(named) > 50
+    for file, name in named:
+        found = "".join(path.read_text() for path in (PROJECT / "tests").rglob(file))
+        assert f"def {name}" in found, f"{file}::{name}"
+
+
 def test_decisions_that_the_code_cites_exist() -> None:
     cited = {
         number

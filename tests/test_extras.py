@@ -18,7 +18,7 @@ def test_a_picture_that_fails_leaves_a_warning_and_a_tag(store: Store, capsys: p
     found = store.client.get_run(run.id)
     assert found.info.status == "FINISHED"
     assert found.data.tags["histo.report"] == "failed: curves.png: ValueError: no such font at all"
-    assert f"all else is kept. Once mended: histo report {run.id}\n" in capsys.readouterr().err
+    assert f"all else is kept. Once that is corrected: histo report {run.id}\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("error", [StoreError("gone"), Interrupted("SIGINT"), KeyboardInterrupt()])

@@ -119,10 +119,8 @@ def test_a_picture_that_fails_leaves_no_version_without_its_decision(
     assert done.returncode == 0, done.stderr
     decision = read_history(open_store(), "histo-b3")[-1]
     assert (decision.what, decision.version, decision.incumbent) == ("promoted", better, first)
-    assert (
-        f"could not be made (ValueError: nothing can be drawn); all else is kept. Once mended: histo report {decision.run}"
-        in (done.stderr)
-    )
+    assert "could not be made (ValueError: nothing can be drawn); all else is kept." in done.stderr
+    assert f"Once that is corrected: histo report {decision.run}" in done.stderr
     numbers = _kept(str(decision.run), "comparison")
     assert set(numbers) == {"comparison.json", "disagreements.csv", "predictions.npz"}
     done = histo_here("report", str(decision.run))
@@ -187,7 +185,7 @@ def test_the_model_is_registered_and_decided_on_whatever_becomes_of_the_pictures
     if how == "raises":
         assert {run.info.status for run in runs.values()} == {"FINISHED"}
         for run_id in runs:
-            assert f"Once mended: histo report {run_id}" in done.stderr
+            assert f"Once that is corrected: histo report {run_id}" in done.stderr
     numbers = {run_id: _kept(run_id, f"evaluation/{'oof' if folds and run_id == whole else 'val'}") for run_id in runs}
     for kept in numbers.values():
         assert set(kept) == NUMBERS | {"baselines.csv"}

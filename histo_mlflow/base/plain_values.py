@@ -23,7 +23,7 @@ _REASON_CHARACTERS = 200
 
 
 def read_small(file: Path, *, max_bytes: int) -> str:
-    """Return the text of a file; raises `ValueError` if it is no file, too large or no UTF-8, and `OSError` as reading does."""
+    """Return a file's text; raises `ValueError` if it is not a file, too large or not UTF-8, and `OSError` as reading does."""
     if not file.is_file():  # reading a pipe would wait for ever
         raise ValueError("there is no such file")
     with file.open("rb") as opened:
@@ -39,7 +39,7 @@ def read_yaml_mapping(file: Path, *, max_bytes: int = _MAX_YAML_BYTES) -> dict[A
     Aliases, tags, deep nesting and names that stand twice are refused: nobody needs them for plain values.
 
     Raises:
-        ValueError: It is no such file, or no mapping.
+        ValueError: It is not such a file, or not a mapping.
     """
     text = read_small(file, max_bytes=max_bytes)
     try:

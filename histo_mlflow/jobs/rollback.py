@@ -1,4 +1,4 @@
-"""Put the version back into Production that the present one has replaced."""
+"""Put the previous version back into Production."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rollback(JobOptions):
-    """Put the version back into Production that the present one has replaced."""
+    """Put the previous version back into Production."""
 
     name: NameOptions
     why: ReasonOptions

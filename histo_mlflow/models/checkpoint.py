@@ -94,11 +94,11 @@ def load_state(path: Path) -> dict[str, Any]:
     except DAMAGE as error:
         reason = str(error).partition("\n")[0][:300]
         raise TileFormatError(
-            f"{path} is no whole training state ({reason}); start a new run from the last weights: "
+            f"{path} is not a whole training state ({reason}); start a new run from the last weights: "
             "weights=runs:/RUN_ID/checkpoints/epoch_NNN.safetensors"
         ) from None
     if not isinstance(content, dict) or "random_states" not in content:
-        raise TileFormatError(f"{path} is no training state; give the run id of a training: resume=RUN_ID")
+        raise TileFormatError(f"{path} is not a training state; give the run id of a training: resume=RUN_ID")
     return content
 
 

@@ -77,5 +77,5 @@ def facts_from(stored: object) -> ModelFacts:
     if len(set(classes)) < len(classes):
         raise ValueError(f"classes={shorten(' '.join(classes))} are not all different")
     if not 0 < facts.tile_size_px <= _MAX_TILE_SIZE_PX:
-        raise ValueError(f"tile_size_px={shorten(facts.tile_size_px)} is no possible size")
+        raise ValueError(f"tile_size_px={shorten(facts.tile_size_px)} is not a possible size")
     return replace(facts, classes=classes)

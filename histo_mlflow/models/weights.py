@@ -151,7 +151,9 @@ def _read_file(path: Path, backbone: Backbone) -> dict[str, Tensor]:
         is_ours = path.suffix == ".safetensors"
         tensors = load_file(path) if is_ours else load_plainly(path)
     except UnpicklingError:
-        raise TileFormatError(f"weights={path} is no weight file, or holds objects and is refused; save a state_dict") from None
+        raise TileFormatError(
+            f"weights={path} is not a weight file, or holds objects and is refused; save a state_dict"
+        ) from None
     except DAMAGE as error:
         raise TileFormatError(f"weights={path} can't be read ({_first_line(error)}); give a .safetensors or .pth") from None
     return _checked(tensors, backbone, path)

@@ -1,4 +1,4 @@
-"""What every run says of itself: tags, options, data sets."""
+"""What every run records about itself: tags, options, data sets."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -78,7 +78,7 @@ def not_at_the_cost_of_the_model(run: Run, what: str, *, then: str = "") -> Iter
         raise
     except Exception as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        remedy = then or f"Once mended: histo report {run.id}"
+        remedy = then or f"Once that is corrected: histo report {run.id}"
         warn(f"{what} could not be made ({reason}); all else is kept. {remedy}")
         run.set_tags({REPORT_TAG: f"failed: {what}: {reason}"})
 

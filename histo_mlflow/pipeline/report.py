@@ -103,7 +103,7 @@ def record_findings(run: Run, predictions: Predictions, rows: NDArray[np.int64],
     findings = Findings(evaluate_predictions(predictions, costs=details.costs), rows, about, details)
     with scratch_folder() as draft:
         with not_at_the_cost_of_the_model(
-            run, f"the tables of evaluation/{about.split}", then="Once mended, score the model with histo evaluate."
+            run, f"the tables of evaluation/{about.split}", then="Once that is corrected, score the model with histo evaluate."
         ):
             write_numbers(draft, findings)
         run.log_folder(draft, f"evaluation/{about.split}")

@@ -91,7 +91,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         with path.open("rb") as file:
             yield file
     except (ImageError, OSError) as error:
-        raise TileFormatError(f"{path} {error}; mend or remove it") from None
+        raise TileFormatError(f"{path} {error}; repair or remove it") from None
 
 
 def resize_image(image: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:

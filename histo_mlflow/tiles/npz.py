@@ -31,7 +31,7 @@ _LAST_CODE_POINT = 0x10FFFF
 
 
 def takes(address: Address) -> bool:
-    """Return whether it is a file that is no slide: what else it may be is seen when it is read."""
+    """Return whether it is a file and not a slide: what else it may be is seen when it is read."""
     return address.path.is_file() and not is_slide(address.path)
 
 
@@ -202,7 +202,7 @@ def _as_text(names: NDArray[Any], key: str, path: Path) -> NDArray[np.str_]:
     if names.dtype.kind == "U" and names.dtype.itemsize:  # numpy checks no text that it reads
         code_points = names.view(np.dtype(np.uint32).newbyteorder(names.dtype.byteorder))
         if np.any((code_points > _LAST_CODE_POINT) | ((code_points >= 0xD800) & (code_points < 0xE000))):
-            raise TileFormatError(f"{path}[{key}] holds what is no text; copy or save it again (.astype(str))")
+            raise TileFormatError(f"{path}[{key}] does not hold text; copy or save it again (.astype(str))")
     try:
         return np.char.decode(names, "utf-8") if names.dtype.kind == "S" else names.astype(np.str_)
     except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""Changes that do not change what a tile shows, to ask whether a model is of the same opinion afterwards."""
+"""Changes that leave the tissue of a tile as it is, to test whether a model's prediction stays the same."""
 
 import io
 from collections.abc import Callable, Mapping

@@ -188,7 +188,7 @@ def _parse(tag: str, value: str) -> Decision:
     try:
         return build_plain(Decision, parse_json(value))
     except ValueError as error:
-        raise RequestError(f"the tag {tag} holds no decision ({error}); mend or delete it in `mlflow ui`") from None
+        raise RequestError(f"the tag {tag} holds no decision ({error}); correct or delete it in `mlflow ui`") from None
 
 
 def _last_on(client: MlflowClient, name: str, version: str) -> Decision | None:

@@ -209,7 +209,7 @@ def from_json(text: str) -> Write:
     content = parse_json(text)
     kind = _KINDS.get(str(content.get("kind"))) if isinstance(content, dict) else None
     if kind is None:
-        raise ValueError("it is no kept write")
+        raise ValueError("it is not a kept write")
     write: Write = build_plain(kind, content)
     artifact = write.artifact if isinstance(write, (File, Deletion)) else ""
     if artifact.startswith("/") or ".." in Path(artifact).parts:

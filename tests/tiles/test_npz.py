@@ -219,7 +219,7 @@ def test_text_of_impossible_characters_is_refused(
     names = np.array([f"n{k}" for k in range(54 if key == "groups" else 9)], dtype=f"{order}U4")
     names.view(f"{order}u4")[5] = code_point
     np.savez(work / "a.npz", data=tiny_tiles.images, labels=tiny_tiles.labels, **{key: names})
-    with pytest.raises(TileFormatError, match="is no text"):
+    with pytest.raises(TileFormatError, match="does not hold text"):
         open_tiles(work / "a.npz")
 
 
