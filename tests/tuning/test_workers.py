@@ -21,6 +21,8 @@ from tests.servers import postgresql
 from tuning.options import SearchOptions
 from tuning.study import FINISHED, open_study
 
+pytestmark = pytest.mark.usefixtures("small_network")
+
 SCRIPT = PROJECT / "tuning" / "search.py"
 
 
@@ -49,7 +51,6 @@ def _check_total(storage: str, n_trials: int) -> None:
         assert run.info.status == ("FINISHED" if trial.state == TrialState.COMPLETE else "KILLED")
 
 
-@pytest.mark.usefixtures("small_network")
 def test_two_workers_here_share_a_study_exactly(work: Path, tiny_npz: Path, forks: Forks) -> None:
     storage = "sqlite:///optuna.db"
     done = forks.run("tune", *_command(tiny_npz, "--trials", "5", "--jobs", "2")[2:], cwd=work)
@@ -110,7 +111,6 @@ def test_ctrl_c_leaves_a_clean_state(work: Path, tiny_npz: Path) -> None:
     assert [run.info.status for run in runs] == ["KILLED", "KILLED"]
 
 
-@pytest.mark.usefixtures("small_network")
 def test_the_best_configuration_gives_the_recorded_loss_again(work: Path, tiny_npz: Path, forks: Forks) -> None:
     assert forks.run("tune", *_command(tiny_npz, "--trials", "2")[2:], cwd=work).returncode == 0
     best = yaml.safe_load(Path("best_config.yaml").read_text())
