@@ -34,7 +34,9 @@ class _ToTerminal(logging.Handler):
 
 def show_log() -> None:
     """Say what modules below the jobs log, which know of no terminal."""
-    logging.getLogger("histo_mlflow").handlers = [_ToTerminal()]
+    log = logging.getLogger("histo_mlflow")
+    log.handlers = [_ToTerminal()]
+    log.propagate = False  # a library that sets the root logger up, as W&B does, would have each line said twice
 
 
 def describe_epoch(epoch: int, epochs: int, metrics: Mapping[str, float], *, is_best: bool) -> str:

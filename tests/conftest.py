@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 import os
 import sqlite3
 import subprocess
@@ -53,6 +54,9 @@ def work(tmp_path: Path, store_template: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("HISTO_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("HISTO_JOURNAL_DIR", str(tmp_path / "journal"))
     monkeypatch.setenv("PYTHONPATH", PYTHONPATH)
+    # As before a command has begun to show what is logged.
+    monkeypatch.setattr(logging.getLogger("histo_mlflow"), "handlers", [])
+    monkeypatch.setattr(logging.getLogger("histo_mlflow"), "propagate", True)
     monkeypatch.chdir(tmp_path)
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
     return tmp_path
