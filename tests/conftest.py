@@ -29,12 +29,20 @@ from tests.small_network import using_small_network
 
 PROJECT = Path(__file__).resolve().parent.parent
 SIZE_PX = 32
+_SLOW_SECONDS = 900
 # What commands in processes of their own import from: this project, as if it were not installed.
 PYTHONPATH = os.pathsep.join([str(PROJECT), str(PROJECT / "tests" / "uninstalled")])
 
 torch.set_num_threads(1)
 
 Histo = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give the slow tests more time before they count as hanging: machines differ by a factor of three."""
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(_SLOW_SECONDS))
 
 
 @pytest.fixture(scope="session")
