@@ -152,12 +152,9 @@ def _decode_all(paths: Sequence[Path], target: Path, image_size: int) -> None:
 
 def _size_or_error(path: Path) -> tuple[int, int] | TileFormatError:
     try:
-        width, height = image_size_px(path)
+        return image_size_px(path)
     except TileFormatError as error:
         return error
-    if width != height:
-        return TileFormatError(f"{path} has {width} x {height} px; tiles must be square: cut or pad them")
-    return width, height
 
 
 def _decode_into(out: NDArray[np.uint8], row: int, path: Path) -> TileFormatError | None:

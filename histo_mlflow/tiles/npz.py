@@ -20,7 +20,7 @@ from histo_mlflow.tiles.cache import cache_key, unpacked_once
 from histo_mlflow.tiles.fingerprint import fingerprint_of
 from histo_mlflow.tiles.image_files import is_slide
 from histo_mlflow.tiles.mapped import FileStamp
-from histo_mlflow.tiles.tile_set import COLORECTAL_CLASSES, TileSet, check_classes, check_labels, check_pixels
+from histo_mlflow.tiles.tile_set import COLORECTAL_CLASSES, TileSet, check_classes, check_groups, check_labels, check_pixels
 
 # What is read whole is bounded by what the tiles ask for: a member of some kilobytes can unpack to gigabytes.
 _MAX_CLASSES = 1000
@@ -165,23 +165,13 @@ def _read_groups(archive: zipfile.ZipFile, path: Path, *, n_tiles: int) -> NDArr
     header = read_header(archive, "groups", path)
     if header.shape != (n_tiles,):
         raise TileFormatError(f"{path}[groups] has shape {header.shape}; one group for each of {n_tiles} tiles is needed")
-    groups = _as_text(_read_names(archive, "groups", header, path), "groups", path)
-    unknown = np.flatnonzero(np.isin(np.char.lower(np.char.strip(groups)), _NO_GROUP))
-    if len(unknown):
-        raise TileFormatError(
-            f"{path}[groups]: {len(unknown)} of {n_tiles} tiles have no group (tile {unknown[0]}: {str(groups[unknown[0]])!r}) "
-            "and would be taken for one patient; name the patient or slide of each, or leave those tiles out"
-        )
-    return groups
+    return check_groups(_as_text(_read_names(archive, "groups", header, path), "groups", path), where=f"{path}[groups]")
 
 
 def _describe_groups(archive: zipfile.ZipFile, path: Path) -> tuple[str, ...]:
     if "groups.npy" not in archive.namelist():
         return ()
     return (f"`groups` of {path}, which do not say of which split they are; save that split as `data`, `labels` and `groups`",)
-
-
-_NO_GROUP = ("", "nan", "none", "null", "na", "n/a", "<na>", "nat")
 
 
 def _read_names(archive: zipfile.ZipFile, key: str, header: Header, path: Path) -> NDArray[Any]:

@@ -130,10 +130,6 @@ def _decode_block(files: tuple[Path, ...], positions: list[int], failures: list[
 
 def _decode_or_error(file: Path) -> NDArray[np.uint8] | TileFormatError:
     try:
-        image = decode_image(file)
+        return decode_image(file)
     except TileFormatError as error:
         return error
-    height, width, _ = image.shape
-    if height != width:
-        return TileFormatError(f"{file} has {width} x {height} px; tiles must be square: cut or pad them")
-    return image
