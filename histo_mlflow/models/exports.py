@@ -20,10 +20,8 @@ from torch import Tensor, nn
 from histo_mlflow.errors import OptionError
 from histo_mlflow.models.backbones import find_backbone
 from histo_mlflow.models.classifier import TileClassifier, fold_batch_norms
+from histo_mlflow.models.options import ONNX, OPENVINO, TORCHSCRIPT, WSINFER
 
-TORCH = "torch"
-ONNX, TORCHSCRIPT, OPENVINO, WSINFER = "onnx", "torchscript", "openvino", "wsinfer"
-FORMATS = (ONNX, TORCHSCRIPT, OPENVINO, WSINFER)
 _FILES = {ONNX: "model.onnx", TORCHSCRIPT: "model.pt", OPENVINO: "model.xml", WSINFER: "torchscript_model.pt"}
 _NEEDED = {
     ONNX: ("onnx", "onnxscript", "onnxruntime"),
@@ -129,20 +127,6 @@ class RuntimeNetwork(nn.Module):
         return torch.from_numpy(self._run(tiles.contiguous().numpy()))
 
 
-class _AtOneSize(nn.Module):
-    """The classifier without resizing and without its check of the type, which are beyond what runtimes have in common."""
-
-    def __init__(self, network: TileClassifier) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, tiles: Tensor) -> Tensor:
-        network = self.network
-        pixels = tiles.permute(0, 3, 1, 2) * network.scale + network.shift
-        logits: Tensor = network.backbone(pixels) / network.temperature
-        return logits
-
-
 class _Normalized(nn.Module):
     """From normalised float ``(n_tiles, 3, height, width)``, as WSInfer and QuPath prepare tiles, to logits."""
 
@@ -153,6 +137,13 @@ class _Normalized(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         logits: Tensor = self.network.backbone(pixels) / self.network.temperature
         return logits
+
+
+class _AtOneSize(_Normalized):
+    """The classifier without resizing and without its check of the type, which are beyond what runtimes have in common."""
+
+    def forward(self, tiles: Tensor) -> Tensor:
+        return super().forward(tiles.permute(0, 3, 1, 2) * self.network.scale + self.network.shift)
 
 
 def _trace(module: nn.Module, example: Tensor, file: Path) -> None:
