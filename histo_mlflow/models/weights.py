@@ -2,7 +2,6 @@
 
 import os
 import urllib.error
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -17,8 +16,6 @@ from histo_mlflow.models.backbones import DEFAULT_BACKBONE, Backbone, find_backb
 from histo_mlflow.models.checkpoint import DAMAGE, OUR_PREFIX, load_plainly, read_weights
 from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.models.facts import ModelFacts
-
-WEIGHT_SOURCES = ("auto", "imagenet", "none")
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +52,7 @@ def read_initial_weights(weights: str, *, is_synthetic: bool, backbone: str = DE
         return InitialWeights(backbone, None, "random initialisation")
     wanted = find_backbone(backbone)
     if weights in {"auto", "imagenet"}:
-        return InitialWeights(backbone, _fetch_imagenet(wanted), f"ImageNet ({wanted.weights.title})")
+        return InitialWeights(backbone, _fetch_imagenet(wanted), f"ImageNet ({wanted.weights})")
     path = Path(weights)
     if not path.is_file():
         raise SourceNotFoundError(
@@ -79,27 +76,20 @@ def make_network(initial: InitialWeights, *, classes: tuple[str, ...], tile_size
     network = TileClassifier(n_classes=len(classes), tile_size_px=tile_size_px, backbone=initial.backbone)
     if initial.tensors is None:
         return network, initial.origin
-    fresh = {name: tensor.clone() for name, tensor in _head_of(network.backbone.state_dict(), initial.backbone).items()}
-    head, note = _fit_head(initial, fresh, classes)
+    head, note = _fit_head(initial, network, classes)
     network.backbone.load_state_dict({**initial.tensors, **head})
     return network, note
 
 
-def _head_of(tensors: Mapping[str, Tensor], backbone: str) -> dict[str, Tensor]:
-    """Return the tensors of the head, each of which has a row for every class."""
-    prefix = find_backbone(backbone).head + "."
-    return {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def _fit_head(initial: InitialWeights, fresh: dict[str, Tensor], classes: tuple[str, ...]) -> tuple[dict[str, Tensor], str]:
-    stored = _head_of(initial.tensors or {}, initial.backbone)
-    n_stored = len(next(iter(stored.values())))
+def _fit_head(initial: InitialWeights, network: TileClassifier, classes: tuple[str, ...]) -> tuple[dict[str, Tensor], str]:
+    """Return what takes the place of the stored head, each tensor with a row for every class, and a sentence on it."""
+    stored, head = initial.tensors or {}, find_backbone(initial.backbone).head
+    n_stored = len(stored[f"{head}.weight"])
+    if initial.classes == classes or (initial.classes is None and n_stored == len(classes)):
+        return {}, initial.origin
+    fresh = {name: rows.clone() for name, rows in network.backbone.state_dict().items() if name.startswith(f"{head}.")}
     if initial.classes is None:
-        if n_stored == len(classes):
-            return stored, initial.origin
         return fresh, f"{initial.origin}; its head for {n_stored} classes is replaced by a new one for {len(classes)}"
-    if initial.classes == classes:
-        return stored, initial.origin
     known = [name for name in classes if name in initial.classes]
     for name, rows in fresh.items():
         for each in known:
@@ -113,7 +103,7 @@ def _fit_head(initial: InitialWeights, fresh: dict[str, Tensor], classes: tuple[
 
 def _fetch_imagenet(backbone: Backbone) -> dict[str, Tensor]:
     # Behind a firewall a mirror may hold the same file; the hash in its name is checked either way.
-    url = os.environ.get("HISTO_IMAGENET_URL") or backbone.weights.url
+    url = os.environ.get("HISTO_IMAGENET_URL") or backbone.url
     target = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
     try:
         tensors = torch.hub.load_state_dict_from_url(

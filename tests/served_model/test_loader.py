@@ -175,7 +175,7 @@ BAD = {
     "bomb": ([FILES[0], _bomb()], "row 1 "),
     "two columns": (pd.DataFrame({"a": FILES, "b": FILES}), "one column 'image'"),
     "rows of unlike lengths": ([None, []], "tiles are no array"),
-    "another name": ({"tile": np.array(FILES)}, "as 'image'; got ['tile']"),
+    "another name": ({"tile": np.array(FILES)}, "one column 'image' of encoded images; got ['tile']"),
 }
 
 
