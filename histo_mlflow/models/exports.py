@@ -57,17 +57,17 @@ def write(network: TileClassifier, format_name: str, folder: Path, *, classes: S
     assert isinstance(folded, TileClassifier)
     size = network.tile_size_px
     file = folder / _FILES[format_name]
+    module: _Normalized = _AtOneSize(folded)
+    example = torch.zeros((2, size, size, 3), dtype=torch.uint8)
+    if format_name == WSINFER:
+        module, example = _Normalized(folded), torch.zeros((2, 3, size, size))
+        config = _wsinfer_config(network, classes, microns_per_pixel)
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
         # torch's exporters warn of their own deprecated parts.
         warnings.simplefilter("ignore")
-        if format_name == WSINFER:
-            _trace(_Normalized(folded), torch.zeros((2, 3, size, size)), file)
-            config = _wsinfer_config(network, classes, microns_per_pixel)
-            (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-            return
-        module, example = _AtOneSize(folded), torch.zeros((2, size, size, 3), dtype=torch.uint8)
-        if format_name == TORCHSCRIPT:
-            _trace(module, example, file)
+        if format_name in {TORCHSCRIPT, WSINFER}:
+            torch.jit.trace(module, example, check_trace=False).save(str(file))  # type: ignore[no-untyped-call]
             return
         onnx_file = folder / _FILES[ONNX]
         torch.onnx.export(
@@ -144,10 +144,6 @@ class _AtOneSize(_Normalized):
 
     def forward(self, tiles: Tensor) -> Tensor:
         return super().forward(tiles.permute(0, 3, 1, 2) * self.network.scale + self.network.shift)
-
-
-def _trace(module: nn.Module, example: Tensor, file: Path) -> None:
-    torch.jit.trace(module, example, check_trace=False).save(str(file))  # type: ignore[no-untyped-call]
 
 
 def _wsinfer_config(network: TileClassifier, classes: Sequence[str], microns_per_pixel: float) -> dict[str, Any]:

@@ -139,18 +139,15 @@ def _checked(tensors: Any, backbone: Backbone, path: Path | str) -> dict[str, Te
     if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
         raise TileFormatError(f"weights={path} is not a state_dict; save one with torch.save(network.state_dict(), path)")
     plain = {str(name).removeprefix(OUR_PREFIX): tensor for name, tensor in tensors.items()}
-    expected = backbone.outline(_n_rows(plain.get(f"{backbone.head}.weight")))
+    head = plain.get(f"{backbone.head}.weight")
+    # For how many classes the head is may differ, and nothing else.
+    expected = backbone.outline(len(head) if head is not None and head.ndim == 2 and len(head) else 1)
     wrong = [name for name in expected.keys() | plain.keys() if not _is_like(plain.get(name), expected.get(name))]
     if wrong:
         raise TileFormatError(
             f"weights={path} does not fit {backbone.name}: {len(wrong)} tensors differ, {shorten(sorted(wrong)[0])} for one"
         )
     return plain
-
-
-def _n_rows(head: Tensor | None) -> int:
-    """Return for how many classes the head is, which alone may differ; 1 where there is none."""
-    return int(head.shape[0]) if head is not None and head.ndim == 2 and head.shape[0] > 0 else 1
 
 
 def _is_like(found: Tensor | None, expected: Tensor | None) -> bool:

@@ -48,15 +48,15 @@ def unpacked_once(key: str, unpack: Callable[[Path], None]) -> NDArray[np.uint8]
         CacheError: The cache folder can't be written.
     """
     entry = cache_folder() / key
-    if (images := _open_whole(entry)) is not None:
+    if (images := _open(entry)) is not None:
         return images
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(entry.with_suffix(".lock")):
-            if (images := _open_whole(entry)) is None:
+            if (images := _open(entry)) is None:
                 shutil.rmtree(entry, ignore_errors=True)
                 _fill(entry, unpack)
-                images = _open(entry)
+                images = _map(entry)
     except OSError as error:  # a full disk too
         reason = error.strerror or error
         raise CacheError(
@@ -136,18 +136,16 @@ def checksum_blocks(file: Path) -> str:
     return digest.hexdigest()
 
 
-def _open_whole(entry: Path) -> NDArray[np.uint8] | None:
+def _open(entry: Path) -> NDArray[np.uint8] | None:
     """Return the pixels of an entry, or None if there is none or it is not as it was written: the source is still there."""
-    try:
-        return _open(entry)
-    except (OSError, ValueError, KeyError, TypeError, EOFError):
-        return None
+    with suppress(OSError, ValueError, KeyError, TypeError, EOFError):
+        _check_owner(entry)
+        if checksum_blocks(entry / _IMAGES) == json.loads((entry / _FACTS).read_text())["checksum"]:
+            return _map(entry)
+    return None
 
 
-def _open(entry: Path) -> NDArray[np.uint8]:
-    _check_owner(entry)
-    if checksum_blocks(entry / _IMAGES) != json.loads((entry / _FACTS).read_text())["checksum"]:
-        raise ValueError(f"{entry} is damaged")
+def _map(entry: Path) -> NDArray[np.uint8]:
     return map_tiles(entry / _IMAGES, lambda: np.load(entry / _IMAGES, mmap_mode="r", allow_pickle=False))
 
 

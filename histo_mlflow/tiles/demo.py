@@ -16,9 +16,6 @@ from histo_mlflow.tiles.fingerprint import fingerprint_of
 from histo_mlflow.tiles.options import DEMO, Address
 from histo_mlflow.tiles.tile_set import COLORECTAL_CLASSES, TileSet
 
-DEMO_TILES = 315
-DEMO_TILE_SIZE_PX = 48
-
 # Optical density of the stains in R, G, B (Ruifrok and Johnston 2001, "Quantification of histochemical staining by color
 # deconvolution", haematoxylin and eosin).
 _HAEMATOXYLIN_OD = np.array([0.650, 0.704, 0.286])
@@ -40,7 +37,7 @@ def read(address: Address, _image_size: int) -> TileSet:
     return draw_demo(seed=int(address.part or 0))
 
 
-def draw_demo(*, n_tiles: int = DEMO_TILES, tile_size_px: int = DEMO_TILE_SIZE_PX, seed: int = 0) -> TileSet:
+def draw_demo(*, n_tiles: int = 315, tile_size_px: int = 48, seed: int = 0) -> TileSet:
     """Return `n_tiles` synthetic tiles, the nine classes in turn; the same seed draws the same pixels."""
     labels = np.arange(n_tiles, dtype=np.int64) % len(COLORECTAL_CLASSES)
     rngs = np.random.default_rng(seed).spawn(n_tiles)
