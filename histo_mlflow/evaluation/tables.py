@@ -58,8 +58,8 @@ def robustness_table(found: Sequence[Perturbed]) -> pd.DataFrame:
 
 def baseline_table(findings: Findings) -> pd.DataFrame:
     """Return one row per classifier, the model first."""
-    compared = {"the model": findings.evaluation.overall, **findings.details.baselines}
-    return pd.DataFrame([{"classifier": name, **_in_columns(each, BASELINE_METRICS)} for name, each in compared.items()])
+    rows = [{"classifier": name, **_in_columns(each, BASELINE_METRICS)} for name, each in findings.compared.items()]
+    return pd.DataFrame(rows)
 
 
 def disagreement_table(comparison: Comparison) -> pd.DataFrame:
