@@ -37,7 +37,6 @@ def draw_comparison(folder: Path, comparison: Comparison, about: About, images: 
 def show_comparison(folder: Path, comparison: Comparison, about: About, images: NDArray[np.uint8] | None) -> dict[str, Any]:
     """Draw the picture into `folder`, and return what the sections show."""
     classes = comparison.a.classes
-    spans = [(each.value, each.low, each.high) for each in comparison.sensitivity]
     return {
         "title": describe_difference(comparison),
         "comparison": comparison,
@@ -46,7 +45,7 @@ def show_comparison(folder: Path, comparison: Comparison, about: About, images: 
         "lower_is_better": [
             OVERALL_METRICS[name].words for name in comparison.differences if OVERALL_METRICS[name].is_lower_better
         ],
-        "picture": keep_picture(folder / "differences.png", draw_differences(classes, spans, figure="sensitivity")),
+        "picture": keep_picture(folder / "differences.png", draw_differences(classes, comparison.sensitivity)),
         "key": write_key(folder, classes),
         "images": images,
         "shown": [] if images is None else comparison.disagree[:_SHOWN],

@@ -14,6 +14,7 @@ from histo_mlflow.evaluation.comparison_sections import draw_comparison
 from histo_mlflow.evaluation.curves import draw_curves
 from histo_mlflow.evaluation.findings import About, Details, Findings
 from histo_mlflow.evaluation.gallery import GalleryRow, Shown, caption, choose_errors
+from histo_mlflow.evaluation.intervals import Estimate
 from histo_mlflow.evaluation.lettering import KEY_FILE, label_classes, letter
 from histo_mlflow.evaluation.metrics import evaluate_predictions
 from histo_mlflow.evaluation.page import png_of
@@ -83,7 +84,7 @@ def _pictures(classes: tuple[str, ...]) -> list[Figure]:
         plots.draw_confusion(predictions.confusion, classes, title="a title"),
         plots.draw_roc_and_precision(predictions),
         plots.draw_calibration(predictions, None, other_label=""),
-        plots.draw_differences(classes, [(0.1, 0.0, 0.2)] * len(classes), figure="sensitivity"),
+        plots.draw_differences(classes, [Estimate(0.1, 0.0, 0.2)] * len(classes)),
         plots.draw_sheet(gallery, classes),
     ]
 
