@@ -118,8 +118,9 @@ class Findings:
 
     @property
     def compared(self) -> dict[str, Mapping[str, Estimate]]:
-        """Metrics by name of the model and of the classifiers that see only colour, by name, the model first."""
-        return {"the model": self.evaluation.overall, **self.details.baselines}
+        """Figures by name of the model and of the classifiers that see only colour, by name, the model first."""
+        own = {name: self.evaluation.overall[name] for name in BASELINE_METRICS}
+        return {"the model": own, **self.details.baselines}
 
     @cached_property
     def rescaled(self) -> Predictions | None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from histo_mlflow.evaluation.findings import BASELINE_METRICS, Findings
+from histo_mlflow.evaluation.findings import Findings
 from histo_mlflow.evaluation.intervals import Estimate
 from histo_mlflow.evaluation.metrics import ClassEvaluation
 from histo_mlflow.evaluation.paired import Comparison
@@ -52,8 +52,7 @@ def robustness_table(found: Sequence[Perturbed]) -> pd.DataFrame:
 
 def baseline_table(findings: Findings) -> pd.DataFrame:
     """Return one row per classifier, the model first."""
-    compared = {name: {metric: figures[metric] for metric in BASELINE_METRICS} for name, figures in findings.compared.items()}
-    return pd.DataFrame([{"classifier": name, **_in_columns(figures)} for name, figures in compared.items()])
+    return pd.DataFrame([{"classifier": name, **_in_columns(figures)} for name, figures in findings.compared.items()])
 
 
 def disagreement_table(comparison: Comparison) -> pd.DataFrame:
