@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from histo_mlflow.evaluation.comparison_sections import ComparisonPage, draw_comparison
+from histo_mlflow.evaluation.comparison_sections import draw_comparison
 from histo_mlflow.evaluation.curves import draw_fold_curves
 from histo_mlflow.evaluation.findings import About, Findings
 from histo_mlflow.evaluation.gallery import GalleryRow, Shown, caption, choose_errors, lay_over
@@ -117,7 +117,7 @@ def _drawable_of(recorded: RecordedSplit) -> Drawable:
 def draw_models(run: Run, comparison: Comparison, about: About, tiles: TileSet | None, attempt: Attempt) -> None:
     """Draw the page of a comparison of two models into the run; without `tiles` it shows none."""
     with attempt("the page of comparison"), run.draft("comparison") as folder:
-        draw_comparison(ComparisonPage(folder, comparison, None if tiles is None else tiles.images, about))
+        draw_comparison(folder, comparison, about, None if tiles is None else tiles.images)
 
 
 def collect_errors(

@@ -16,7 +16,7 @@ from histo_mlflow.evaluation.intervals import Estimate, Floats
 from histo_mlflow.evaluation.kept_numbers import write_numbers
 from histo_mlflow.evaluation.metrics import evaluate_predictions
 from histo_mlflow.evaluation.predictions import Predictions
-from histo_mlflow.evaluation.selective import choose_threshold
+from histo_mlflow.evaluation.ranking import choose_threshold
 from histo_mlflow.learning.fit import Scored
 from histo_mlflow.learning.infer import probabilities_of
 from histo_mlflow.models.facts import ModelFacts
