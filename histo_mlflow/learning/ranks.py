@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from histo_mlflow.base.interruption import acknowledge, shielded
-from histo_mlflow.base.launched import is_launched
 from histo_mlflow.base.liveness import Process
 from histo_mlflow.errors import Interrupted, RankFailedError, RankLostError, WorkError
+from histo_mlflow.process import is_launched
 
 T = TypeVar("T")
 

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from histo_mlflow.base.interruption import LAUNCHER_VARIABLE
-from histo_mlflow.base.launched import is_launched
 from histo_mlflow.errors import Interrupted, RankFailedError, RankLostError
 from histo_mlflow.learning.compute import resolve_device
 from histo_mlflow.learning.options import Recipe
 from histo_mlflow.learning.ranks import joined_ranks
 from histo_mlflow.pipeline.inputs import LearningInputs
 from histo_mlflow.pipeline.split import run_split
+from histo_mlflow.process import is_launched
 from histo_mlflow.tiles.splits import Split
 from histo_mlflow.tracking.store import open_store
 

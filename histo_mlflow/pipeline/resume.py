@@ -3,11 +3,11 @@
 import json
 from typing import Any, TypeVar
 
-from histo_mlflow.base.launched import is_first_process
 from histo_mlflow.console import say, warn
 from histo_mlflow.errors import RequestError
 from histo_mlflow.options import build, flatten, option_fields, read_kept_yaml
 from histo_mlflow.pipeline.options import LearningOptions
+from histo_mlflow.process import is_first_process
 from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.found_runs import find_ended_run
 from histo_mlflow.tracking.journal import deliver_left

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
-from histo_mlflow.base.launched import is_first_process
 from histo_mlflow.learning.compute import Compute, resolve_compute_for_report, resolve_device
 from histo_mlflow.learning.ranks import Ranks, joined_ranks
 from histo_mlflow.options import JobOptions, flatten
@@ -14,6 +13,7 @@ from histo_mlflow.pipeline.inputs import LearningInputs, open_learning_inputs
 from histo_mlflow.pipeline.options import JudgingOptions, LearningOptions
 from histo_mlflow.pipeline.processes import follow, launch_if_asked
 from histo_mlflow.pipeline.resume import check_same_tiles, reopen
+from histo_mlflow.process import is_first_process
 from histo_mlflow.tiles.splits import Split
 from histo_mlflow.tracking.acceptance import check_options_accepted
 from histo_mlflow.tracking.registry import ask_to_register
