@@ -50,12 +50,10 @@ class CompareResult:
 @job("Judge", 2, example="histo compare --data test.npz")
 def compare(options: Compare) -> CompareResult:
     """Score two models on the same tiles; each model's scoring is a look at the set."""
-    from functools import partial
-
     from histo_mlflow.console import say
     from histo_mlflow.evaluation.costs import read_costs
     from histo_mlflow.pipeline.compare import check_comparable, compare_models, describe_comparison
-    from histo_mlflow.pipeline.contents import evaluation_tags, not_at_the_cost_of_the_model
+    from histo_mlflow.pipeline.contents import tags_of
     from histo_mlflow.pipeline.draw import draw_models
     from histo_mlflow.pipeline.inputs import load_model, open_scored_tiles
     from histo_mlflow.pipeline.session import begin_run, open_judging
@@ -67,10 +65,10 @@ def compare(options: Compare) -> CompareResult:
     check_comparable(a, b)
     costs = read_costs(options.costs.costs, a.classes)
     tiles = open_scored_tiles(options.data, a)
-    tags = evaluation_tags("compare", tiles, compute, model=f"{a.address} and {b.address}")
-    with begin_run(store, "compare", options, tags) as run:
+    models = {"histo.compute": compute.describe(), "histo.model": f"{a.address} and {b.address}"}
+    with begin_run(store, "compare", options, tags_of("compare", tiles, models)) as run:
         comparison, about = compare_models(run, (a, b), tiles, compute, costs)
-        draw_models(run, comparison, about, tiles, partial(not_at_the_cost_of_the_model, run))
+        draw_models(run, comparison, about, tiles)
     say(f"\n{describe_comparison(comparison)}")
     say(f"models were scored {about.looks} time(s) on this set; page: run {run.id}, comparison/comparison.html (mlflow ui)")
     return CompareResult(run.id, comparison, about.looks)
