@@ -7,7 +7,7 @@ from histo_mlflow.evaluation.options import CostOptions
 from histo_mlflow.jobs import job
 from histo_mlflow.options import option
 from histo_mlflow.pipeline.options import JudgingOptions
-from histo_mlflow.tiles.options import check_given
+from histo_mlflow.tiles.options import given_tiles
 from histo_mlflow.tracking.options import PRODUCTION
 
 if TYPE_CHECKING:
@@ -23,13 +23,8 @@ class Compare(JudgingOptions):
 
     model_a: str = option(PRODUCTION, "The model to compare with, as `evaluate --model`.", positional=True)
     model_b: str = option("models:/histo-b3@candidate", "The model that is compared with it.", positional=True)
-    data: str = option("", "Labelled tiles, as in `train --data`; must be given.")
+    data: str = given_tiles("Labelled tiles, as in `train --data`; must be given.")
     costs: CostOptions
-
-    def __post_init__(self) -> None:
-        """Raise `OptionError` if no tiles are named too."""
-        super().__post_init__()
-        check_given(self.data)
 
 
 @dataclass(frozen=True, eq=False)

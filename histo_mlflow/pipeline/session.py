@@ -15,7 +15,7 @@ from histo_mlflow.errors import Interrupted, RankFailedError, RankLostError, Req
 from histo_mlflow.learning.compute import Compute, resolve_compute_for_report, resolve_device
 from histo_mlflow.learning.options import Recipe
 from histo_mlflow.learning.ranks import Ranks, joined_ranks
-from histo_mlflow.options import JobOptions, build, flatten, option_fields, read_kept_yaml
+from histo_mlflow.options import JobOptions, build, flatten, option_fields, read_yaml
 from histo_mlflow.pipeline.contents import log_config, tags_of
 from histo_mlflow.pipeline.inputs import LearningInputs, open_learning_inputs
 from histo_mlflow.pipeline.options import JudgingOptions, LearningOptions
@@ -102,7 +102,7 @@ def _reopen(options: OptionsT, job: str) -> tuple[Run, OptionsT]:
             say("what was left beside the run is delivered")
     if not run.has_file("config.yaml"):
         raise RequestError(f"resume={run.id} was ended before it began and has not noted its options; start a new run")
-    recorded = run.read("config.yaml", lambda file: read_kept_yaml(file, type(options)))
+    recorded = run.read("config.yaml", lambda file: read_yaml(file, type(options), is_kept=True))
     values, known = flatten(options), option_fields(type(options))
     for name in options.given:
         if known[name].metadata["option"].changes_result and values[name] != recorded.get(name, values[name]):
