@@ -180,8 +180,7 @@ def _run(command: click.Command, prog_name: str, arguments: list[str], *, is_deb
         click.echo(error.ctx.get_help())
         return _REQUEST_WRONG
     except (click.ClickException, RequestError) as error:
-        message = _message_of(error)
-        return _report(f"{message}{_help_hint(error)}", _REQUEST_WRONG, is_debug)
+        return _report(_explain(error), _REQUEST_WRONG, is_debug)
     except (Interrupted, KeyboardInterrupt, click.Abort) as error:
         if isinstance(error.__context__, WorkError):  # it came while the runs were being ended for that
             return _report(str(error.__context__), _WORK_FAILED, is_debug)
@@ -201,12 +200,6 @@ def _run(command: click.Command, prog_name: str, arguments: list[str], *, is_deb
     return 0
 
 
-def _message_of(error: click.ClickException | RequestError) -> str:
-    if isinstance(error, click.NoSuchOption):
-        return f"No such option: {error.option_name}"  # click adds what looks alike, --help for --lr
-    return error.format_message() if isinstance(error, click.ClickException) else str(error)
-
-
 def _meant_by(error: click.NoSuchOption) -> str | None:
     if error.ctx is None:
         return None
@@ -216,12 +209,18 @@ def _meant_by(error: click.NoSuchOption) -> str | None:
     return f"--{likely[0]}" if likely and likely[0] in known else None
 
 
-def _help_hint(error: Exception) -> str:
-    if isinstance(error, click.NoSuchOption) and (meant := _meant_by(error)):
-        return f" (did you mean {meant}?)"
+def _explain(error: click.ClickException | RequestError) -> str:
+    """Return what was wrong, with a word on where to look."""
+    if isinstance(error, RequestError):
+        return str(error)
+    message = error.format_message()
+    if isinstance(error, click.NoSuchOption):
+        message = f"No such option: {error.option_name}"  # click adds what looks alike, --help for --lr
+        if meant := _meant_by(error):
+            return f"{message} (did you mean {meant}?)"
     if isinstance(error, click.UsageError) and error.ctx is not None:
-        return f" (see {error.ctx.command_path} --help)"
-    return ""
+        return f"{message} (see {error.ctx.command_path} --help)"
+    return message
 
 
 def _report(message: str, exit_code: int, is_debug: bool) -> int:
