@@ -105,7 +105,7 @@ def record_folds(session: Session, splits: Sequence[Split]) -> Folds:
         tags = {"histo.entry_point": "cv", FOLD_TAG: number}
         with open_run(session.run.store, title, parent=session.run, tags=tags, resumed=resumed) as run:
             log_config(run, flatten(session.options))
-            of_fold = record_split(session.within(run), split, title=title)
+            of_fold = record_split(replace(session, run=run), split, title=title)
         # A handle of its own for what is drawn later: the mirror of this one has ended with the run.
         recorded.append(replace(of_fold, run=Run(run.store, run.id)))
     return Folds(tiles, recorded)

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from histo_mlflow.errors import OptionError
-from histo_mlflow.options import Options, option, stated
+from histo_mlflow.options import Options, option
 
 DEMO = "demo"
 
@@ -71,7 +71,7 @@ class FoldOptions(Options):
     folds: int = option(5, "Number of folds; each tile is validated on exactly once.", at_least=2)
 
 
-def check_given(data: str) -> None:
-    """Raise `OptionError` if no tiles are named: nobody means the demo's drawings where a model is judged."""
-    if stated(data) is None:
-        raise OptionError("data is missing: name the tiles with --data, an npz file or a folder (`demo` for drawings)")
+def given_tiles(help: str) -> Any:  # noqa: A002 - the word that click uses too
+    """Declare an option for tiles that must be given: nobody means the demo's drawings where a model is judged."""
+    missing = "data is missing: name the tiles with --data, an npz file or a folder (`demo` for drawings)"
+    return option("", help, missing=missing)
