@@ -210,7 +210,7 @@ def _lock(user: int, uri: str) -> None:
 def test_a_locked_database_is_waited_for(
     store: Store, work: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("histo_mlflow.tracking.busy_database._ATTEMPT_MS", 50)
+    monkeypatch.setattr("histo_mlflow.tracking.sqlite_file._ATTEMPT_MS", 50)
     with open_run(store, "one") as run:
         other = sqlite3.connect(work / "mlflow.db", isolation_level=None, check_same_thread=False)
         other.execute("BEGIN EXCLUSIVE")
