@@ -41,7 +41,7 @@ def read_drawable(run: Run) -> Drawable:
         best_epoch = 1 + int(np.argmin(history["val/loss"]))
         curves = partial(draw_curves, history, aug_cutoff=aug_cutoff, best_epoch=best_epoch, title=title)
         return Drawable(run, findings, curves, partial(load_best_network, run))
-    if histories := [each for fold in nested_runs(run, FOLD_TAG) if (each := _read_history(fold))]:
+    if histories := [each for fold in nested_runs(run, FOLD_TAG).values() if (each := _read_history(fold))]:
         title = f"cross-validation: {source}"
         return Drawable(run, findings, partial(draw_fold_curves, histories, aug_cutoff=aug_cutoff, title=title))
     return Drawable(run, findings)

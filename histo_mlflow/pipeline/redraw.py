@@ -18,7 +18,7 @@ from histo_mlflow.tracking.runs import Run
 def redraw(run: Run) -> dict[str, list[str]]:
     """Draw all that a run and its folds keep; return by the run's id what was drawn."""
     open_once = cache(_open)
-    return {each.id: _draw(each, open_once) for each in (*nested_runs(run, FOLD_TAG), run)}
+    return {each.id: _draw(each, open_once) for each in (*nested_runs(run, FOLD_TAG).values(), run)}
 
 
 def _draw(run: Run, open_once: Callable[[str, int, str], TileSet | None]) -> list[str]:

@@ -67,16 +67,9 @@ def find_run_at_rest(store: Store, run_id: str) -> KeptRun:
     return found
 
 
-def find_nested_run(parent: Run, tag: str, value: object) -> Run | None:
-    """Return the newest run under `parent` whose `tag` is `value`, or None."""
+def nested_runs(parent: Run, tag: str) -> dict[int, Run]:
+    """Return the runs under `parent` that have the number `tag`, by that number, in its order."""
     client = parent.store.client
-    found = runs_under(client, client.get_run(parent.id), tag=tag, value=value)
-    return Run(parent.store, found[0].info.run_id) if found else None
-
-
-def nested_runs(parent: Run, tag: str) -> list[Run]:
-    """Return the runs under `parent` that have the number `tag`, in its order."""
-    client = parent.store.client
-    found = runs_under(client, client.get_run(parent.id))
-    numbered = {int(each.data.tags[tag]): each for each in found if tag in each.data.tags}
-    return [Run(parent.store, numbered[number].info.run_id) for number in sorted(numbered)]
+    found = reversed(runs_under(client, client.get_run(parent.id)))  # of two with one number the newer counts
+    numbered = {int(each.data.tags[tag]): each.info.run_id for each in found if tag in each.data.tags}
+    return {number: Run(parent.store, numbered[number]) for number in sorted(numbered)}

@@ -4,8 +4,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from histo_mlflow.errors import SourceNotFoundError, StoreError
-from histo_mlflow.tracking.store_errors import is_missing
+from histo_mlflow.errors import SourceNotFoundError
+from histo_mlflow.tracking.store_errors import found_or_none
 
 _MAX_NESTED = 1000
 
@@ -25,17 +25,13 @@ def state_of(run: Run) -> str:
 
 def kept_run(client: MlflowClient, run_id: str, *, asked: str, advice: str = "`mlflow ui` shows what is there") -> Run:
     """Return the run of that id; raises `SourceNotFoundError` if there is none."""
-    try:
-        return client.get_run(run_id)
-    except StoreError as error:
-        if not is_missing(error):
-            raise
-        raise SourceNotFoundError(f"{asked}: there is no run with this id; {advice}") from None
+    run = found_or_none(client.get_run, run_id)
+    if run is None:
+        raise SourceNotFoundError(f"{asked}: there is no run with this id; {advice}")
+    return run
 
 
-def runs_under(client: MlflowClient, parent: Run, *, tag: str | None = None, value: object = None) -> list[Run]:
-    """Return the runs that are nested in `parent`, the newest first; those whose `tag` is `value`, if given."""
+def runs_under(client: MlflowClient, parent: Run) -> list[Run]:
+    """Return the runs that are nested in `parent`, the newest first."""
     query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent.info.run_id}'"
-    if tag is not None:
-        query += f" AND tags.`{tag}` = '{value}'"
     return list(client.search_runs([parent.info.experiment_id], query, max_results=_MAX_NESTED))

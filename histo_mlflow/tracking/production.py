@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from histo_mlflow.errors import RequestError, StoreError
-from histo_mlflow.tracking.store_errors import is_missing
+from histo_mlflow.errors import RequestError
+from histo_mlflow.tracking.store_errors import found_or_none
 
 PRODUCTION_STAGE = "Production"
 PRODUCTION_ALIASES = ("champion", "Production")
@@ -48,12 +48,8 @@ def _said(version: str | None) -> str:
 def read_pointers(client: MlflowClient, name: str) -> Pointers:
     """Return what the names of the version in use point to; nothing, if nothing is registered."""
     staged = [str(each.version) for each in versions_of(client, name) if each.current_stage == PRODUCTION_STAGE]
-    try:
-        aliases = client.get_registered_model(name).aliases
-    except StoreError as error:
-        if not is_missing(error):
-            raise
-        aliases = {}
+    model = found_or_none(client.get_registered_model, name)
+    aliases = model.aliases if model else {}
     ours = {alias: str(version) for alias, version in aliases.items() if alias in PRODUCTION_ALIASES}
     return Pointers(name, max(staged, key=int, default=None), ours)
 
@@ -64,10 +60,10 @@ def production_version(client: MlflowClient, name: str) -> str | None:
     Raises:
         RequestError: Stage and aliases point to different versions.
     """
-    found = read_pointers(client, name)
-    if not found.agree:
-        raise RequestError(found.describe_disagreement())
-    return found.version
+    pointers = read_pointers(client, name)
+    if not pointers.agree:
+        raise RequestError(pointers.describe_disagreement())
+    return pointers.version
 
 
 def move_pointers(client: MlflowClient, name: str, version: str) -> None:
