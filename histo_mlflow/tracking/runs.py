@@ -23,7 +23,7 @@ from histo_mlflow.errors import Interrupted, StoreError
 from histo_mlflow.tracking.journal import Journal
 from histo_mlflow.tracking.kept import ENDED_TAG
 from histo_mlflow.tracking.signs_of_life import giving_signs_of, tags_of_this_process
-from histo_mlflow.tracking.sinks import MirroredRun, RunFacts, Sink
+from histo_mlflow.tracking.sinks import MirroredRun, Sink
 from histo_mlflow.tracking.store import Store, changing_experiment
 from histo_mlflow.tracking.writes import Deletion, End, File, Metrics, Params, Tags, Target, Tiles, Write
 
@@ -60,12 +60,10 @@ class Run:
 
     def mirror(self) -> None:
         """Write to the store's mirrors too, from now on."""
-        if not self.store.mirrors:
-            return
-        facts = RunFacts.of(self._client.get_run(self.id), self.store.uri)
-        self._mirrored = [mirror.begin(facts) for mirror in self.store.mirrors]
-        addresses = {of.tag: run.address for of, run in zip(self.store.mirrors, self._mirrored, strict=True) if run.address}
-        if addresses:
+        if self.store.mirrors:
+            kept = self._client.get_run(self.id)
+            self._mirrored = [MirroredRun(mirror, kept, self.store.uri) for mirror in self.store.mirrors]
+        if addresses := {each.mirror.tag: each.address for each in self._mirrored if each.address}:
             self.set_tags(addresses)
 
     def send(self, write: Write) -> None:
