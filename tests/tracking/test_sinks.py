@@ -48,7 +48,7 @@ def _mlflow(store: Store, work: Path) -> Place:
         files = {item.path for item in store.client.list_artifacts(run_id, "figures")}
         return Kept(run.data.params, epochs, run.data.metrics["best/val_loss"], files, run.info.status == "FINISHED")
 
-    return Place(Journal(Target(store.client, run_id), store.uri), read)
+    return Place(Journal(Target(store.client, run_id)), read)
 
 
 def _wandb(store: Store, work: Path) -> Place:
