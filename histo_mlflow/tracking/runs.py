@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import mlflow
-from mlflow import MlflowClient
-from mlflow.entities import RunStatus
 from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
 
@@ -44,14 +42,10 @@ class Run:
         self.is_reopened = False
         self._mirrored: list[MirroredRun] = []
 
-    @property
-    def _client(self) -> MlflowClient:
-        return self.store.client
-
     @cached_property
     def journal(self) -> Journal:
         """What the server has not got of this run."""
-        return Journal(Target(self._client, self.id))
+        return Journal(Target(self.store.client, self.id))
 
     @property
     def sinks(self) -> tuple[Sink, ...]:
@@ -61,7 +55,7 @@ class Run:
     def mirror(self) -> None:
         """Write to the store's mirrors too, from now on."""
         if self.store.mirrors:
-            kept = self._client.get_run(self.id)
+            kept = self.store.client.get_run(self.id)
             self._mirrored = [MirroredRun(mirror, kept, self.store.uri) for mirror in self.store.mirrors]
         if addresses := {each.mirror.tag: each.address for each in self._mirrored if each.address}:
             self.set_tags(addresses)
@@ -131,11 +125,11 @@ class Run:
 
     def has_file(self, artifact: str) -> bool:
         """Return whether there is an artifact of that path."""
-        return Target(self._client, self.id).has_file(artifact)
+        return Target(self.store.client, self.id).has_file(artifact)
 
     def fetch_file(self, artifact: str, folder: Path) -> Path:
         """Copy the artifact of that path into `folder` and return where it is."""
-        return Path(self._client.download_artifacts(self.id, artifact, str(folder)))
+        return Path(self.store.client.download_artifacts(self.id, artifact, str(folder)))
 
     def delete_file(self, artifact: str) -> None:
         """Delete the artifact of that path, if it is there."""
@@ -147,12 +141,12 @@ class Run:
 
     def logged_values(self, metric: str) -> dict[int, float]:
         """Return the values of `metric` by the step at which each was logged, in the order of steps."""
-        found = self._client.get_metric_history(self.id, metric)
+        found = self.store.client.get_metric_history(self.id, metric)
         return {each.step: each.value for each in sorted(found, key=lambda each: each.step)}
 
     def tags(self) -> dict[str, str]:
         """Return the run's tags."""
-        return dict(self._client.get_run(self.id).data.tags)
+        return dict(self.store.client.get_run(self.id).data.tags)
 
     def log_folder(self, local: Path, folder: str | None = None) -> None:
         """Copy the content of a folder to the run's artifacts, under `folder`."""
@@ -221,10 +215,11 @@ def _begin(store: Store, name: str, parent: Run | None, noted: Mapping[str, obje
         if parent is None and (begun := _taken_over(store)):
             own_name = store.client.get_run(begun.id).info.run_name or ""
             kept = name if not own_name or _MADE_UP_NAME.fullmatch(own_name) else own_name
-            store.client.update_run(begun.id, status=RunStatus.to_string(RunStatus.RUNNING), name=kept)
+            store.client.update_run(begun.id, status="RUNNING", name=kept)
             begun.set_tags(noted)
             return begun
-        outer = parent.id if parent else _active_run_id()
+        active = mlflow.active_run()
+        outer = parent.id if parent else active.info.run_id if active else None
         # In one call: who dies between two would leave a run that nobody knows to be dead, or to be a fold.
         tags = {**Tags.of({**resolve_tags(), **noted}).shown(), MLFLOW_RUN_NAME: name}
         if outer:
@@ -251,7 +246,7 @@ def _reopen(run: Run, noted: Mapping[str, object]) -> Run:
         client.set_tag(wrapper.id, "histo.resumes", run.id)
     for tag in {"error", ENDED_TAG} & client.get_run(run.id).data.tags.keys():
         client.delete_tag(run.id, tag)
-    client.update_run(run.id, status=RunStatus.to_string(RunStatus.RUNNING))
+    client.update_run(run.id, status="RUNNING")
     return run
 
 
@@ -266,8 +261,3 @@ def _end(run: Run, status: str, error: BaseException) -> None:
 
 def _now_ms() -> int:
     return int(time.time() * 1000)
-
-
-def _active_run_id() -> str | None:
-    active = mlflow.active_run()
-    return active.info.run_id if active else None

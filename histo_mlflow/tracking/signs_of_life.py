@@ -5,7 +5,6 @@ import socket
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
-from functools import partial
 
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelStatus, Run
@@ -28,7 +27,7 @@ def tags_of_this_process() -> dict[str, str]:
     """Return what names this process, and a first sign of life."""
     own = Process.of(os.getpid())
     named = {HOST_TAG: own.host, PID_TAG: str(own.pid), BOOT_TAG: own.boot, NAMESPACE_TAG: own.namespace}
-    return {**named, STARTED_TAG: own.started, SIGN_TAG: _now().isoformat(timespec="seconds")}
+    return {**named, STARTED_TAG: own.started, SIGN_TAG: _now()}
 
 
 def process_of(tags: Mapping[str, str]) -> Process | None:
@@ -50,13 +49,12 @@ def last_sign(tags: Mapping[str, str]) -> datetime | None:
 def is_silent(tags: Mapping[str, str]) -> bool:
     """Return whether a run has given signs of life once and no longer does."""
     sign = last_sign(tags)
-    return sign is not None and _now() - sign > PATIENCE
+    return sign is not None and datetime.now(UTC) - sign > PATIENCE
 
 
 def giving_signs_of(client: MlflowClient, run_id: str, *, every_seconds: float = SIGN_SECONDS) -> AbstractContextManager[None]:
     """Renew the run's sign of life while the block goes on."""
-    renew = partial(client.set_tag, run_id, SIGN_TAG)
-    return giving_signs(lambda: renew(_now().isoformat(timespec="seconds")), every_seconds=every_seconds)
+    return giving_signs(lambda: client.set_tag(run_id, SIGN_TAG, _now()), every_seconds=every_seconds)
 
 
 def end_orphans(client: MlflowClient, experiment_id: str) -> None:
@@ -85,5 +83,5 @@ def end_models_of(client: MlflowClient, run: Run) -> None:
             client.finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
