@@ -100,9 +100,8 @@ class Journal:
             return True
         if self._reach.is_given_up:
             return False
-        patience = patience_seconds()
-        _log.warning("waiting for the tracking server, %.0f seconds at most", patience)
-        end = time.monotonic() + patience
+        _log.warning("waiting for the tracking server, %.0f seconds at most", patience_seconds())
+        end = time.monotonic() + patience_seconds()
         while time.monotonic() < end:
             time.sleep(_POLL_SECONDS)
             if self.deliver(now=True):

@@ -34,15 +34,12 @@ class Pointers:
 
     def describe_disagreement(self) -> str:
         """Return what points where, and the two ways out."""
-        said = [f"the stage {PRODUCTION_STAGE} is {_said(self.stage)}"]
-        said += [f"the alias {alias} {_said(self.aliases.get(alias))}" for alias in PRODUCTION_ALIASES]
+        named = {f"the stage {PRODUCTION_STAGE} is": self.stage}
+        named |= {f"the alias {alias}": self.aliases.get(alias) for alias in PRODUCTION_ALIASES}
+        said = [f"{name} {f'version {version}' if version else 'no version'}" for name, version in named.items()]
         others = sorted({version for version in (self.stage, *self.aliases.values()) if version}, key=int)
         ways = " or ".join(f"histo promote --model-name {self.name} --version {each} --force --reason TEXT" for each in others)
         return f"{self.name}: {', '.join(said)}: moved by hand? Nothing was changed; say which is meant: {ways}"
-
-
-def _said(version: str | None) -> str:
-    return f"version {version}" if version else "no version"
 
 
 def read_pointers(client: MlflowClient, name: str) -> Pointers:
@@ -75,7 +72,7 @@ def move_pointers(client: MlflowClient, name: str, version: str) -> None:
     for alias in PRODUCTION_ALIASES:
         client.set_registered_model_alias(name, alias, version)
     with warnings.catch_warnings():
-        # MLflow has deprecated stages, yet ``models:/<name>/Production`` is the address that others' code uses.
+        # MLflow has deprecated stages, yet ``models:/<name>/Production`` is what others' code uses (docs/decisions/0002).
         warnings.simplefilter("ignore", FutureWarning)
         client.transition_model_version_stage(name, version, PRODUCTION_STAGE)
         for each in versions_of(client, name):

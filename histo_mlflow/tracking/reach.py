@@ -90,16 +90,14 @@ def trying_once(seconds: int | None = None) -> Iterator[None]:
         wanted = {name: value for name, value in wanted.items() if name not in os.environ}
     else:
         wanted[MLFLOW_HTTP_REQUEST_TIMEOUT.name] = str(seconds)
-    before = {name: os.environ.get(name) for name in wanted}
+    before = {name: os.environ[name] for name in wanted if name in os.environ}
     os.environ.update(wanted)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        for name in wanted.keys() - before.keys():
+            os.environ.pop(name, None)
+        os.environ.update(before)
 
 
 def _is_unreachable(error: BaseException, uri: str) -> bool:

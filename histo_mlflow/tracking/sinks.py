@@ -45,14 +45,9 @@ class Mirror(ABC):
 
     @abstractmethod
     def open(self, kept: KeptRun, store_uri: str) -> tuple[Sink, str]:
-        """Begin a run, or go on with the one of that id: mirroring it again adds nothing.
+        """Begin a run, or go on with the one of its id; return what its writes go to, and its address.
 
-        Args:
-            kept: The run as MLflow keeps it.
-            store_uri: Where it does so, without a password.
-
-        Returns:
-            What its writes go to, and its address.
+        MLflow keeps the run at `store_uri`, an address without a password.
         """
 
     def close(self, error: Exception) -> None:  # noqa: B027 - there may be nothing to close

@@ -4,7 +4,6 @@ import hashlib
 import logging
 import os
 import tempfile
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -159,7 +158,6 @@ def _quiet_libraries() -> None:
     logging.getLogger("histo_mlflow").setLevel(logging.INFO)
     # MLflow draws a bar for every small file that it fetches.
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    # Table creation logs every migration; stages are deprecated yet part of what we promise (docs/decisions/0002).
+    # Table creation logs every migration.
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # logs tracebacks of what it raises as well
-    warnings.filterwarnings("ignore", message=".*transition_model_version_stage.*", category=FutureWarning)

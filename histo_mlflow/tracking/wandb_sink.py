@@ -82,7 +82,14 @@ class Wandb(Mirror):
             self._folders.clear()
 
     def _init(self, **about: Any) -> Any:
-        is_first, wandb = self._wandb is None, self._library()
+        if is_first := self._wandb is None:
+            os.environ.setdefault("WANDB_SILENT", "true")
+            os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+            try:
+                self._wandb = importlib.import_module("wandb")
+            except ImportError as error:
+                raise ImportError(f"W&B is not installed ({error}): python -m pip install -e '.[wandb]'") from None
+        wandb = self._wandb
         settings = wandb.Settings(
             silent=True, console="off", x_disable_stats=True, disable_git=True, save_code=False, init_timeout=_INIT_SECONDS
         )
@@ -99,16 +106,6 @@ class Wandb(Mirror):
             self._is_offline = True
             _log.info("%s: runs are recorded here instead", reason)
         return wandb.init(**about, mode="offline")
-
-    def _library(self) -> Any:
-        if self._wandb is None:
-            os.environ.setdefault("WANDB_SILENT", "true")
-            os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-            try:
-                self._wandb = importlib.import_module("wandb")
-            except ImportError as error:
-                raise ImportError(f"W&B is not installed ({error}): python -m pip install -e '.[wandb]'") from None
-        return self._wandb
 
 
 class _WandbRun:
