@@ -13,9 +13,9 @@ from histo_mlflow.base.interruption import shielded
 from histo_mlflow.errors import Interrupted
 from histo_mlflow.models.facts import ModelFacts
 from histo_mlflow.tracking import model_flavor
+from histo_mlflow.tracking.kept import end_models_of
 from histo_mlflow.tracking.reach import ANSWER_SECONDS, trying_once
 from histo_mlflow.tracking.runs import Run
-from histo_mlflow.tracking.signs_of_life import end_models_of
 from histo_mlflow.tracking.store_errors import reporting_store_errors
 
 MODEL_KIND = "tile classifier"

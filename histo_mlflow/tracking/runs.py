@@ -19,8 +19,7 @@ from histo_mlflow.base.scratch import scratch_folder
 from histo_mlflow.base.secrets import hide_secrets
 from histo_mlflow.errors import Interrupted, StoreError
 from histo_mlflow.tracking.journal import Journal
-from histo_mlflow.tracking.kept import ENDED_TAG
-from histo_mlflow.tracking.signs_of_life import giving_signs_of, tags_of_this_process
+from histo_mlflow.tracking.kept import ENDED_TAG, giving_signs_of, tags_of_this_process
 from histo_mlflow.tracking.sinks import MirroredRun, Sink
 from histo_mlflow.tracking.store import Store, changing_experiment
 from histo_mlflow.tracking.writes import Deletion, End, File, Metrics, Params, Tags, Target, Tiles, Write

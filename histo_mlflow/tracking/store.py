@@ -17,8 +17,8 @@ from mlflow.entities import Experiment
 
 from histo_mlflow.base.secrets import hide_secrets
 from histo_mlflow.errors import SourceNotFoundError, StoreError
+from histo_mlflow.tracking.kept import end_orphans
 from histo_mlflow.tracking.options import MirrorOptions
-from histo_mlflow.tracking.signs_of_life import end_orphans
 from histo_mlflow.tracking.sinks import Mirror
 from histo_mlflow.tracking.sqlite_file import check_schema, sqlite_file, use_write_ahead_log, wait_while_locked
 from histo_mlflow.tracking.store_errors import (

@@ -15,8 +15,7 @@ import pytest
 from mlflow import MlflowClient
 
 from histo_mlflow.errors import RequestError, SourceNotFoundError, StoreError
-from histo_mlflow.tracking.runs import open_run
-from histo_mlflow.tracking.signs_of_life import (
+from histo_mlflow.tracking.kept import (
     BOOT_TAG,
     HOST_TAG,
     NAMESPACE_TAG,
@@ -25,6 +24,7 @@ from histo_mlflow.tracking.signs_of_life import (
     STARTED_TAG,
     tags_of_this_process,
 )
+from histo_mlflow.tracking.runs import open_run
 from histo_mlflow.tracking.store import Store, alone_in, open_store, read_store
 from tests.conftest import Histo
 
