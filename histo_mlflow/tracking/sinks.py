@@ -11,6 +11,7 @@ from typing import ClassVar, Protocol, TypeVar
 from mlflow import MlflowClient
 from mlflow.entities import Run as KeptRun
 
+from histo_mlflow.base.plain_values import reason_of
 from histo_mlflow.base.scratch import scratch_folder
 from histo_mlflow.base.secrets import hide_secrets
 from histo_mlflow.tracking.kept import runs_under, state_of
@@ -60,7 +61,7 @@ class Mirror(ABC):
         try:
             return action()
         except Exception as error:
-            self.failure = first_line(error)
+            self.failure = reason_of(error) or type(error).__name__
             with suppress(Exception):
                 self.close(error)
             _log.warning(
@@ -83,11 +84,6 @@ class MirroredRun:
         is_taken = not isinstance(write, File) or Path(write.path).suffix in self.mirror.suffixes
         if self._sink is not None and is_taken:
             self.mirror.attempt(partial(self._sink.write, write), self._id)
-
-
-def first_line(error: BaseException) -> str:
-    """Return what an error says, shortened to a part of a line."""
-    return str(error).partition("\n")[0][:300] or type(error).__name__
 
 
 def replay(client: MlflowClient, kept: KeptRun, mirror: Mirror) -> int:

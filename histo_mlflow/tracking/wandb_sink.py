@@ -11,7 +11,8 @@ import pandas as pd
 from mlflow.entities import Run as KeptRun
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from histo_mlflow.tracking.sinks import Mirror, first_line
+from histo_mlflow.base.plain_values import reason_of
+from histo_mlflow.tracking.sinks import Mirror
 from histo_mlflow.tracking.writes import End, File, Metrics, Params, Write
 
 _log = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ class Wandb(Mirror):
                     return wandb.init(**about)
                 reason = "no W&B key (`wandb login` stores one)"
             except wandb.Error as error:
-                reason = f"W&B can't be reached ({first_line(error)})"
+                reason = f"W&B can't be reached ({reason_of(error)})"
             self._is_offline = True
             _log.info("%s: runs are recorded here instead", reason)
         return wandb.init(**about, mode="offline")
