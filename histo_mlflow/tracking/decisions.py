@@ -85,14 +85,9 @@ class Decision:
 
 
 def register_model(store: Store, model_uri: str, name: str, about: VersionFacts, *, objection: str = "") -> Registration:
-    """Register a logged model: a first version goes to Production unless there is an `objection`, others become the candidate.
+    """Register the logged model ``models:/m-...`` under `name`.
 
-    Args:
-        store: Where.
-        model_uri: ``models:/m-...``.
-        name: Of the registered model.
-        about: What is kept with the version.
-        objection: Why it may not be a first version in Production, or empty.
+    A first version goes to Production unless there is an `objection`, in words; others become the candidate.
     """
     with _deciding(store, name):
         version = create_version(store, model_uri, name, about)

@@ -50,13 +50,7 @@ def changing_model(name: str) -> AbstractContextManager[None]:
 
 @dataclass(frozen=True)
 class VersionFacts:
-    """What is kept with a version.
-
-    Attributes:
-        run_id: The run that it comes from; its version is found again if it has one.
-        description: The card, in Markdown.
-        tags: Of the version.
-    """
+    """What is kept with a version: the run that it comes from, its card in Markdown, tags."""
 
     run_id: str
     description: str = ""
@@ -68,21 +62,16 @@ def create_version(store: Store, model_uri: str, name: str, about: VersionFacts)
     _ensure_registered_model(store.client, name)
     if earlier := [each for each in versions_of(store.client, name) if each.run_id == about.run_id]:
         return max((str(each.version) for each in earlier), key=int)
+    card, rest = about.description, "\n\n... (the whole card lies in the model as model_card.md)"
     created = store.client.create_model_version(
         name,
         source=model_uri,
         run_id=about.run_id,
-        description=_shortened(about.description),
+        description=card if len(card) <= _MAX_DESCRIPTION else card[: _MAX_DESCRIPTION - len(rest)] + rest,
         tags=dict(about.tags),
         model_id=model_uri.removeprefix("models:/"),
     )
     return str(created.version)
-
-
-def _shortened(card: str) -> str:
-    """Return a description that the registry's database can hold."""
-    rest = "\n\n... (the whole card lies in the model as model_card.md)"
-    return card if len(card) <= _MAX_DESCRIPTION else card[: _MAX_DESCRIPTION - len(rest)] + rest
 
 
 def find_version(store: Store, name: str, *, version: str, run_id: str) -> str:
