@@ -88,5 +88,7 @@ def count_looks(store: Store, fingerprint: str) -> int:
     """Return how often models were scored on the set with this fingerprint, in all experiments of the store."""
     experiment_ids = [experiment.experiment_id for experiment in store.client.search_experiments()]
     search = partial(store.client.search_runs, experiment_ids, f"tags.`{_FINGERPRINT_TAG}` = '{fingerprint}'")
-    found = get_results_from_paginated_fn(lambda n, token: search(max_results=n, page_token=token), _PAGE)
+    found = get_results_from_paginated_fn(  # type: ignore[no-untyped-call]
+        lambda n, token: search(max_results=n, page_token=token), _PAGE
+    )
     return sum(int(run.data.tags.get(LOOKS_TAG, 0)) for run in found)

@@ -76,8 +76,10 @@ class MirroredRun:
 
     def __init__(self, mirror: Mirror, kept: KeptRun, store_uri: str) -> None:
         self.mirror, self._id = mirror, kept.info.run_id
-        opened = mirror.attempt(lambda: mirror.open(kept, hide_secrets(store_uri)), self._id)
-        self._sink, self.address = opened or (None, None)
+        self._sink: Sink | None = None
+        self.address: str | None = None
+        if opened := mirror.attempt(lambda: mirror.open(kept, hide_secrets(store_uri)), self._id):
+            self._sink, self.address = opened
 
     def write(self, write: Write) -> None:
         """Hand it on, unless the mirror has stopped or takes no such files."""
