@@ -33,7 +33,6 @@ from histo_mlflow.models.facts import ModelFacts, facts_from
 from histo_mlflow.served_model import loader
 
 _CODE_FOLDER, _DATA_FOLDER = "code", "data"
-_LOADER_FOLDER = Path(loader.__file__).parent
 _CARD_FILE = "model_card.md"
 _MAX_FACTS_BYTES = 2**20
 _REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pillow")
@@ -51,11 +50,12 @@ def save_model(path: str, mlflow_model: Model, *, network: torch.nn.Module, fact
     """
     # Batch, height and width are symbols in the exported graph: sizes 0 and 1 and equal sizes would be taken for constants.
     example = torch.zeros((2, facts.tile_size_px + 2, facts.tile_size_px + 5, 3), dtype=torch.uint8)
-    loader_sha256 = loader.code_sha256(_LOADER_FOLDER)
+    loader_folder = Path(loader.__file__).parent
+    loader_sha256 = loader.code_sha256(loader_folder)
     loader_name = _loader_name(loader_sha256)
     with tempfile.TemporaryDirectory() as draft, warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
-        code = shutil.copytree(_LOADER_FOLDER, Path(draft, loader_name), ignore=shutil.ignore_patterns("__pycache__"))
+        code = shutil.copytree(loader_folder, Path(draft, loader_name), ignore=shutil.ignore_patterns("__pycache__"))
         mlflow.pytorch.save_model(
             copy.deepcopy(network).eval().cpu().to(memory_format=torch.contiguous_format),
             path,
