@@ -28,13 +28,13 @@ def mirror(options: MirrorRun) -> int:
     from histo_mlflow.console import say
     from histo_mlflow.tracking.found_runs import find_run_at_rest
     from histo_mlflow.tracking.options import MirrorOptions
-    from histo_mlflow.tracking.replay import replay
+    from histo_mlflow.tracking.sinks import replay
     from histo_mlflow.tracking.store import open_store
 
     store = open_store(MirrorOptions(wandb=True))
     kept = find_run_at_rest(store, options.run)
     (place,) = store.mirrors
-    n_sent = replay(store, kept, place)
+    n_sent = replay(store.client, kept, place)
     if place.failure is not None:
         raise WorkError(f"the run was not sent: {place.failure}")
     say(f"{n_sent} run(s) mirrored")

@@ -23,7 +23,7 @@ from histo_mlflow.pipeline.inputs import load_model
 from histo_mlflow.pipeline.split import score_part
 from histo_mlflow.tiles.tile_set import TileSet, with_class_order
 from histo_mlflow.tracking.decisions import PROMOTED, REFUSED, Decision, carry_out
-from histo_mlflow.tracking.looks import count_looks, note_looks
+from histo_mlflow.tracking.found_runs import count_looks, note_looks
 from histo_mlflow.tracking.runs import Run
 
 

@@ -28,7 +28,7 @@ def redraw(run: Run) -> dict[str, list[str]]:
         TileFormatError: What it keeps of a scored split is damaged, or of a version that has kept less.
     """
     open_once = cache(_open)
-    return {each.id: _draw(each, open_once) for each in (*nested_runs(run, FOLD_TAG), run)}
+    return {each.id: _draw(each, open_once) for each in (*nested_runs(run, FOLD_TAG).values(), run)}
 
 
 def _draw(run: Run, open_once: Callable[[str, int, str], TileSet | None]) -> list[str]:
@@ -64,7 +64,7 @@ def _read_drawable(run: Run, config: Mapping[str, Any]) -> Drawable:
         fold = run.tags().get(FOLD_TAG)
         curves = curves_of(history, recipe, f"{f'fold {fold}' if fold else 'hold-out'}: {source}")
         return Drawable(run, findings, curves, partial(load_best_network, run))
-    histories = [each for fold in nested_runs(run, FOLD_TAG) if (each := _read_history(fold))]
+    histories = [each for fold in nested_runs(run, FOLD_TAG).values() if (each := _read_history(fold))]
     return Drawable(run, findings, fold_curves_of(histories, recipe, str(source)) if histories else None)
 
 

@@ -20,7 +20,7 @@ from histo_mlflow.pipeline.report import calibration_of, find_baselines, judge_b
 from histo_mlflow.pipeline.split import score_part
 from histo_mlflow.tiles.perturbations import PROTOCOL
 from histo_mlflow.tiles.tile_set import Part, TileSet
-from histo_mlflow.tracking.looks import count_looks, note_looks
+from histo_mlflow.tracking.found_runs import count_looks, note_looks
 from histo_mlflow.tracking.runs import Run
 
 _SHOWN = ("balanced_accuracy", "accuracy", "macro_f1", "log_loss")
