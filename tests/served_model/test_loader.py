@@ -33,7 +33,7 @@ from histo_mlflow.models.classifier import TileClassifier, with_temperature
 from histo_mlflow.models.facts import ModelFacts
 from histo_mlflow.served_model import loader, requests
 from histo_mlflow.tiles.image_files import decode_image
-from histo_mlflow.tracking.model_flavor import load_saved, read_facts, save_model
+from histo_mlflow.tracking.model_flavor import load_saved, save_model
 
 FACTS = ModelFacts(
     tuple("abcdefghi"), 32, "f" * 64, is_synthetic=True, microns_per_pixel=0.5, selected="epoch 1", abstain_below=0.5
@@ -174,17 +174,17 @@ BAD = {
     "no base64": (pd.DataFrame({"image": ["%%%"]}), "row 0 is not base64"),
     "missing": (pd.DataFrame({"image": [FILES[0], None]}), "row 1 is NoneType"),
     "other size": ([FILES[0], _encoded(np.zeros((40, 40, 3), np.uint8))], "row 1 is 40 x 40 px and row 0 is 32 x 32 px"),
-    "not square": (np.zeros((2, 40, 32, 3), np.uint8), "each tile has 32 x 40 px; tiles must be square"),
-    "one pixel": (np.zeros((2, 1, 1, 3), np.uint8), "each tile has 1 x 1 px; tiles must be at least 2 px wide"),
-    "image that is not square": ([FILES[0], _encoded(np.zeros((40, 32, 3), np.uint8))], "row 1 has 32 x 40 px; tiles must be"),
-    "image of one pixel": ([_encoded(np.zeros((1, 1, 3), np.uint8))], "row 0 has 1 x 1 px; tiles must be at least 2 px"),
+    "not square": (np.zeros((2, 40, 32, 3), np.uint8), "each tile has 32 x 40 px and must be square"),
+    "one pixel": (np.zeros((2, 1, 1, 3), np.uint8), "each tile has 1 x 1 px and must have at least 2 x 2"),
+    "image that is not square": ([FILES[0], _encoded(np.zeros((40, 32, 3), np.uint8))], "row 1 has 32 x 40 px and must be"),
+    "image of one pixel": ([_encoded(np.zeros((1, 1, 3), np.uint8))], "row 0 has 1 x 1 px and must have at least 2 x 2"),
     "list of nothing in a list": ([[]], "tiles have shape (1, 0)"),
     "grey": ([_encoded(GOOD[0], "PNG", "L")], "row 0 is not a colour image (mode L)"),
     "transparent": ([_encoded(np.zeros((9, 9, 4), np.uint8), "PNG", "RGBA")], "row 0 is transparent"),
     "bomb": ([FILES[0], _bomb()], "row 1 "),
     "two columns": (pd.DataFrame({"a": FILES, "b": FILES}), "one column 'image'"),
     "rows of unlike lengths": ([None, []], "tiles are no array"),
-    "another name": ({"tile": np.array(FILES)}, "as 'image'; got ['tile']"),
+    "another name": ({"tile": np.array(FILES)}, "one column 'image' of encoded images; got ['tile']"),
 }
 
 
@@ -283,7 +283,7 @@ def test_a_changed_weight_file_is_refused(saved: Path, tmp_path: Path) -> None:
 
 
 def test_folder_holds_facts_and_nothing_that_unpickles(saved: Path) -> None:
-    assert read_facts(saved) == FACTS
+    assert load_saved(saved)[1] == FACTS
     stored = json.loads((saved / "data" / "model.json").read_text())
     assert len(stored["weights_sha256"]) == len(stored["loader_sha256"]) == 64
     assert (saved / "model_card.md").read_text() == "# A card"
