@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from optuna.trial import FrozenTrial, TrialState
 
+from tuning.study import ASKED_ATTRIBUTE
+
 _LOSS = "validation loss (nats)"
 _BEST, _DONE, _PRUNED = "#c0392b", "#1f6fb2", "#9aa5b1"
 _SIZE_INCHES = (8.0, 5.0)
@@ -21,7 +23,8 @@ def draw_study(study: optuna.Study) -> dict[str, Figure]:
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     pruned = study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
     count = f"{len(done)} trials to their end, {len(pruned)} pruned"
-    figures = {"optimization_history": _draw_history(done, pruned, count)}
+    is_of_folds = bool(study.user_attrs.get(ASKED_ATTRIBUTE, {}).get("folds"))
+    figures = {"optimization_history": _draw_history(done, pruned, count, is_of_folds=is_of_folds)}
     if any(trial.intermediate_values for trial in [*done, *pruned]):
         figures["intermediate_values"] = _draw_epochs(done, pruned, study.best_trial.number, count)
     if len(done) >= _LEAST_FOR_IMPORTANCE and len(study.best_params) > 1:
@@ -31,10 +34,10 @@ def draw_study(study: optuna.Study) -> dict[str, Figure]:
     return figures
 
 
-def _draw_history(done: list[FrozenTrial], pruned: list[FrozenTrial], count: str) -> Figure:
+def _draw_history(done: list[FrozenTrial], pruned: list[FrozenTrial], count: str, *, is_of_folds: bool) -> Figure:
     figure, axes = _begin(f"Losses in the order of the trials: {count}")
-    last = {trial.number: trial.intermediate_values for trial in pruned if trial.intermediate_values}
-    axes.plot(list(last), [values[max(values)] for values in last.values()], "x", color=_PRUNED, label="pruned, where it stood")
+    stood = {trial.number: _where_it_stood(trial, is_of_folds) for trial in pruned if trial.intermediate_values}
+    axes.plot(list(stood), list(stood.values()), "x", color=_PRUNED, label="pruned, where it stood")
     numbers, losses = [trial.number for trial in done], [float(trial.value or 0.0) for trial in done]
     axes.plot(numbers, losses, "o", color=_DONE, label="completed")
     axes.step(numbers, np.minimum.accumulate(losses), where="post", color=_BEST, label="lowest so far")
@@ -107,6 +110,12 @@ def _finish_losses(axes: Axes, x: str) -> None:
     axes.tick_params(axis="y", which="minor", labelsize=7)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()
+
+
+def _where_it_stood(trial: FrozenTrial, is_of_folds: bool) -> float:
+    """Return the loss after the last epoch, or the mean over the folds."""
+    losses = trial.intermediate_values
+    return float(np.mean(list(losses.values()))) if is_of_folds else losses[max(losses)]
 
 
 def _begin(title: str) -> tuple[Figure, Any]:

@@ -53,7 +53,7 @@ class Objective:
     def learn(self, values: dict[str, Any], name: str, tags: dict[str, object], trial: optuna.Trial | None = None) -> float:
         """Train with `values` in a nested run and return the validation loss, of several folds the mean.
 
-        A `trial` is told the loss of each epoch, or with folds the mean after each fold, and may be pruned for it.
+        A `trial` is told the loss of each epoch, or with folds that of each fold, and may be pruned for it.
         """
         config = build(Train, self.base | values)
         losses: list[float] = []
@@ -68,7 +68,7 @@ class Objective:
                     if len(self.splits) > 1:
                         mean = sum(losses) / len(losses)
                         run.log_metrics({"cv/loss/mean": mean}, step=fold * config.recipe.fit.epochs)
-                        _report(trial, mean, fold, len(self.splits))
+                        _report(trial, losses[-1], fold, len(self.splits))
             except optuna.TrialPruned:
                 run.set_tags({"pruned": "true"})
                 raise

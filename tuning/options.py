@@ -36,14 +36,15 @@ class SearchOptions(Options):
     )
     pruner: str = option(
         MEDIAN,
-        "Stops poor trials early: `median` those behind the median of the others at the same epoch, `hyperband` by halving, "
-        "`none` never.",
+        "Stops poor trials early: `median` those behind the median of the others at the same epoch (over folds: those behind "
+        "the best on the same folds, by a signed-rank test), `hyperband` by halving, `none` never.",
         choices=(MEDIAN, HYPERBAND, NONE),
         changes_result=False,
     )
     repeats: int = option(
         3,
-        "Seeds with which the best and the default setting are repeated at the end, to tell gain from noise.",
+        "Seeds, each with a split of its own, with which the best and the default setting are repeated at the end, to tell "
+        "gain from noise.",
         at_least=0,
         changes_result=False,
     )
@@ -64,6 +65,8 @@ class SearchOptions(Options):
         super().__post_init__()
         if self.folds == 1:
             raise OptionError("folds=1: give 0 for one hold-out part, or at least 2")
+        if self.folds and self.pruner == HYPERBAND:
+            raise OptionError("pruner=hyperband halves epochs, not folds: give median or none, or leave folds out")
         if self.repeats == 1:
             raise OptionError("repeats=1: one repeat has no spread; give 0 or at least 2")
 

@@ -1,7 +1,8 @@
 """The result of a study: a table, figures, the best options, and how much of the gain is noise."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,57 +10,85 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optuna
 import yaml
+from numpy.typing import NDArray
 from scipy import stats
 
-from histo_mlflow.console import format_table
+from histo_mlflow.console import format_table, warn
+from histo_mlflow.errors import NonFiniteLossError
 from histo_mlflow.jobs.train import Train
 from histo_mlflow.options import option_fields
+from histo_mlflow.tiles.splits import Split
 from histo_mlflow.tracking.runs import Run
 from tuning.figures import draw_study
 from tuning.objective import Objective
 from tuning.study import RUN_ID_ATTRIBUTE
 
 BEST_CONFIG = Path("best_config.yaml")
-_NOISE_ATTRIBUTE = "repeats"
+_NOISE_ATTRIBUTE = "repeats_on_other_splits"
 
 
 @dataclass(frozen=True)
 class Noise:
-    """Validation losses of the best and of the default setting, seed by seed, in nats."""
+    """Validation losses of the best and of the default setting, seed by seed, in nats; infinite where one diverged.
+
+    Each seed has a split of its own, the same for both settings. `val_per_train` is how many validation tiles there are for
+    each training tile.
+    """
 
     best: list[float]
     default: list[float]
+    val_per_train: float
 
     def describe(self) -> str:
-        """Return the mean gain with its 95 % interval (paired t-test over seeds)."""
-        gains = np.array(self.default) - np.array(self.best)
-        mean, half = gains.mean(), stats.t.ppf(0.975, len(gains) - 1) * stats.sem(gains)
-        verdict = "more than noise" if mean - half > 0 else "within the noise of the seeds"
+        """Return the mean gain with its 95 % interval.
+
+        It is of the corrected resampled t-test (Nadeau and Bengio 2003, Inference for the generalization error, equation 9):
+        splits of the same tiles share most of them, so that gains are not independent.
+        """
+        best, default = np.array(self.best), np.array(self.default)
+        ended = np.isfinite(best) & np.isfinite(default)
+        n_lost = [f"{name} {n}" for name, of in (("best", best), ("default", default)) if (n := int(np.isinf(of).sum()))]
+        lost = f"; diverged and left out: {', '.join(n_lost)} of {len(ended)}" if n_lost else ""
+        if ended.sum() < 2:  # one gain has no spread
+            return f"too few repeats came to their end to tell gain from noise{lost}"
+        gains = default[ended] - best[ended]
+        error = gains.std(ddof=1) * np.sqrt(1 / len(gains) + self.val_per_train)
+        mean, half = gains.mean(), stats.t.ppf(0.975, len(gains) - 1) * error
+        verdict = "more than noise" if mean - half > 0 else "within the noise of seeds and splits"
         return (
-            f"best {_spread(self.best)}, default {_spread(self.default)} over {len(gains)} seeds: gain {mean:.4f} nats "
-            f"(95 % interval {mean - half:.4f} to {mean + half:.4f}), {verdict}"
+            f"best {_spread(best[ended])}, default {_spread(default[ended])} over {len(gains)} other seeds and splits: gain "
+            f"{mean:.4f} nats (95 % interval {mean - half:.4f} to {mean + half:.4f}), {verdict}{lost}"
         )
 
 
-def repeat(study: optuna.Study, objective: Objective, n_seeds: int) -> Noise:
-    """Train with the best values and with the defaults from `n_seeds` other seeds each; the split stays the same."""
+def repeat(study: optuna.Study, objective: Objective, n_seeds: int, cut: Callable[[int], Sequence[Split]]) -> Noise:
+    """Train with the best values and with the defaults from `n_seeds` other seeds each, on the splits that `cut` makes of them.
+
+    Not on those of the trials: on them the best values were chosen, for the chance of the split too.
+    """
+    ratio = len(objective.splits[0].val) / len(objective.splits[0].train)
     known = study.user_attrs.get(_NOISE_ATTRIBUTE, {})
     if known.get("params") == study.best_params and len(known["best"]) == n_seeds:
-        return Noise(known["best"], known["default"])
+        return Noise(known["best"], known["default"], ratio)
     epochs, first = objective.base["epochs"], objective.base["seed"] + 1
     usual: dict[str, Any] = {name: option.default for name, option in option_fields(Train).items()}
     usual["aug_cutoff"] = round(usual["aug_cutoff"] / usual["epochs"] * epochs)  # the same share of another number of epochs
     defaults = {name: usual[name] for name in study.best_params}
     losses: dict[str, list[float]] = {"best": [], "default": []}
     for seed in range(first, first + n_seeds):
+        on_others = replace(objective, splits=cut(seed))
         for name, values in (("best", study.best_params), ("default", defaults)):
             tags: dict[str, object] = {"histo.repeat": name, "histo.seed": seed}
-            losses[name].append(objective.learn({**values, "seed": seed}, f"{name} setting, seed {seed}", tags))
+            try:
+                losses[name].append(on_others.learn({**values, "seed": seed}, f"{name} setting, seed {seed}", tags))
+            except NonFiniteLossError as error:
+                warn(f"{name} setting, seed {seed}: {error}")
+                losses[name].append(math.inf)
     study.set_user_attr(_NOISE_ATTRIBUTE, {"params": study.best_params, **losses})
-    return Noise(losses["best"], losses["default"])
+    return Noise(losses["best"], losses["default"], ratio)
 
 
-def record(run: Run, study: optuna.Study, base: dict[str, Any], noise: Noise | None) -> None:
+def record(run: Run, study: optuna.Study, base: dict[str, Any]) -> None:
     """Write the best options here, and keep them, the trials and the figures with the run of the study."""
     BEST_CONFIG.write_text(yaml.safe_dump(base | study.best_params, sort_keys=False))
     run.log_file(BEST_CONFIG)
@@ -68,12 +97,17 @@ def record(run: Run, study: optuna.Study, base: dict[str, Any], noise: Noise | N
         f"best/{name}": value for name, value in study.best_params.items()
     }  # tags, because a study that goes on changes them
     run.set_tags({**best, "histo.best_run": study.best_trial.user_attrs[RUN_ID_ATTRIBUTE]})
-    run.describe(f"{summarise(study, noise)}\n\n```\n{describe(study)}\n```")
+    describe_run(run, study, None)
     with run.draft() as folder:
         study.trials_dataframe(multi_index=False).to_csv(folder / "trials.csv", index=False)
         for name, figure in draw_study(study).items():
             figure.savefig(folder / f"{name}.png", dpi=120)
             plt.close(figure)
+
+
+def describe_run(run: Run, study: optuna.Study, noise: Noise | None) -> None:
+    """Put the summary and the table of trials where `mlflow ui` shows them."""
+    run.describe(f"{summarise(study, noise)}\n\n```\n{describe(study)}\n```")
 
 
 def summarise(study: optuna.Study, noise: Noise | None) -> str:
@@ -98,5 +132,5 @@ def describe(study: optuna.Study) -> str:
     return f"{format_table(header, rows)}\n* lowest validation loss of a completed trial"
 
 
-def _spread(losses: Sequence[float]) -> str:
+def _spread(losses: NDArray[np.float64]) -> str:
     return f"{np.mean(losses):.4f} (sd {np.std(losses, ddof=1):.4f})"

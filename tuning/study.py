@@ -14,16 +14,17 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from histo_mlflow.base.secrets import hide_secrets
 from histo_mlflow.errors import OptionError, WorkError
-from tuning.options import HYPERBAND, MEDIAN, RANDOM, SearchOptions
+from tuning.options import HYPERBAND, NONE, RANDOM, SearchOptions
 from tuning.search_space import suggest
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 RUN_ID_ATTRIBUTE = "mlflow_run_id"
-_ASKED_ATTRIBUTE = "asked"
+ASKED_ATTRIBUTE = "asked"
 _MAX_RETRIES = 3
 _STARTUP_TRIALS = 5
+_MAX_P_OF_FOLDS = 0.15
 _LOCK_SECONDS = 30
 _OTHER_NAME = "give another name with --study"
 
@@ -56,7 +57,7 @@ def open_study(options: SearchOptions, asked: dict[str, Any], *, seed: int) -> o
             pruner=_pruner(options, epochs=asked["epochs"]),
         )
         directions = [direction.name.lower() for direction in study.directions]
-        known = study.user_attrs.get(_ASKED_ATTRIBUTE)
+        known = study.user_attrs.get(ASKED_ATTRIBUTE)
     except (OperationalError, StorageInternalError) as error:
         raise _unusable(options.storage, error) from None
     except (SQLAlchemyError, ImportError, ValueError, AssertionError) as error:
@@ -66,7 +67,7 @@ def open_study(options: SearchOptions, asked: dict[str, Any], *, seed: int) -> o
     if directions != ["minimize"]:
         raise OptionError(f"study={options.study} was made to {' and '.join(directions)}, not to minimize; {_OTHER_NAME}")
     if known is None:
-        study.set_user_attr(_ASKED_ATTRIBUTE, asked)
+        study.set_user_attr(ASKED_ATTRIBUTE, asked)
     elif changed := [key for key in asked if key != "data" and asked[key] != known.get(key, asked[key])]:
         before, now = known.get(changed[0]), asked[changed[0]]
         raise OptionError(
@@ -142,13 +143,15 @@ def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
 
 
 def _pruner(options: SearchOptions, *, epochs: int) -> optuna.pruners.BasePruner:
-    if options.pruner == MEDIAN:
-        # The first third of the epochs says little of the last (docs/tuning.md).
-        n_warmup = 0 if options.folds else epochs // 3
-        return optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=n_warmup)
+    if options.pruner == NONE:
+        return optuna.pruners.NopPruner()
+    if options.folds:
+        # Fold by fold against the best trial. The first that can be enough are three folds, all of them worse: p = 0.125.
+        return optuna.pruners.WilcoxonPruner(p_threshold=_MAX_P_OF_FOLDS)
     if options.pruner == HYPERBAND:
-        return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=options.folds or epochs)
-    return optuna.pruners.NopPruner()
+        return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=epochs)
+    # The first third of the epochs says little of the last (docs/tuning.md).
+    return optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=epochs // 3)
 
 
 def _unusable(storage: str, error: Exception) -> WorkError:

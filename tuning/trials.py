@@ -18,7 +18,7 @@ from histo_mlflow.jobs.train import Train, train
 from histo_mlflow.options import build, flatten, option_fields
 from histo_mlflow.pipeline.inputs import open_learning_inputs
 from histo_mlflow.tiles.options import FoldOptions
-from histo_mlflow.tiles.splits import cut_folds, hold_out
+from histo_mlflow.tiles.splits import Split, cut_folds, hold_out
 from histo_mlflow.tracking.acceptance import check_options_accepted
 from histo_mlflow.tracking.kept import kept_run
 from histo_mlflow.tracking.origin import describe_origin
@@ -26,7 +26,7 @@ from histo_mlflow.tracking.runs import Run, open_run
 from histo_mlflow.tracking.store import Store, open_store
 from tuning.objective import Objective
 from tuning.options import Tune
-from tuning.report import BEST_CONFIG, describe, record, repeat, summarise
+from tuning.report import BEST_CONFIG, describe, describe_run, record, repeat, summarise
 from tuning.study import FINISHED, RUN_ID_ATTRIBUTE, SurplusTrialError, count, open_study, place_of, reporting_storage_errors
 
 PARENT_VARIABLE = "HISTO_TUNE_PARENT_RUN"
@@ -50,10 +50,13 @@ def run_trials(options: Tune, searched: dict[str, str]) -> None:
     base = {name: values[name] for name in option_fields(Train) if name in values}
     shared = build(Train, {**base, "test_data": "none"})
     inputs = open_learning_inputs(shared)
-    if asked_search.folds:
-        splits = cut_folds(inputs.tiles, FoldOptions(asked_search.folds), seed=seed)
-    else:
-        splits = [hold_out(inputs.tiles, shared.split, seed=seed)]
+
+    def cut(seed: int) -> list[Split]:
+        if asked_search.folds:
+            return cut_folds(inputs.tiles, FoldOptions(asked_search.folds), seed=seed)
+        return [hold_out(inputs.tiles, shared.split, seed=seed)]
+
+    splits = cut(seed)
     asked = _shared_by_trials(options, searched) | {"data_fingerprint": inputs.tiles.fingerprint}
     is_worker = PARENT_VARIABLE in os.environ
     if is_worker:
@@ -74,8 +77,9 @@ def run_trials(options: Tune, searched: dict[str, str]) -> None:
         run.log_params({**asked, "study": asked_search.study, "storage": asked_search.storage})
         objective = Objective(run, inputs, splits, trial_base, asked_search.trials)
         _finish_trials(study, objective, options, base)
-        noise = repeat(study, objective, asked_search.repeats) if asked_search.repeats else None
-        record(run, study, base, noise)
+        record(run, study, base)
+        noise = repeat(study, objective, asked_search.repeats, cut) if asked_search.repeats else None
+        describe_run(run, study, noise)
         say(f"\n{describe(study)}\n\n{summarise(study, noise)}\n")
         say(f"best values: {BEST_CONFIG.absolute()}, kept with run {run.id} too")
         say(f"study: {place_of(asked_search.storage)}, {asked_search.study}")
@@ -94,15 +98,16 @@ def _shared_by_trials(options: Tune, searched: dict[str, str]) -> dict[str, Any]
 
 
 def _finish_trials(study: optuna.Study, objective: Objective, options: Tune, base: dict[str, Any]) -> None:
-    """Run trials until the study has enough; of an interrupted one what is done is recorded."""
+    """Run trials until the study has enough; what is done is recorded, however it ends."""
     try:
         if options.search.jobs > 1:
             _start_workers(options.search.jobs, objective.parent.id)
         else:
             _work(study, objective, options.search.storage)
-    except Interrupted:
-        if count(study, TrialState.COMPLETE):
-            record(objective.parent, study, base, None)
+    except (Interrupted, WorkError):
+        with reporting_storage_errors(options.search.storage):
+            if count(study, TrialState.COMPLETE):
+                record(objective.parent, study, base)
         raise
     if not count(study, TrialState.COMPLETE):
         raise WorkError("no trial was completed; narrow the ranges in tuning/search_space.py")
