@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histo_mlflow.errors import RequestError
-from histo_mlflow.evaluation.intervals import Estimate, Floats, Resampling, Weights, with_percentiles
-from histo_mlflow.evaluation.metrics import statistics_of
+from histo_mlflow.evaluation.intervals import Estimate, Floats, Units, Weights
+from histo_mlflow.evaluation.limits import NO_LIMITS, plain_limits
+from histo_mlflow.evaluation.metrics import FEWEST_GROUPS, are_enough, statistics_of
 from histo_mlflow.evaluation.predictions import Predictions
 
 COMPARED = (
@@ -30,7 +31,7 @@ class Comparison:
     Attributes:
         a, b: What each model said.
         values: (A, B) by name of metric.
-        differences: B minus A with its interval, from the same resamples for both.
+        differences: B minus A with its interval, if it has one.
         sensitivity: B minus A of each class, in class order.
         only_a, only_b: Tiles that only A, only B got right.
         p_value: Of McNemar's exact test of equal accuracy; 1 where they never differ.
@@ -54,12 +55,12 @@ class Comparison:
         return rows[np.argsort(-(self.a.confidence + self.b.confidence)[rows], kind="stable")]
 
 
-def compare_predictions(a: Predictions, b: Predictions, *, costs: Floats | None = None, seed: int = 0) -> Comparison:
+def compare_predictions(a: Predictions, b: Predictions, *, costs: Floats | None = None) -> Comparison:
     """Return the comparison of two models on the same tiles.
 
-    Intervals are percentiles of a paired bootstrap: each resample is drawn once and both models are scored on it, so that what
-    makes tiles hard for both cancels. McNemar 1947 compares the tiles that only one of them got right, here with the exact
-    binomial distribution; it takes tiles as independent.
+    Intervals are of a paired jackknife: each unit is left out for both models at once, so that what makes tiles hard for both
+    cancels. There is none where leaving out changes nothing, and none for fewer than 20 groups. McNemar 1947 compares the
+    tiles that only one of them got right, here with the exact binomial distribution; it takes tiles as independent.
 
     Raises:
         RequestError: They were not made on the same labelled tiles with the same classes.
@@ -68,22 +69,25 @@ def compare_predictions(a: Predictions, b: Predictions, *, costs: Floats | None 
         raise RequestError("the two models were not scored on the same tiles with the same classes in the same order")
     statistics = [statistics_of(each, costs, (*COMPARED, "sensitivity")) for each in (a, b)]
 
-    def both(counts: Weights) -> dict[str, Floats]:
+    def difference(counts: Weights) -> dict[str, Floats]:
         of_a, of_b = (of_model(counts) for of_model in statistics)
-        return {f"{side}/{name}": value for side, of in (("a", of_a), ("b", of_b)) for name, value in of.items()}
+        return {name: of_b[name] - of_a[name] for name in of_a}
 
-    resampling = Resampling(a.labels, a.groups, seed)
-    values, resampled = resampling.original(both), resampling.bootstrap(both)
-    pairs = {name: (float(values[f"a/{name}"]), float(values[f"b/{name}"])) for name in COMPARED}
-    differences = {
-        name: with_percentiles(pairs[name][1] - pairs[name][0], resampled[f"b/{name}"] - resampled[f"a/{name}"])
-        for name in COMPARED
-    }
-    by_class = values["b/sensitivity"] - values["a/sensitivity"]
-    drawn = resampled["b/sensitivity"] - resampled["a/sensitivity"]
-    sensitivity = tuple(with_percentiles(float(by_class[k]), drawn[:, k]) for k in range(len(a.classes)))
+    units = Units(len(a.labels), a.groups)
+    of_a, of_b = (units.value(of_model) for of_model in statistics)
+    spreads = units.spreads(difference)
+
+    def estimate(name: str, k: int = 0) -> Estimate:
+        value = float(np.atleast_1d(of_b[name] - of_a[name])[k])
+        return Estimate(value, *(plain_limits(value, spreads[name][k]) if are_enough(units) else NO_LIMITS))
+
+    pairs = {name: (float(of_a[name]), float(of_b[name])) for name in COMPARED}
+    differences = {name: estimate(name) for name in COMPARED}
+    sensitivity = tuple(estimate("sensitivity", k) for k in range(len(a.classes)))
     only_a, only_b = int((b.is_wrong & ~a.is_wrong).sum()), int((a.is_wrong & ~b.is_wrong).sum())
-    words = f"percentiles of {resampling.describe()}, the same for both models"
+    words = f"Paired jackknife over {units.describe()}, left out for both models at once; Student's t."
+    if not are_enough(units):
+        words += f" No interval: {FEWEST_GROUPS} groups are needed."
     return Comparison(a, b, pairs, differences, sensitivity, only_a, only_b, mcnemar(only_a, only_b), words)
 
 

@@ -73,7 +73,7 @@ def describe_comparison(comparison: Comparison) -> str:
     for name in COMPARED:
         of_a, of_b = comparison.values[name]
         difference = comparison.differences[name]
-        interval = f"{difference.low:+.4f} to {difference.high:+.4f}"
+        interval = f"{difference.low:+.4f} to {difference.high:+.4f}" if difference.has_interval else "none"
         rows.append([OVERALL_METRICS[name].words, f"{of_a:.4f}", f"{of_b:.4f}", f"{difference.value:+.4f}", interval])
     table = format_table(["figure", "A", "B", "B - A", "95 % interval"], rows)
     return (

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, ttest_rel
 
 from histo_mlflow.errors import RequestError
 from histo_mlflow.evaluation.comparison_sections import draw_comparison
@@ -41,20 +41,25 @@ def test_a_better_model_is_found_better(pair: tuple[Predictions, Predictions]) -
 
 def test_a_model_does_not_differ_from_itself(pair: tuple[Predictions, Predictions]) -> None:
     found = compare_predictions(pair[0], pair[0])
-    assert all((f.value, f.low, f.high) == (0, 0, 0) for f in found.differences.values())
+    assert all(f.value == 0 and not f.has_interval for f in found.differences.values()), "an interval of no width is none"
     assert (found.p_value, len(found.disagree)) == (1.0, 0)
     assert "don't tell them apart" in describe_difference(found)
 
 
-def test_the_paired_bootstrap_is_that_of_a_plain_loop(pair: tuple[Predictions, Predictions]) -> None:
+def test_the_interval_of_a_mean_difference_is_that_of_students_paired_test(pair: tuple[Predictions, Predictions]) -> None:
     a, b = pair
     found = compare_predictions(a, b).differences["log_loss"]
-    rng, values = np.random.default_rng(9), []
-    for _ in range(1500):
-        rows = np.concatenate([rng.choice(np.flatnonzero(a.labels == k), (a.labels == k).sum()) for k in range(3)])
-        values.append((b.losses - a.losses)[rows].mean())
-    low, high = np.quantile(values, [0.025, 0.975])
-    assert (found.low, found.high) == pytest.approx((low, high), abs=0.12 * (high - low))
+    expected = ttest_rel(b.losses, a.losses).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.1 * (expected.high - expected.low))
+
+
+def test_few_patients_tell_no_two_models_apart(pair: tuple[Predictions, Predictions]) -> None:
+    groups = np.array([f"p{k % 5}" for k in range(400)])
+    a, b = (Predictions(each.labels, each.probabilities, CLASSES, groups) for each in pair)
+    found = compare_predictions(a, b)
+    assert not any(each.has_interval for each in (*found.differences.values(), *found.sensitivity))
+    assert "20 groups are needed" in found.intervals
+    assert describe_difference(found).endswith("(no interval)")
 
 
 def test_mcnemar_is_the_exact_binomial_test() -> None:
