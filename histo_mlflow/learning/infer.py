@@ -9,6 +9,7 @@ from tqdm import tqdm
 from histo_mlflow.learning.batches import TileSource
 from histo_mlflow.learning.compute import Compute
 from histo_mlflow.models.classifier import fold_batch_norms
+from histo_mlflow.served_model.precision import in_full_fp32
 
 _MAX_BATCH_TILES = 128
 _MAX_BATCH_PIXELS_ON_CPU = 2**21  # 41 tiles of 224 px: more are no faster there, and cost 17 MB of memory each in fp32
@@ -47,7 +48,7 @@ def infer(
         source.load(batches), total=len(batches), desc=description, disable=True if description is None else None, leave=False
     )
     for tiles in bar:
-        with compute.autocast():
+        with in_full_fp32(), compute.autocast():
             logits.append(folded(tiles).float())
     return torch.cat(logits).cpu().numpy()
 

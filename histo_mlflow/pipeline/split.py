@@ -14,6 +14,7 @@ from histo_mlflow.learning.ranks import ALONE, Ranks, noticing_losses
 from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.models.weights import make_network
 from histo_mlflow.pipeline.inputs import LearningInputs
+from histo_mlflow.served_model.precision import in_full_fp32
 from histo_mlflow.tiles.mapped import check_unchanged
 from histo_mlflow.tiles.splits import Split
 from histo_mlflow.tiles.tile_set import Part
@@ -58,7 +59,7 @@ def run_split(
         _check_unchanged(split)
         on_epoch(report)
 
-    with noticing_losses(ranks):
+    with noticing_losses(ranks), in_full_fp32():  # bf16, where asked for, is a matter of the forward pass alone
         resume = ranks.from_first(resume)
         seed_everything(recipe.seed.seed, deterministic=recipe.engine.deterministic)
         tile_size_px = recipe.network.image_size or split.tiles.tile_size_px

@@ -13,6 +13,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 # A tile is small; what unpacks to more than this is a slide or a decompression bomb.
 MAX_TILE_PIXELS = 4096 * 4096
 
+_MIN_TILE_PX = 2
 _TIFF_BITS_PER_SAMPLE = 258
 FORMATS = ("PNG", "JPEG", "TIFF")
 # What Pillow raises for damaged files, and for a tag of another kind than TIFF says.
@@ -23,6 +24,14 @@ class ImageError(ValueError):
     """The bytes are no tile; the message says why and fits behind the name of what holds them."""
 
 
+def check_form(width: int, height: int) -> None:
+    """Raise `ImageError` unless an image of so many pixels is square, and more than one of them."""
+    if width != height:
+        raise ImageError(f"has {width} x {height} px and must be square")
+    if width < _MIN_TILE_PX:
+        raise ImageError(f"has {width} x {height} px and must have at least {_MIN_TILE_PX} x {_MIN_TILE_PX}")
+
+
 def read_size(file: BinaryIO | bytes) -> tuple[int, int]:
     """Return ``(width, height)`` in pixels from the header alone; raises as `read_rgb` does."""
     with _opened(file) as image:
@@ -30,14 +39,14 @@ def read_size(file: BinaryIO | bytes) -> tuple[int, int]:
 
 
 def read_rgb(file: BinaryIO | bytes) -> NDArray[np.uint8]:
-    """Return the image as ``(height, width, 3)`` uint8 RGB.
+    """Return the image as ``(size, size, 3)`` uint8 RGB.
 
     A palette of opaque colours and an alpha channel that is 255 everywhere are converted: nothing is lost. Grey, CMYK and
     truly transparent images are refused, because a stained tile is none of these; so is more than 8 bits per channel, of which
     Pillow keeps the upper 8: 12-bit values in 16 bits would come out nearly black.
 
     Raises:
-        ImageError: The bytes can't be decoded, hold too large an image or one that is not RGB.
+        ImageError: The bytes can't be decoded, hold an image that is too large, not square, of one pixel or not RGB.
     """
     with _opened(file) as image:
         image.load()
@@ -49,6 +58,7 @@ def _opened(file: BinaryIO | bytes) -> Iterator[Image.Image]:
     """Open an image of a tile's size and depth; what Pillow says against it while it is read is an `ImageError` too."""
     try:
         with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=FORMATS) as image:
+            check_form(image.width, image.height)
             if image.width * image.height > MAX_TILE_PIXELS:
                 raise ImageError(f"has {image.width} x {image.height} px, too many for a tile")
             if (bits := _bits_per_channel(image)) > 8:

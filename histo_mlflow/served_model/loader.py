@@ -14,6 +14,7 @@ from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 
 from .folding import fold_graph
+from .precision import in_full_fp32
 from .requests import batches_of
 
 FACTS_FILE = "model.json"
@@ -51,7 +52,7 @@ class ServedModel:
         """Return a table with one row per tile: ``label``, then ``prob_<class>`` in class order.
 
         Args:
-            model_input: ``(n_tiles, height, width, 3)`` uint8 RGB, 0 to 255; or encoded images: a table with one column
+            model_input: ``(n_tiles, size, size, 3)`` uint8 RGB, 0 to 255; or encoded images: a table with one column
                 ``image`` of PNG, JPEG or TIFF files, as bytes or in base64, all of one size.
             params: ``{"abstain": True}`` adds a column ``abstain``: true where the label should be left to a person, for its
                 probability is below the threshold that was chosen on validation tiles for 99 % accuracy.
@@ -70,14 +71,16 @@ class ServedModel:
         nothing = np.empty((0, len(self.classes)))
         probabilities = np.concatenate([nothing, *(self._probabilities(batch) for batch in batches)])
         table = pd.DataFrame(probabilities, columns=[f"prob_{name}" for name in self.classes])
-        table.insert(0, "label", [self.classes[k] for k in probabilities.argmax(axis=1)])
+        # Typed as the signature has it, for of no tiles pandas knows no type.
+        table.insert(0, "label", pd.Series([self.classes[k] for k in probabilities.argmax(axis=1)], dtype=str))
         if is_abstaining:
             table["abstain"] = probabilities.max(axis=1) < self.abstain_below
         return table
 
     @torch.inference_mode()
     def _probabilities(self, tiles: NDArray[np.uint8]) -> NDArray[np.float64]:
-        logits = self.network(torch.from_numpy(tiles).to(self._device))
+        with in_full_fp32():
+            logits = self.network(torch.from_numpy(tiles).to(self._device))
         return torch.softmax(logits.double(), dim=1).cpu().numpy()
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 
-from .decoding import ImageError, read_rgb, read_size
+from .decoding import ImageError, check_form, read_rgb, read_size
 
 IMAGE_COLUMN = "image"
 
@@ -36,8 +36,9 @@ def batches_of(model_input: Any) -> Batches:
     """Return the tiles of a request as batches ``(n, height, width, 3)`` uint8; everything is checked before the first.
 
     Args:
-        model_input: ``(n_tiles, height, width, 3)`` of integers from 0 to 255; or images encoded as PNG, JPEG or TIFF, as bytes
+        model_input: ``(n_tiles, size, size, 3)`` of integers from 0 to 255; or images encoded as PNG, JPEG or TIFF, as bytes
             or in base64: a table with a column ``image`` (or one column of any name), a mapping of that name to them, a list.
+            An empty list is a request for no tiles.
 
     Raises:
         MlflowException: Something else was given; with the row, if one is to blame.
@@ -67,18 +68,24 @@ def _cells(model_input: Any) -> list[Any] | None:
         return list(images) if isinstance(images, list | tuple) or getattr(images, "ndim", False) else [images]
     if isinstance(model_input, pd.Series):
         return list(model_input)
-    if isinstance(model_input, np.ndarray):
-        return list(model_input) if model_input.ndim == 1 and model_input.dtype.kind in "OSU" else None
-    if isinstance(model_input, Sequence) and len(model_input) and isinstance(model_input[0], bytes | str):
+    if isinstance(model_input, np.ndarray):  # of an empty list it is one of float64
+        return (
+            list(model_input) if model_input.ndim == 1 and (model_input.dtype.kind in "OSU" or not len(model_input)) else None
+        )
+    if isinstance(model_input, Sequence) and (not len(model_input) or isinstance(model_input[0], bytes | str)):
         return list(model_input)
     return None
 
 
 def _array_batches(tiles: NDArray[Any]) -> Batches:
-    if tiles.dtype.kind not in "iu":
-        raise _refused(f"tiles are {tiles.dtype}; give uint8 RGB from 0 to 255 (tiles in [0, 1] times 255, rounded, as uint8)")
     if tiles.ndim != 4 or tiles.shape[3] != 3 or 0 in tiles.shape[1:]:
         raise _refused(f"tiles have shape {tiles.shape}; (n_tiles, height, width, 3) is needed")
+    try:
+        check_form(tiles.shape[2], tiles.shape[1])
+    except ImageError as error:
+        raise _refused(f"each tile {error}") from None
+    if tiles.dtype.kind not in "iu":
+        raise _refused(f"tiles are {tiles.dtype}; give uint8 RGB from 0 to 255 (tiles in [0, 1] times 255, rounded, as uint8)")
     if tiles.dtype != np.uint8:  # JSON knows no uint8
         for row, tile in enumerate(tiles):
             if tile.min() < 0 or tile.max() > 255:

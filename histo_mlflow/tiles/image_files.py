@@ -66,7 +66,7 @@ def walk_folders(folder: Path) -> Iterator[Path]:
 
 def edge_px(path: Path) -> int | TileFormatError:
     """Return the edge length in pixels from the header alone, or what is wrong with the file, as `decode_image` does."""
-    return _read(path, lambda file: _edge_of(*read_size(file)))
+    return _read(path, lambda file: read_size(file)[0])
 
 
 def decode_image(path: Path) -> NDArray[np.uint8] | TileFormatError:
@@ -74,19 +74,7 @@ def decode_image(path: Path) -> NDArray[np.uint8] | TileFormatError:
 
     What can't be decoded, is too large, not RGB or not square is returned as an error: it does not stop the others.
     """
-
-    def read(file: BinaryIO) -> NDArray[np.uint8]:
-        image = read_rgb(file)
-        _edge_of(image.shape[1], image.shape[0])
-        return image
-
-    return _read(path, read)
-
-
-def _edge_of(width: int, height: int) -> int:
-    if width != height:
-        raise ImageError(f"has {width} x {height} px and must be square")
-    return width
+    return _read(path, read_rgb)
 
 
 def _read(path: Path, read: Callable[[BinaryIO], T]) -> T | TileFormatError:

@@ -18,7 +18,7 @@ from histo_mlflow.tiles.fingerprint import fingerprint_of
 from histo_mlflow.tiles.image_files import is_slide
 from histo_mlflow.tiles.mapped import verify_checksum
 from histo_mlflow.tiles.options import Address
-from histo_mlflow.tiles.tile_set import COLORECTAL_CLASSES, TileSet, check_classes, check_labels, check_pixels
+from histo_mlflow.tiles.tile_set import COLORECTAL_CLASSES, TileSet, check_classes, check_groups, check_labels, check_pixels
 
 # What is read whole is bounded by what the tiles ask for: a member of some kilobytes can unpack to gigabytes.
 _MAX_CLASSES = 1000
@@ -26,7 +26,6 @@ _MAX_NAME_BYTES = 1024
 _MAX_TILES = 2**24
 _N_NAMED = 10
 _LAST_CODE_POINT = 0x10FFFF
-_NO_GROUP = ("", "nan", "none", "null", "na", "n/a", "<na>", "nat")
 
 
 def takes(address: Address) -> bool:
@@ -139,13 +138,7 @@ def _assume_tissue(labels: NDArray[np.int64], path: Path) -> tuple[str, ...]:
 
 def _read_groups(array: Member, n_tiles: int) -> NDArray[np.str_]:
     groups = _read_text(array, array.shape == (n_tiles,), f"one group for each of {n_tiles} tiles")
-    unknown = np.flatnonzero(np.isin(np.char.lower(np.char.strip(groups)), _NO_GROUP))
-    if len(unknown):
-        raise TileFormatError(
-            f"{array.where}: {len(unknown)} of {n_tiles} tiles have no group (tile {unknown[0]}: {str(groups[unknown[0]])!r}) "
-            "and would be taken for one patient; name the patient or slide of each, or leave those tiles out"
-        )
-    return groups
+    return check_groups(groups, where=array.where)
 
 
 def _read_text(array: Member, is_of_shape: bool, needed: str) -> NDArray[np.str_]:

@@ -10,10 +10,9 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, Strat
 from histo_mlflow.errors import OptionError, RequestError
 from histo_mlflow.tiles.options import FoldOptions, HoldOutOptions
 from histo_mlflow.tiles.tile_set import Part, TileSet
+from histo_mlflow.tiles.whole_groups import GroupedTiles
 
 Indices = NDArray[np.int64]
-
-_MAX_GROUP_PARTS = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,20 +38,15 @@ class Split:
 
 
 def hold_out(tiles: TileSet, options: HoldOutOptions, *, seed: int) -> Split:
-    """Return one stratified split; with groups, the nearest that whole groups allow."""
+    """Return one stratified split with each class on both sides; with groups, the nearest that whole groups allow.
+
+    Raises:
+        OptionError: `val_fraction` leaves fewer tiles than classes on a side.
+        RequestError: A class is in too few tiles or groups to be on both sides.
+    """
     _check_counts(tiles, needed=2, why="validation needs at least one tile and training another")
-    if tiles.groups is not None:
-        return _hold_out_groups(tiles, tiles.groups, options.val_fraction, seed)
-    n_classes = int((np.bincount(tiles.labels) > 0).sum())
-    n_val = round(len(tiles) * options.val_fraction)
-    if not n_classes <= n_val <= len(tiles) - n_classes:
-        raise OptionError(
-            f"val_fraction={options.val_fraction} of {len(tiles)} tiles leaves {n_val} for validation and "
-            f"{len(tiles) - n_val} for training; each of the {n_classes} classes needs one in both: change it"
-        )
-    splitter = StratifiedShuffleSplit(n_splits=1, test_size=n_val, random_state=seed)
-    train, val = next(splitter.split(tiles.labels, tiles.labels))
-    return Split.of(tiles, np.sort(train), np.sort(val))
+    val = _choose_tiles(tiles, options, seed) if tiles.groups is None else _choose_groups(tiles, tiles.groups, options, seed)
+    return Split.of(tiles, np.setdiff1d(np.arange(len(tiles)), val), val)
 
 
 def cut_folds(tiles: TileSet, options: FoldOptions, *, seed: int) -> list[Split]:
@@ -68,14 +62,43 @@ def cut_folds(tiles: TileSet, options: FoldOptions, *, seed: int) -> list[Split]
     return [Split.of(tiles, train, val) for train, val in splitter.split(tiles.labels, tiles.labels)]
 
 
-def _hold_out_groups(tiles: TileSet, groups: NDArray[np.str_], val_fraction: float, seed: int) -> Split:
-    """Return the union of as many small grouped parts as come nearest to `val_fraction`."""
-    smallest_class = min(count for count in tiles.class_counts().values() if count)
-    parts = max(2, min(len(np.unique(groups)), smallest_class, _MAX_GROUP_PARTS))
-    n_val_parts = min(max(1, round(val_fraction * parts)), parts - 1)
-    folds = _grouped(tiles, groups, parts, seed)
-    val = np.sort(np.concatenate([next(folds).val.rows for _ in range(n_val_parts)]))
-    return _checked(Split.of(tiles, np.setdiff1d(np.arange(len(tiles)), val), val))
+def _choose_tiles(tiles: TileSet, options: HoldOutOptions, seed: int) -> Indices:
+    n_classes = int((np.bincount(tiles.labels) > 0).sum())
+    n_val = round(len(tiles) * options.val_fraction)
+    if not n_classes <= n_val <= len(tiles) - n_classes:
+        raise OptionError(
+            f"val_fraction={options.val_fraction} of {len(tiles)} tiles leaves {n_val} for validation and "
+            f"{len(tiles) - n_val} for training; each of the {n_classes} classes needs one in both: change it"
+        )
+    splitter = StratifiedShuffleSplit(n_splits=1, test_size=n_val, random_state=seed)
+    train, val = next(splitter.split(tiles.labels, tiles.labels))
+    _give_each_class(tiles.labels, train, val)
+    _give_each_class(tiles.labels, val, train)
+    return np.sort(val)
+
+
+def _give_each_class(labels: Indices, giver: Indices, taker: Indices) -> None:
+    """Exchange tiles, in place, until `taker` has one of each class of `giver`: the shuffle rounds rare ones to none."""
+    for label in np.setdiff1d(labels[giver], labels[taker]):
+        commonest = np.bincount(labels[taker]).argmax()
+        given, back = np.flatnonzero(labels[giver] == label)[0], np.flatnonzero(labels[taker] == commonest)[0]
+        giver[given], taker[back] = taker[back], giver[given]
+
+
+def _choose_groups(tiles: TileSet, groups: NDArray[np.str_], options: HoldOutOptions, seed: int) -> Indices:
+    names, group_of_tile = np.unique(groups, return_inverse=True)
+    present, class_of_tile = np.unique(tiles.labels, return_inverse=True)
+    counts = np.zeros((len(names), len(present)), dtype=np.int64)
+    np.add.at(counts, (group_of_tile, class_of_tile), 1)
+    grouped = GroupedTiles(counts, options.val_fraction)
+    chosen = grouped.hold_out(seed)
+    if chosen is None:
+        label = grouped.class_at_fault()
+        raise RequestError(
+            f"{tiles.source}: class {tiles.classes[present[label]]} can't be on both sides of a split, for its tiles are of "
+            f"{(counts[:, label] > 0).sum()} of {len(names)} groups, and groups stay whole: add groups, or leave it out"
+        )
+    return np.flatnonzero(chosen[group_of_tile])
 
 
 def _grouped(tiles: TileSet, groups: NDArray[np.str_], parts: int, seed: int) -> Iterator[Split]:

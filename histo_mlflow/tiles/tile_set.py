@@ -9,10 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histo_mlflow.errors import RequestError, TileFormatError
+from histo_mlflow.served_model.decoding import ImageError, check_form
 
 COLORECTAL_CLASSES = ("ADI", "BACK", "DEB", "LYM", "MUC", "MUS", "NORM", "STR", "TUM")
 """The nine tissue classes in label order: adipose, background, debris, lymphocytes, mucus, smooth muscle, normal mucosa,
 stroma, tumour (Kather et al. 2018, NCT-CRC-HE-100K)."""
+
+# What NaN, None and missing values of tables become as text, in small letters.
+_NO_GROUP = ("", "nan", "-nan", "none", "null", "na", "n/a", "#n/a", "<na>", "nat")
 
 # What MLflow takes in the name of a metric; with a hyphen in front a spreadsheet would take it for a formula.
 _CLASS_NAME = re.compile(r"[\w.:]([\w.: -]*[\w.:-])?")
@@ -107,8 +111,10 @@ def check_pixels(shape: tuple[int, ...], dtype: np.dtype[Any], *, where: str) ->
         )
     if shape[0] == 0:
         raise TileFormatError(f"{where} holds no tiles; check how it was made")
-    if shape[1] != shape[2] or shape[1] == 0:
-        raise TileFormatError(f"{where} has tiles of {shape[2]} x {shape[1]} px; tiles must be square: cut or pad them")
+    try:
+        check_form(shape[2], shape[1])
+    except ImageError as error:
+        raise TileFormatError(f"{where}: each tile {error}; cut or pad them") from None
 
 
 def check_labels(labels: NDArray[np.generic], *, n_classes: int, where: str) -> NDArray[np.int64]:
@@ -122,6 +128,22 @@ def check_labels(labels: NDArray[np.generic], *, n_classes: int, where: str) -> 
             "in `classes`"
         )
     return labels.astype(np.int64)
+
+
+def check_groups(groups: NDArray[np.str_], *, where: str) -> NDArray[np.str_]:
+    """Return the ids ``(n_tiles,)`` without spaces around them, which would make two patients of one.
+
+    Raises:
+        TileFormatError: Tiles have an id that stands for none, by which all of them would be taken for one patient.
+    """
+    groups = np.strings.strip(groups)
+    unknown = np.flatnonzero(np.isin(np.strings.lower(groups), _NO_GROUP))
+    if len(unknown):
+        raise TileFormatError(
+            f"{where}: {len(unknown)} of {len(groups)} tiles have no group (tile {unknown[0]}: {str(groups[unknown[0]])!r}) "
+            "and would be taken for one patient; name the patient or slide of each, or leave those tiles out"
+        )
+    return groups
 
 
 def check_classes(names: list[str], *, where: str) -> tuple[str, ...]:

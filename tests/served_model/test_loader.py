@@ -22,18 +22,22 @@ import pytest
 import torch
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
+from mlflow.models.utils import _enforce_schema
 from mlflow.pyfunc import PyFuncModel
 from PIL import Image
 
 from histo_mlflow.errors import RequestError
-from histo_mlflow.learning.compute import seed_everything
+from histo_mlflow.learning.compute import Compute, seed_everything
+from histo_mlflow.learning.infer import infer
 from histo_mlflow.models.classifier import TileClassifier, with_temperature
 from histo_mlflow.models.facts import ModelFacts
 from histo_mlflow.served_model import loader, requests
 from histo_mlflow.tiles.image_files import decode_image
 from histo_mlflow.tracking.model_flavor import load_saved, save_model
 
-FACTS = ModelFacts(tuple("abcdefghi"), 32, "f" * 64, is_synthetic=True, microns_per_pixel=0.5, selected="epoch 1")
+FACTS = ModelFacts(
+    tuple("abcdefghi"), 32, "f" * 64, is_synthetic=True, microns_per_pixel=0.5, selected="epoch 1", abstain_below=0.5
+)
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +173,12 @@ BAD = {
     "cut off": ([FILES[0], FILES[1], FILES[2][:500]], "row 2 can't be decoded"),
     "no base64": (pd.DataFrame({"image": ["%%%"]}), "row 0 is not base64"),
     "missing": (pd.DataFrame({"image": [FILES[0], None]}), "row 1 is NoneType"),
-    "other size": ([FILES[0], _encoded(np.zeros((40, 32, 3), np.uint8))], "row 1 is 32 x 40 px and row 0 is 32 x 32 px"),
+    "other size": ([FILES[0], _encoded(np.zeros((40, 40, 3), np.uint8))], "row 1 is 40 x 40 px and row 0 is 32 x 32 px"),
+    "not square": (np.zeros((2, 40, 32, 3), np.uint8), "each tile has 32 x 40 px and must be square"),
+    "one pixel": (np.zeros((2, 1, 1, 3), np.uint8), "each tile has 1 x 1 px and must have at least 2 x 2"),
+    "image that is not square": ([FILES[0], _encoded(np.zeros((40, 32, 3), np.uint8))], "row 1 has 32 x 40 px and must be"),
+    "image of one pixel": ([_encoded(np.zeros((1, 1, 3), np.uint8))], "row 0 has 1 x 1 px and must have at least 2 x 2"),
+    "list of nothing in a list": ([[]], "tiles have shape (1, 0)"),
     "grey": ([_encoded(GOOD[0], "PNG", "L")], "row 0 is not a colour image (mode L)"),
     "transparent": ([_encoded(np.zeros((9, 9, 4), np.uint8), "PNG", "RGBA")], "row 0 is transparent"),
     "bomb": ([FILES[0], _bomb()], "row 1 "),
@@ -202,10 +211,34 @@ def test_a_request_of_many_large_images_is_refused_before_they_are_decoded() -> 
     requests.batches_of([buffer.getvalue()] * 8)
 
 
-def test_no_tiles_no_rows(saved: Path) -> None:
-    table = loader._load_pyfunc(str(saved / "data")).predict(np.zeros((0, 32, 32, 3), np.uint8))
-    assert isinstance(table, pd.DataFrame)
-    assert len(table) == 0
+@pytest.mark.parametrize("given", [np.zeros((0, 32, 32, 3), np.uint8), [], np.array([]), pd.DataFrame({"image": []})], ids=str)
+def test_no_tiles_are_answered_with_the_types_of_the_signature(served: PyFuncModel, given: object) -> None:
+    none, some = (served.predict(tiles, params={"abstain": True}) for tiles in (given, GOOD))
+    assert len(none) == 0
+    assert none.dtypes.to_dict() == some.dtypes.to_dict()
+    schema = served.metadata.signature.outputs
+    assert _enforce_schema(none, schema).columns.tolist() == schema.input_names()
+
+
+class _Watching(torch.nn.Module):
+    """Notes whether TF32 may be used when it is called."""
+
+    def forward(self, tiles: torch.Tensor) -> torch.Tensor:
+        self.seen = [torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision]
+        return torch.zeros((len(tiles), 9))
+
+
+def test_figures_and_answers_use_no_tf32_and_leave_the_setting_of_others() -> None:
+    before = torch.backends.cudnn.conv.fp32_precision
+    network, cpu = _Watching(), torch.device("cpu")
+    for ask in (
+        loader.ServedModel(network, list(FACTS.classes), None, cpu).predict,
+        lambda tiles: infer(network, tiles, compute=Compute(cpu, is_bf16=False)),
+    ):
+        network.seen = []
+        ask(GOOD)
+        assert network.seen == ["ieee", "ieee"]
+    assert torch.backends.cudnn.conv.fp32_precision == before == "tf32", "torch's default, or this test proves nothing"
 
 
 def test_two_models_with_other_loaders_share_no_code(
@@ -256,8 +289,8 @@ def test_folder_holds_facts_and_nothing_that_unpickles(saved: Path) -> None:
     assert (saved / "model_card.md").read_text() == "# A card"
     files = {path.name for path in saved.rglob("*") if path.is_file()}
     assert files == {
-        "MLmodel", "__init__.py", "decoding.py", "folding.py", "loader.py", "requests.py", "model.pt2", "model.json",
-        "model_card.md", "requirements.txt", "conda.yaml", "python_env.yaml",
+        "MLmodel", "__init__.py", "decoding.py", "folding.py", "loader.py", "precision.py", "requests.py", "model.pt2",
+        "model.json", "model_card.md", "requirements.txt", "conda.yaml", "python_env.yaml",
     }  # fmt: skip
     assert {line.split("==")[0] for line in (saved / "requirements.txt").read_text().split()} == {
         "mlflow", "torch", "numpy", "pandas", "pillow",

@@ -69,6 +69,7 @@ def test_mixed_sizes_need_an_image_size(folder: Path) -> None:
         (Image.new("I;16", (32, 32)), "not a colour image"),
         (Image.new("RGBA", (32, 32), (1, 2, 3, 128)), "transparent"),
         (Image.new("RGB", (32, 30)), "must be square"),
+        (Image.new("RGB", (1, 1)), "has 1 x 1 px"),
     ],
 )
 def test_unfit_image_is_refused_by_name(folder: Path, image: Image.Image, reason: str) -> None:

@@ -160,6 +160,7 @@ BAD_FILES = {
     "missing labels": (lambda p, t: np.savez(p, data=t.images), "has no `labels`"),
     "float images": (lambda p, t: np.savez(p, data=t.images / 255, labels=t.labels), "float64 values; tiles must be uint8"),
     "wrong shape": (lambda p, t: np.savez(p, data=t.images[..., :2], labels=t.labels), r"shape \(54, 32, 32, 2\)"),
+    "one pixel": (lambda p, t: np.savez(p, data=t.images[:, :1, :1], labels=t.labels), "each tile has 1 x 1 px"),
     "not square": (lambda p, t: np.savez(p, data=t.images[:, :20], labels=t.labels), "must be square"),
     "no tiles": (lambda p, t: np.savez(p, data=t.images[:0], labels=t.labels[:0]), "holds no tiles"),
     "label too high": (lambda p, t: np.savez(p, data=t.images, labels=t.labels + 1), "label 9 of tile 8 is out of range"),
@@ -241,8 +242,8 @@ def test_groups_beside_splits_are_named_as_passed_over(work: Path, tiny_tiles: T
 
 def test_more_tiles_than_labels_fit_in_memory_are_refused_from_the_header(work: Path, tiny_tiles: TileSet) -> None:
     with zipfile.ZipFile(work / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive, archive.open("data.npy", "w") as member:
-        member.write(_npy(f"({2**24 + 1}, 1, 1, 3)", "|u1"))
-        for _ in range(3):
+        member.write(_npy(f"({2**24 + 1}, 2, 2, 3)", "|u1"))
+        for _ in range(12):
             member.write(bytes(2**24 + 1))
     with pytest.raises(TileFormatError, match="16777217 tiles; 16777216 at most"):
         read_npz_images(work / "a.npz")

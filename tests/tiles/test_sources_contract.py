@@ -92,6 +92,21 @@ def test_the_same_tiles_are_read_with_the_same_fingerprint_also_when_opened_agai
         assert found.groups is None or found.groups.tolist() == tiles.groups.tolist()
 
 
+@pytest.mark.parametrize("form", WITH_GROUPS)
+@pytest.mark.parametrize("missing", [np.nan, "", " ", "None", "NaN", "<NA>"])
+def test_tiles_without_a_group_are_counted_and_refused(tiles: TileSet, form: str, missing: object) -> None:
+    groups = tiles.groups.astype("<U9")
+    groups[[3, 7]] = missing
+    with pytest.raises(RequestError, match=r"2 of 18 tiles have no group \(tile 3: "):
+        open_tiles(FORMS[form](replace(tiles, groups=groups)))
+
+
+@pytest.mark.parametrize("form", WITH_GROUPS)
+def test_spaces_make_no_other_patient(tiles: TileSet, form: str) -> None:
+    groups = np.array([f" p{k // 2}" if k % 2 else f"p{k // 2} " for k in range(18)])
+    assert len(set(open_tiles(FORMS[form](replace(tiles, groups=groups))).groups.tolist())) == 9
+
+
 @each_form
 def test_one_other_pixel_is_another_fingerprint(tiles: TileSet, form: str) -> None:
     open_tiles(FORMS[form](tiles))

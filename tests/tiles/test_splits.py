@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -51,17 +52,49 @@ def test_fraction_that_leaves_a_class_out(tiny_tiles: TileSet) -> None:
         hold_out(tiny_tiles, HoldOutOptions(0.05), seed=0)
 
 
-def test_grouped_fraction_is_met(tiny_tiles: TileSet) -> None:
-    grouped = replace(tiny_tiles, groups=(np.arange(54) // 2).astype(str))
-    for fraction in (0.2, 0.4, 0.7):
-        split = hold_out(grouped, HoldOutOptions(fraction), seed=0)
-        assert len(split.val) / 54 == pytest.approx(fraction, abs=0.12)
+def _of_sizes(tiles: TileSet, sizes: Sequence[int], n_classes: int = 3) -> TileSet:
+    """Return tiles of groups of these sizes, each with tiles of all classes."""
+    groups = np.repeat([f"p{k}" for k in range(len(sizes))], sizes)
+    images = np.broadcast_to(tiles.images[:1], (len(groups), *tiles.images.shape[1:]))
+    return replace(tiles, images=images, labels=np.arange(len(groups)) % n_classes, groups=groups)
+
+
+def test_unequal_groups_meet_the_share_and_other_seeds_hold_out_others(tiny_tiles: TileSet) -> None:
+    grouped = _of_sizes(tiny_tiles, (100, 60, 40, 30, 20, 20, 15, 10, 5, 5))
+    splits = [hold_out(grouped, HoldOutOptions(0.2), seed=seed) for seed in range(6)]
+    for split in splits:
+        assert len(split.val) == pytest.approx(0.2 * 305, abs=1 + 5), "60 is possible, and 5 the smallest group"
+        shares = split.val.count_classes()[:3] / grouped.part("all").count_classes()[:3]
+        assert shares == pytest.approx(np.full(3, 0.2), abs=0.05)
+    assert len({tuple(split.val.rows) for split in splits}) > 3
+
+
+def test_many_groups_meet_the_share_class_by_class(tiny_tiles: TileSet) -> None:
+    sizes = 1 + np.random.default_rng(0).lognormal(3, 1, 200).astype(int)
+    grouped = _of_sizes(tiny_tiles, sizes)
+    first, other = (hold_out(grouped, HoldOutOptions(0.2), seed=seed) for seed in (0, 1))
+    assert first.val.rows.tolist() != other.val.rows.tolist()
+    for split in (first, other):
+        shares = split.val.count_classes()[:3] / grouped.part("all").count_classes()[:3]
+        assert shares == pytest.approx(np.full(3, 0.2), abs=0.01)
+
+
+def test_a_rare_class_is_on_both_sides_at_no_cost_to_the_share(tiny_tiles: TileSet) -> None:
+    labels = np.repeat([0, 1, 2], [26, 26, 2])
+    for groups in (None, (np.arange(54) % 27).astype(str)):
+        rare = replace(tiny_tiles, labels=labels, groups=groups)
+        for seed in range(20):
+            split = hold_out(rare, HoldOutOptions(0.2), seed=seed)
+            assert split.val.count_classes()[2] == split.train.count_classes()[2] == 1
+            assert len(split.val) == pytest.approx(11, abs=1)
 
 
 def test_a_class_of_a_single_group_can_not_be_learnt_and_validated(tiny_tiles: TileSet) -> None:
     groups = np.where(tiny_tiles.labels == 0, "one", (np.arange(54) % 7).astype(str))
     with pytest.raises(RequestError, match="class ADI would have no training tile"):
         cut_folds(replace(tiny_tiles, groups=groups), FoldOptions(3), seed=0)
+    with pytest.raises(RequestError, match="class ADI can't be on both sides of a split, for its tiles are of 1 of 8 groups"):
+        hold_out(replace(tiny_tiles, groups=groups), HoldOutOptions(), seed=0)
 
 
 def test_one_class_alone_is_refused(tiny_tiles: TileSet) -> None:
