@@ -59,7 +59,7 @@ def _predict(model: Model, tiles: TileSet, classes: tuple[str, ...], compute: Co
 
 
 def describe_comparison(comparison: Comparison) -> str:
-    """Return both models' figures and their differences as a table with a sentence on McNemar's test."""
+    """Return both models' figures and their differences as a table with a sentence on the test of equal accuracy."""
     rows = []
     for name in COMPARED:
         of_a, of_b = comparison.values[name]
@@ -68,6 +68,6 @@ def describe_comparison(comparison: Comparison) -> str:
         rows.append([OVERALL_METRICS[name].words, f"{of_a:.4f}", f"{of_b:.4f}", f"{difference.value:+.4f}", interval])
     table = format_table(["figure", "A", "B", "B - A", "95 % interval"], rows)
     return (
-        f"{table}\nonly A right: {comparison.only_a} tiles, only B right: {comparison.only_b}; McNemar's exact test: "
+        f"{table}\nonly A right: {comparison.only_a} tiles, only B right: {comparison.only_b}; {comparison.test}: "
         f"p = {comparison.p_value:.3g}"
     )
