@@ -133,7 +133,7 @@ def carry_out(store: Store, name: str, decision: Decision) -> None:
 
 def complete(store: Store, name: str) -> Decision | None:
     """Carry out what a crash has cut short, and return it; None if nothing was."""
-    if all(each.is_done for each in _kept(store.client, name).values()):
+    if all(each.is_done for each in kept_decisions(store.client, name).values()):
         return None  # without a lock, for which who only reads may have no right
     with _deciding(store, name) as completed:
         return completed
@@ -143,7 +143,7 @@ def complete(store: Store, name: str) -> Decision | None:
 def _deciding(store: Store, name: str) -> Iterator[Decision | None]:
     """Keep interruptions and other processes of this machine out; gives what was completed on the way in, or None."""
     with shielded(), changing_model(name), alone_in(store.uri):
-        kept = _kept(store.client, name)
+        kept = kept_decisions(store.client, name)
         number, last = max(kept.items(), default=(0, None))
         if last is None or last.is_done:
             yield None
@@ -154,7 +154,7 @@ def _deciding(store: Store, name: str) -> Iterator[Decision | None]:
 
 
 def _write_and_do(client: MlflowClient, name: str, decision: Decision) -> None:
-    number = max(_kept(client, name), default=0) + 1
+    number = max(kept_decisions(client, name), default=0) + 1
     _write(client, name, number, replace(decision, is_done=False))
     _do(client, name, number, decision)
 
@@ -173,7 +173,7 @@ def _write(client: MlflowClient, name: str, number: int, decision: Decision) -> 
     client.set_registered_model_tag(name, f"{_TAG}{number:06d}", json.dumps(asdict(decision)))
 
 
-def _kept(client: MlflowClient, name: str) -> dict[int, Decision]:
+def kept_decisions(client: MlflowClient, name: str) -> dict[int, Decision]:
     """Return the decisions on a registered model by number; none if there is no such model."""
     try:
         tags = client.get_registered_model(name).tags
@@ -192,7 +192,7 @@ def _parse(tag: str, value: str) -> Decision:
 
 
 def _last_on(client: MlflowClient, name: str, version: str) -> Decision | None:
-    kept = _kept(client, name)
+    kept = kept_decisions(client, name)
     return next((kept[number] for number in sorted(kept, reverse=True) if kept[number].version == version), None)
 
 
@@ -203,7 +203,7 @@ def read_history(store: Store, name: str) -> list[Decision]:
         SourceNotFoundError: There is no such model.
     """
     versions = store.client.search_model_versions(f"name = '{name}'")
-    kept = _kept(store.client, name)
+    kept = kept_decisions(store.client, name)
     # Before they were the model's, decisions were tags of its versions.
     older = [_parse(tag, value) for version in versions for tag, value in version.tags.items() if tag.startswith(_TAG)]
     if not versions and not kept:
