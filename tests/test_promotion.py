@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from histo_mlflow.errors import RequestError
+from histo_mlflow.errors import OptionError, RequestError
+from histo_mlflow.jobs.promote import Promote, promote
+from histo_mlflow.options import build
 from histo_mlflow.tiles.demo import draw_demo
 from histo_mlflow.tracking.decisions import FORCED, Decision, carry_out, read_history
 from histo_mlflow.tracking.production import production_version
@@ -144,6 +146,15 @@ def test_bad_requests(work: Path, histo_here: Histo) -> None:
     assert done.returncode == 2
     assert "nothing to go back to" in done.stderr
     assert "already" in histo_here("promote", "--version", "1").stderr
+
+
+def test_a_first_version_that_was_objected_to_needs_a_reason(work: Path) -> None:
+    version = register(0.0, objection="no better than chance")
+    with pytest.raises(OptionError, match="no better than chance"):
+        promote(build(Promote, {"version": version}))
+    assert production_version(MlflowClient(), "histo-b3") is None
+    assert promote(build(Promote, {"version": version, "force": True, "reason": "a demonstration"})).version == version
+    assert production_version(MlflowClient(), "histo-b3") == version
 
 
 def test_two_promotions_at_once_have_one_winner(work: Path) -> None:

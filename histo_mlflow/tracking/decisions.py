@@ -99,7 +99,7 @@ def register_model(store: Store, model_uri: str, name: str, about: VersionFacts,
         pointers = read_pointers(store.client, name)
         present = pointers.version
         if present == version:  # registered before its run was cut short and went on
-            return Registration(name, version, None, _last_on(store.client, name, version))
+            return Registration(name, version, None, last_on(store.client, name, version))
         decision = None
         if present is None:
             reason = objection or "no version was in Production"
@@ -191,7 +191,8 @@ def _parse(tag: str, value: str) -> Decision:
         raise RequestError(f"the tag {tag} holds no decision ({error}); correct or delete it in `mlflow ui`") from None
 
 
-def _last_on(client: MlflowClient, name: str, version: str) -> Decision | None:
+def last_on(client: MlflowClient, name: str, version: str) -> Decision | None:
+    """Return the last decision on a version, or None."""
     kept = kept_decisions(client, name)
     return next((kept[number] for number in sorted(kept, reverse=True) if kept[number].version == version), None)
 
