@@ -18,11 +18,11 @@ import torch
 from sklearn.metrics import balanced_accuracy_score
 
 from histo_mlflow.console import format_table, say
+from histo_mlflow.learning.augmentation import StainJitter
 from histo_mlflow.learning.compute import seed_everything
 from histo_mlflow.learning.fit import fit
 from histo_mlflow.learning.infer import cross_entropy_of, infer
 from histo_mlflow.learning.options import Recipe
-from histo_mlflow.learning.transforms import StainJitter
 from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.options import build
 from histo_mlflow.tiles.open import open_tiles

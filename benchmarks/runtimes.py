@@ -25,6 +25,7 @@ from histo_mlflow.learning.compute import Compute
 from histo_mlflow.learning.infer import infer
 from histo_mlflow.models import exports
 from histo_mlflow.models.classifier import TileClassifier, fold_batch_norms
+from histo_mlflow.models.options import ONNX, OPENVINO
 
 _SIZE_PX = 224
 
@@ -44,7 +45,7 @@ def main() -> None:
         stored = fold_batch_norms(mlflow.pytorch.load_model(str(logged)))  # as `predict` does
     arms: dict[str, tuple[torch.nn.Module, bool]] = {"torch fp32": (stored, False), "torch bf16": (stored, True)}
     prepared = {}
-    for name, precision in ((exports.ONNX, "fp32"), (exports.OPENVINO, "fp32"), (exports.OPENVINO, "bf16")):
+    for name, precision in ((ONNX, "fp32"), (OPENVINO, "fp32"), (OPENVINO, "bf16")):
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
             exports.write(network, name, Path(folder), classes=["any"] * 9, microns_per_pixel=0.5)

@@ -133,6 +133,8 @@ def choose_arms(options: argparse.Namespace) -> tuple[list[str], dict[str, str]]
             left_out[name] = f"not installed: {arm.needs}"
         elif arm.is_compiled and options.skip_compile:
             left_out[name] = "skipped"
+        elif name.endswith("-bf16") and options.device == "cpu" and not torch.cpu._is_avx512_bf16_supported():
+            left_out[name] = "this processor emulates bf16"
     return [name for name in asked if name not in left_out], left_out
 
 

@@ -26,7 +26,6 @@ from histo_mlflow.options import build, option_fields, read_yaml, sections, stat
 
 _WORK_FAILED, _REQUEST_WRONG = 1, 2
 _COLUMNS = 80
-_KINDS: dict[type, click.ParamType[Any]] = {bool: click.BOOL, int: click.INT, float: click.FLOAT, str: click.STRING}
 _BY_NAME = "_by_name"
 _SETTINGS: dict[str, Any] = {
     "help_option_names": ["-h", "--help"],
@@ -85,18 +84,16 @@ class JobCommand(click.Command):
         self.job = job
 
     def _do(self, **_values: Any) -> Any:
-        given = self._given(click.get_current_context())
-        return self.job.run(build(self.job.options, given, given=frozenset(given)))
-
-    def _given(self, context: click.Context) -> dict[str, Any]:
-        """Return the option values that were given: what was typed before the yaml's, whatever they are."""
+        """Do the job with what was given: what was typed before the yaml's, whatever they are."""
+        context = click.get_current_context()
         typed = {
             name.removesuffix(_BY_NAME): value
             for name, value in context.params.items()
             if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
         }
         path = stated(typed.pop("config", "none"))
-        return ({} if path is None else read_yaml(Path(path), self.job.options)) | typed
+        given = ({} if path is None else read_yaml(Path(path), self.job.options)) | typed
+        return self.job.run(build(self.job.options, given, given=frozenset(given)))
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options by section, in the order of the job's groups."""
@@ -133,7 +130,7 @@ def _make(part: Field[Any]) -> list[click.Parameter]:
         return [argument, click.Option([*names, f"{part.name}{_BY_NAME}"], hidden=True)]
     # A boolean alone is true: --force as well as --force true.
     alone: dict[str, Any] = {"is_flag": False, "flag_value": "true"} if isinstance(part.default, bool) else {}
-    kind = click.Choice(known.choices) if known.choices else _KINDS[type(part.default)]
+    kind = click.Choice(known.choices) if known.choices else type(part.default)
     return [click.Option([*names, part.name], type=kind, default=part.default, help=known.help, **alone)]
 
 
@@ -183,8 +180,7 @@ def _run(command: click.Command, prog_name: str, arguments: list[str], *, is_deb
         click.echo(error.ctx.get_help())
         return _REQUEST_WRONG
     except (click.ClickException, RequestError) as error:
-        message = _message_of(error)
-        return _report(f"{message}{_help_hint(error)}", _REQUEST_WRONG, is_debug)
+        return _report(_explain(error), _REQUEST_WRONG, is_debug)
     except (Interrupted, KeyboardInterrupt, click.Abort) as error:
         if isinstance(error.__context__, WorkError):  # it came while the runs were being ended for that
             return _report(str(error.__context__), _WORK_FAILED, is_debug)
@@ -204,12 +200,6 @@ def _run(command: click.Command, prog_name: str, arguments: list[str], *, is_deb
     return 0
 
 
-def _message_of(error: click.ClickException | RequestError) -> str:
-    if isinstance(error, click.NoSuchOption):
-        return f"No such option: {error.option_name}"  # click adds what looks alike, --help for --lr
-    return error.format_message() if isinstance(error, click.ClickException) else str(error)
-
-
 def _meant_by(error: click.NoSuchOption) -> str | None:
     if error.ctx is None:
         return None
@@ -219,12 +209,18 @@ def _meant_by(error: click.NoSuchOption) -> str | None:
     return f"--{likely[0]}" if likely and likely[0] in known else None
 
 
-def _help_hint(error: Exception) -> str:
-    if isinstance(error, click.NoSuchOption) and (meant := _meant_by(error)):
-        return f" (did you mean {meant}?)"
+def _explain(error: click.ClickException | RequestError) -> str:
+    """Return what was wrong, with a word on where to look."""
+    if isinstance(error, RequestError):
+        return str(error)
+    message = error.format_message()
+    if isinstance(error, click.NoSuchOption):
+        message = f"No such option: {error.option_name}"  # click adds what looks alike, --help for --lr
+        if meant := _meant_by(error):
+            return f"{message} (did you mean {meant}?)"
     if isinstance(error, click.UsageError) and error.ctx is not None:
-        return f" (see {error.ctx.command_path} --help)"
-    return ""
+        return f"{message} (see {error.ctx.command_path} --help)"
+    return message
 
 
 def _report(message: str, exit_code: int, is_debug: bool) -> int:

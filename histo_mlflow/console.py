@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from tqdm import tqdm
 
 from histo_mlflow.base.escaping import visible, visible_lines
-from histo_mlflow.base.launched import is_first_process
 from histo_mlflow.base.secrets import hide_secrets
+from histo_mlflow.process import is_first_process
 
 
 def say(text: str) -> None:

@@ -4,7 +4,14 @@ A message is one line: what is wrong, where, and what to do about it.
 """
 
 
-class RequestError(ValueError):
+class _OneLineError(Exception):
+    """Messages quote what files and options hold, and that may have line breaks."""
+
+    def __str__(self) -> str:
+        return " ".join(super().__str__().splitlines())
+
+
+class RequestError(_OneLineError, ValueError):
     """The request can't be carried out as asked: wrong option, wrong data (exit code 2)."""
 
 
@@ -20,7 +27,7 @@ class SourceNotFoundError(RequestError, FileNotFoundError):
     """A file, folder, run or model that the request names does not exist."""
 
 
-class WorkError(RuntimeError):
+class WorkError(_OneLineError, RuntimeError):
     """The request was fine and the work on it failed (exit code 1)."""
 
 

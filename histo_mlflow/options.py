@@ -37,6 +37,7 @@ class Option:
         changes_result: Whether a training with another value may come to other weights; such a value can't be changed when a
             run is resumed, and trials of a search share it.
         positional: Whether the command line takes it by its place.
+        missing: What is said where it is not given, of an option that must be.
     """
 
     help: str
@@ -47,6 +48,7 @@ class Option:
     choices: tuple[str, ...] = ()
     changes_result: bool = True
     positional: bool = False
+    missing: str = ""
 
     def find_fault(self, value: object) -> str | None:
         """Return what is wrong with a value of the right type, in words, or None."""
@@ -82,10 +84,15 @@ class Options:
     comes_last: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        """Raise `OptionError` for a value outside its limits."""
+        """Raise `OptionError` for a value outside its limits, or for one that must be given and is not."""
         for part in fields(self):
-            if (known := part.metadata.get("option")) and (fault := known.find_fault(getattr(self, part.name))):
-                raise OptionError(f"{part.name}={getattr(self, part.name)}: {fault}{_example(part)}")
+            if known := part.metadata.get("option"):
+                value = getattr(self, part.name)
+                if known.missing and stated(value) is None:
+                    raise OptionError(known.missing)
+                if fault := known.find_fault(value):
+                    example = "" if known.choices else f", for instance {part.default}"
+                    raise OptionError(f"{part.name}={value}: {fault}{example}")
 
 
 @dataclass(frozen=True)
@@ -145,24 +152,27 @@ def flatten(options: Options) -> dict[str, Any]:
     return own
 
 
-def read_yaml(path: Path, options: type[Options]) -> dict[str, Any]:
-    """Return the option values of a yaml file; every key must be an option of `options`.
+def read_yaml(path: Path, options: type[Options], *, is_kept: bool = False) -> dict[str, Any]:
+    """Return the option values of a yaml file; every key must be an option, but in a file that a run has kept.
 
     Raises:
         SourceNotFoundError: There is no such file.
         OptionError: It is not a yaml mapping, or a key is not an option or has a value of the wrong kind.
     """
+    if not path.is_file():
+        raise SourceNotFoundError(f"config={path}: no such file; give a yaml with option names and values")
+    try:
+        content = read_yaml_mapping(path)
+    except ValueError as error:
+        raise OptionError(f"config={path} is not yaml with option names and values ({error})") from None
     known = option_fields(options)
-    content = _load(path)
-    if strangers := [shorten(key) for key in content if key not in known]:
+    strangers = [shorten(key) for key in content if key not in known]
+    if strangers and not is_kept:
         raise OptionError(f"config={path}: unknown option {' '.join(strangers)[:200]}; known are {' '.join(known)}")
-    return {name: _in_file(path, known[name], value) for name, value in content.items()}
-
-
-def read_kept_yaml(path: Path, options: type[Options]) -> dict[str, Any]:
-    """Return the option values of a run's ``config.yaml``, without options that are gone; raises as `read_yaml` does."""
-    known = option_fields(options)
-    return {name: _in_file(path, known[name], value) for name, value in _load(path).items() if name in known}
+    try:
+        return {name: as_type(known[name], value) for name, value in content.items() if name in known}
+    except OptionError as error:
+        raise OptionError(f"config={path}: {error}") from None
 
 
 def as_type(part: Field[Any], value: object) -> object:
@@ -182,26 +192,6 @@ def as_type(part: Field[Any], value: object) -> object:
     return value
 
 
-def _in_file(path: Path, part: Field[Any], value: object) -> object:
-    try:
-        return as_type(part, value)
-    except OptionError as error:
-        raise OptionError(f"config={path}: {error}") from None
-
-
-def _load(path: Path) -> dict[Any, Any]:
-    if not path.is_file():
-        raise SourceNotFoundError(f"config={path}: no such file; give a yaml with option names and values")
-    try:
-        return read_yaml_mapping(path)
-    except ValueError as error:
-        raise OptionError(f"config={path} is not yaml with option names and values ({error})") from None
-
-
 def _group(part: Field[Any]) -> type[Options] | None:
     # No postponed annotations where options are declared: a type is a type there.
     return part.type if isinstance(part.type, type) and issubclass(part.type, Options) else None
-
-
-def _example(part: Field[Any]) -> str:
-    return "" if part.metadata["option"].choices else f", for instance {part.default}"

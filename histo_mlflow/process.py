@@ -1,4 +1,4 @@
-"""Prepares the process of a command line before anything large is imported: memory, and what libraries may do."""
+"""The process of a command: its memory, what libraries may do, and which of several it is; set up before large imports."""
 
 import ctypes
 import os
@@ -26,3 +26,13 @@ def keep_freed_memory() -> None:
     if set_option is not None and not {"MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_"} & os.environ.keys():
         set_option(_M_MMAP_MAX, 0)  # no tensor is mapped on its own, and unmapped when it is freed
         set_option(_M_TRIM_THRESHOLD, -1)  # never
+
+
+def is_launched() -> bool:
+    """Return whether torchrun has started this process as one of several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def is_first_process() -> bool:
+    """Return whether this process is the one that speaks and keeps the run; known before the processes have met."""
+    return os.environ.get("RANK", "0") == "0" or not is_launched()

@@ -23,7 +23,7 @@ from histo_mlflow.jobs.train import Train
 from histo_mlflow.models.checkpoint import FACTS_KEY, load_state, load_weights, save_state
 from histo_mlflow.models.facts import ModelFacts
 from histo_mlflow.models.weights import read_initial_weights
-from histo_mlflow.options import build, flatten, read_kept_yaml, read_yaml
+from histo_mlflow.options import build, flatten, read_yaml
 from histo_mlflow.served_model.requests import batches_of
 from histo_mlflow.tracking.decisions import Decision, _parse
 from histo_mlflow.tracking.journal import _read
@@ -76,7 +76,7 @@ def _dump(content: Any) -> str:
 def test_options(work: Path, text: bytes) -> None:
     (work / "a.yaml").write_bytes(text)
     _read_or_refused(lambda: build(Train, read_yaml(work / "a.yaml", Train)))
-    _read_or_refused(lambda: build(Train, read_kept_yaml(work / "a.yaml", Train)))
+    _read_or_refused(lambda: build(Train, read_yaml(work / "a.yaml", Train, is_kept=True)))
 
 
 @_tried

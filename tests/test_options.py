@@ -25,6 +25,12 @@ def test_given_values_reach_their_option() -> None:
     assert (config.recipe.seed.seed, config.registry.register) == (5, False)
 
 
+def test_a_value_with_line_breaks_is_refused_in_one_line() -> None:
+    with pytest.raises(OptionError, match=r"^augment= a b : must be one of seed") as raised:
+        build(Train, {"augment": "\na\nb\n"})
+    assert "\n" not in str(raised.value)
+
+
 def test_yaml_with_an_exponent_without_point(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("learning_rate: 1e-4\nepochs: 3\n")
     assert read_yaml(tmp_path / "a.yaml", Train) == {"learning_rate": 1e-4, "epochs": 3}

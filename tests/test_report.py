@@ -11,7 +11,10 @@ from mlflow import MlflowClient
 
 from histo_mlflow.evaluation.findings import About, Details
 from histo_mlflow.evaluation.predictions import Predictions
+from histo_mlflow.learning.options import Recipe
+from histo_mlflow.options import build
 from histo_mlflow.pipeline.contents import log_config
+from histo_mlflow.pipeline.draw import curves_of
 from histo_mlflow.pipeline.folds import Folds
 from histo_mlflow.pipeline.record import RecordedSplit
 from histo_mlflow.pipeline.report import record_findings
@@ -128,6 +131,12 @@ def test_a_picture_that_fails_leaves_no_version_without_its_decision(
     after = _kept(str(decision.run), "comparison")
     assert set(after) == {*numbers, "comparison.html", "differences.png"}
     assert {name: after[name] for name in numbers} == numbers
+
+
+def test_an_epoch_whose_loss_is_not_a_number_is_not_marked_as_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("histo_mlflow.pipeline.draw.draw_curves", lambda _, **drawn: drawn["best_epoch"])
+    history = {"val/loss": [0.7, float("nan"), 0.5]}
+    assert curves_of(history, build(Recipe, {}), "hold-out")() == 3
 
 
 def test_a_baseline_that_some_fold_lacks_is_left_out_of_the_whole(tiny_tiles: TileSet) -> None:

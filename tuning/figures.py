@@ -33,15 +33,12 @@ def draw_study(study: optuna.Study) -> dict[str, Figure]:
 
 def _draw_history(done: list[FrozenTrial], pruned: list[FrozenTrial], count: str) -> Figure:
     figure, axes = _begin(f"Losses in the order of the trials: {count}")
-    last = {trial.number: _last_value(trial) for trial in pruned if trial.intermediate_values}
-    axes.plot(list(last), list(last.values()), "x", color=_PRUNED, label="pruned, where it stood")
+    last = {trial.number: trial.intermediate_values for trial in pruned if trial.intermediate_values}
+    axes.plot(list(last), [values[max(values)] for values in last.values()], "x", color=_PRUNED, label="pruned, where it stood")
     numbers, losses = [trial.number for trial in done], [float(trial.value or 0.0) for trial in done]
     axes.plot(numbers, losses, "o", color=_DONE, label="completed")
     axes.step(numbers, np.minimum.accumulate(losses), where="post", color=_BEST, label="lowest so far")
-    axes.set(xlabel="trial", ylabel=_LOSS, yscale="log")
-    _plain_log(axes)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend()
+    _finish_losses(axes, "trial")
     return figure
 
 
@@ -60,10 +57,7 @@ def _draw_epochs(done: list[FrozenTrial], pruned: list[FrozenTrial], best: int, 
                 zorder=3 if is_best else 2,
                 label="lowest loss" if is_best else label if k == 0 else None,
             )
-    axes.set(xlabel="epoch, or fold", ylabel=_LOSS, yscale="log")
-    _plain_log(axes)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend()
+    _finish_losses(axes, "epoch, or fold")
     return figure
 
 
@@ -106,14 +100,13 @@ def _places(trials: list[FrozenTrial]) -> tuple[list[int], list[float]]:
     return [each["aug_cutoff"] for each in known], [each["learning_rate"] for each in known]
 
 
-def _last_value(trial: FrozenTrial) -> float:
-    return trial.intermediate_values[max(trial.intermediate_values)]
-
-
-def _plain_log(axes: Axes) -> None:
+def _finish_losses(axes: Axes, x: str) -> None:
+    axes.set(xlabel=x, ylabel=_LOSS, yscale="log")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}")
     axes.tick_params(axis="y", which="minor", labelsize=7)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend()
 
 
 def _begin(title: str) -> tuple[Figure, Any]:

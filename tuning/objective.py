@@ -1,6 +1,6 @@
 """One trial: a training like any other, in a run of its own, that reports to Optuna and may be pruned."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +17,6 @@ from histo_mlflow.tiles.splits import Split
 from histo_mlflow.tracking.runs import Run, open_run
 from tuning.search_space import suggest
 from tuning.study import RUN_ID_ATTRIBUTE, refuse_surplus
-
-Report = Callable[[float, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,55 +43,32 @@ class Objective:
         values = suggest(trial, epochs=self.base["epochs"])
         name = f"trial {trial.number}"
         say(f"\n{name}: " + ", ".join(f"{key}={value:.4g}" for key, value in trial.params.items()))
-
-        n_steps = self.base["epochs"] if len(self.splits) == 1 else len(self.splits)
-
-        def report(loss: float, step: int) -> None:
-            trial.report(loss, step)
-            if step < n_steps and trial.should_prune():  # after the last one nothing is left to save
-                raise optuna.TrialPruned(f"after step {step}")
-
-        def note(run: Run) -> None:
-            trial.set_user_attr(RUN_ID_ATTRIBUTE, run.id)
-
         try:
-            return self.learn(values, name, {"histo.trial": trial.number}, begun=note, report=report)
+            return self.learn(values, name, {"histo.trial": trial.number}, trial)
         except Interrupted:
             # Optuna ends a trial for exceptions, not for this one, and would leave it RUNNING for good.
             trial.study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
             raise
 
-    def learn(
-        self,
-        values: dict[str, Any],
-        name: str,
-        tags: dict[str, object],
-        *,
-        begun: Callable[[Run], None] = lambda _: None,
-        report: Report = lambda *_: None,
-    ) -> float:
+    def learn(self, values: dict[str, Any], name: str, tags: dict[str, object], trial: optuna.Trial | None = None) -> float:
         """Train with `values` in a nested run and return the validation loss, of several folds the mean.
 
-        `report` gets the loss of each epoch, or with folds the mean after each fold, and ends the run as pruned by raising.
+        A `trial` is told the loss of each epoch, or with folds the mean after each fold, and may be pruned for it.
         """
         config = build(Train, self.base | values)
         losses: list[float] = []
-        with open_run(
-            self.parent.store,
-            name,
-            parent=self.parent,
-            tags={"histo.entry_point": "tune", **tags},
-            stopped_by=optuna.TrialPruned,
-        ) as run:
-            begun(run)
+        tags = {"histo.entry_point": "tune", **tags}
+        with open_run(self.parent.store, name, parent=self.parent, tags=tags, stopped_by=optuna.TrialPruned) as run:
+            if trial is not None:
+                trial.set_user_attr(RUN_ID_ATTRIBUTE, run.id)
             run.log_params(flatten(config))
             try:
                 for fold, split in enumerate(self.splits, start=1):
-                    losses.append(self._learn_split(run, split, config, fold, report))
+                    losses.append(self._learn_split(run, split, config, fold, trial))
                     if len(self.splits) > 1:
                         mean = sum(losses) / len(losses)
                         run.log_metrics({"cv/loss/mean": mean}, step=fold * config.recipe.fit.epochs)
-                        report(mean, fold)
+                        _report(trial, mean, fold, len(self.splits))
             except optuna.TrialPruned:
                 run.set_tags({"pruned": "true"})
                 raise
@@ -101,7 +76,7 @@ class Objective:
             run.log_metrics({"best/val_loss": loss})
         return loss
 
-    def _learn_split(self, run: Run, split: Split, config: Train, fold: int, report: Report) -> float:
+    def _learn_split(self, run: Run, split: Split, config: Train, fold: int, trial: optuna.Trial | None) -> float:
         is_only = len(self.splits) == 1
 
         def observe(epoch: EpochReport) -> None:
@@ -110,9 +85,16 @@ class Objective:
             run.log_metrics(metrics, step=(fold - 1) * epoch.epochs + epoch.epoch)
             say(describe_epoch(epoch.epoch, epoch.epochs, metrics, is_best=epoch.is_best))
             if is_only:
-                report(epoch.val.loss, epoch.epoch)
+                _report(trial, epoch.val.loss, epoch.epoch, epoch.epochs)
 
         result = run_split(self.inputs, split, config.recipe, on_epoch=observe)
         if is_only:
             run.log_metrics({"best/epoch": result.best.best_epoch})
         return result.best.best_val_loss
+
+
+def _report(trial: optuna.Trial | None, loss: float, step: int, n_steps: int) -> None:
+    if trial is not None:
+        trial.report(loss, step)
+        if step < n_steps and trial.should_prune():  # after the last one nothing is left to save
+            raise optuna.TrialPruned(f"after step {step}")

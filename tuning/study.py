@@ -8,7 +8,7 @@ from typing import Any
 
 import optuna
 from optuna.exceptions import StorageInternalError
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
@@ -25,6 +25,7 @@ _ASKED_ATTRIBUTE = "asked"
 _MAX_RETRIES = 3
 _STARTUP_TRIALS = 5
 _LOCK_SECONDS = 30
+_OTHER_NAME = "give another name with --study"
 
 
 class SurplusTrialError(Exception):
@@ -59,7 +60,9 @@ def open_study(options: SearchOptions, asked: dict[str, Any], *, seed: int) -> o
     except (OperationalError, StorageInternalError) as error:
         raise _unusable(options.storage, error) from None
     except (SQLAlchemyError, ImportError, ValueError, AssertionError) as error:
-        raise OptionError(f"storage={hide_secrets(options.storage)} can't be used ({_first_line(error)}); {_EXAMPLE}") from None
+        raise OptionError(
+            f"storage={hide_secrets(options.storage)} can't be used ({_first_line(error)}); for instance sqlite:///optuna.db"
+        ) from None
     if directions != ["minimize"]:
         raise OptionError(f"study={options.study} was made to {' and '.join(directions)}, not to minimize; {_OTHER_NAME}")
     if known is None:
@@ -71,10 +74,6 @@ def open_study(options: SearchOptions, asked: dict[str, Any], *, seed: int) -> o
             f"compared; {_OTHER_NAME}"
         )
     return study
-
-
-_EXAMPLE = "for instance sqlite:///optuna.db"
-_OTHER_NAME = "give another name with --study"
 
 
 def describe_space(*, epochs: int) -> dict[str, str]:
@@ -130,12 +129,8 @@ def _storage(options: SearchOptions) -> optuna.storages.RDBStorage:
         engine_kwargs={"connect_args": {"timeout": _LOCK_SECONDS}} if is_sqlite else {"pool_pre_ping": True},
         heartbeat_interval=options.heartbeat,
         grace_period=4 * options.heartbeat,
-        heartbeat_stale_trial_callback=_try_again,
+        heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=_MAX_RETRIES),
     )
-
-
-def _try_again(study: optuna.Study, trial: FrozenTrial) -> None:
-    optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=_MAX_RETRIES)(study, trial)
 
 
 def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:

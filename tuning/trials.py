@@ -1,6 +1,11 @@
-"""A search from its request to its report: opens what all trials share, has them run, and records the result."""
+"""A search from its request to its report: opens what all trials share, has them run here or by workers, records the result."""
 
 import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -8,7 +13,7 @@ from optuna.trial import TrialState
 
 from histo_mlflow.base.interruption import stop_with_parent
 from histo_mlflow.console import say
-from histo_mlflow.errors import Interrupted, SourceNotFoundError, WorkError
+from histo_mlflow.errors import Interrupted, NonFiniteLossError, SourceNotFoundError, WorkError
 from histo_mlflow.jobs.train import Train, train
 from histo_mlflow.options import build, flatten, option_fields
 from histo_mlflow.pipeline.inputs import open_learning_inputs
@@ -22,8 +27,13 @@ from histo_mlflow.tracking.store import Store, open_store
 from tuning.objective import Objective
 from tuning.options import Tune
 from tuning.report import BEST_CONFIG, describe, record, repeat, summarise
-from tuning.study import RUN_ID_ATTRIBUTE, open_study, place_of
-from tuning.workers import PARENT_VARIABLE, start_workers, work
+from tuning.study import FINISHED, RUN_ID_ATTRIBUTE, SurplusTrialError, count, open_study, place_of, reporting_storage_errors
+
+PARENT_VARIABLE = "HISTO_TUNE_PARENT_RUN"
+"""Environment variable with the run of the study, by which a process knows that it is a worker of another."""
+
+_WAIT_SECONDS = 1.0
+_MAX_FAILURES = 10
 
 
 def run_trials(options: Tune, searched: dict[str, str]) -> None:
@@ -56,7 +66,7 @@ def run_trials(options: Tune, searched: dict[str, str]) -> None:
     trial_base = flatten(shared)
     if is_worker:
         parent = Run(store, os.environ[PARENT_VARIABLE])
-        work(study, Objective(parent, inputs, splits, trial_base, asked_search.trials), asked_search.storage)
+        _work(study, Objective(parent, inputs, splits, trial_base, asked_search.trials), asked_search.storage)
         return
     tags = {**describe_origin(), "histo.entry_point": "tune", "histo.study": asked_search.study, "histo.seed": seed}
     with open_run(store, f"study {asked_search.study}", tags=tags, resumed=_earlier_run(store, study)) as run:
@@ -87,14 +97,14 @@ def _finish_trials(study: optuna.Study, objective: Objective, options: Tune, bas
     """Run trials until the study has enough; of an interrupted one what is done is recorded."""
     try:
         if options.search.jobs > 1:
-            start_workers(options.search.jobs, objective.parent.id)
+            _start_workers(options.search.jobs, objective.parent.id)
         else:
-            work(study, objective, options.search.storage)
+            _work(study, objective, options.search.storage)
     except Interrupted:
-        if study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        if count(study, TrialState.COMPLETE):
             record(objective.parent, study, base, None)
         raise
-    if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+    if not count(study, TrialState.COMPLETE):
         raise WorkError("no trial was completed; narrow the ranges in tuning/search_space.py")
 
 
@@ -108,3 +118,46 @@ def _earlier_run(store: Store, study: optuna.Study) -> Run | None:
     except SourceNotFoundError:
         return None
     return None if found.info.status == "RUNNING" else Run(store, run_id)
+
+
+def _work(study: optuna.Study, objective: Objective, storage: str) -> None:
+    """Run trials until `objective.n_trials` are finished, and wait for those of other workers.
+
+    A trial whose worker has died is found here by its missing heartbeat, and run again.
+
+    Raises:
+        WorkError: The storage failed, or trial after trial.
+    """
+    with reporting_storage_errors(storage):
+        n_failed_before = count(study, TrialState.FAIL)
+        while (n_finished := count(study, *FINISHED)) < objective.n_trials:
+            optuna.storages.fail_stale_trials(study)
+            if n_finished + count(study, TrialState.RUNNING) >= objective.n_trials:
+                time.sleep(_WAIT_SECONDS)  # all are under way; one may yet fail
+                continue
+            study.optimize(objective, n_trials=1, catch=(NonFiniteLossError, SurplusTrialError))
+            if count(study, TrialState.FAIL) - n_failed_before > _MAX_FAILURES + objective.n_trials:
+                raise WorkError("trial after trial fails; narrow the ranges in tuning/search_space.py")
+
+
+def _start_workers(n_workers: int, parent_run_id: str) -> None:
+    """Start this command `n_workers` times, cores divided among them, and wait; whatever ends this ends them.
+
+    Raises:
+        WorkError: One ended otherwise than well. The others have gone on to the end of the study.
+    """
+    threads = max(1, (os.cpu_count() or 1) // n_workers)
+    environment = {**os.environ, PARENT_VARIABLE: parent_run_id, "OMP_NUM_THREADS": str(threads)}
+    environment.pop("MLFLOW_RUN_ID", None)
+    command = [sys.executable, str(Path(__file__).with_name("search.py")), *sys.argv[1:]]
+    workers = [subprocess.Popen(command, env=environment) for _ in range(n_workers)]  # noqa: S603 - our own command again
+    try:
+        codes = [worker.wait() for worker in workers]
+    except BaseException:
+        for worker in workers:
+            worker.send_signal(signal.SIGTERM)
+        for worker in workers:
+            worker.wait()
+        raise
+    if all(codes):
+        raise WorkError(f"all {n_workers} workers failed; what they said is above")

@@ -53,10 +53,8 @@ class Process:
             return facts[_STATE] != "Z" and self.started in {"", facts[_STARTED]}
         try:
             os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            return True
+        except OSError as error:  # another user's may not be asked, and runs
+            return not isinstance(error, ProcessLookupError)
         return True
 
 

@@ -44,10 +44,8 @@ def read_yaml_mapping(file: Path, *, max_bytes: int = _MAX_YAML_BYTES) -> dict[A
     text = read_small(file, max_bytes=max_bytes)
     try:
         _check_events(text)
-        loader = yaml.SafeLoader(text)
-        top = loader.get_single_node()
-        _check_names(top)
-        content = None if top is None else loader.construct_document(top)
+        _check_names(yaml.compose(text, Loader=yaml.SafeLoader))
+        content = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from None
     except (TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:  # PyYAML's own, of odd values

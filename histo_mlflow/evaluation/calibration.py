@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from histo_mlflow.evaluation.intervals import Floats, wilson
+from histo_mlflow.evaluation.intervals import Estimate, Floats, wilson
 from histo_mlflow.evaluation.ranking import N_BINS, bin_of
 
 _LOWEST, _HIGHEST = 0.05, 20.0
@@ -69,9 +69,7 @@ class Bin:
 
     n: int
     mean_score: float
-    share: float
-    low: float
-    high: float
+    share: Estimate
 
 
 def reliability(scores: Floats, is_right: NDArray[np.bool_]) -> list[Bin]:
@@ -81,6 +79,5 @@ def reliability(scores: Floats, is_right: NDArray[np.bool_]) -> list[Bin]:
         inside = bins == k
         n = int(inside.sum())
         if n:
-            share = wilson(int(is_right[inside].sum()), n)
-            found.append(Bin(n, float(scores[inside].mean()), share.value, share.low, share.high))
+            found.append(Bin(n, float(scores[inside].mean()), wilson(int(is_right[inside].sum()), n)))
     return found

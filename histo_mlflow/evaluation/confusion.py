@@ -100,12 +100,8 @@ def diagonal(confusion: Counts) -> Counts:
 
 def _margins(confusion: Counts) -> tuple[Floats, Floats, Floats, Floats]:
     as_float = confusion.astype(np.float64)
-    return (
-        as_float.sum(axis=-1),
-        as_float.sum(axis=-2),
-        as_float.sum(axis=(-2, -1)),
-        np.trace(as_float, axis1=-2, axis2=-1),
-    )
+    tiles, calls = as_float.sum(axis=-1), as_float.sum(axis=-2)
+    return tiles, calls, tiles.sum(axis=-1), np.trace(as_float, axis1=-2, axis2=-1)
 
 
 def ratio(numerator: NDArray[np.generic], denominator: NDArray[np.generic]) -> Floats:

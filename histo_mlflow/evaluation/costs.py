@@ -48,10 +48,10 @@ def read_costs(source: str, classes: tuple[str, ...]) -> Floats:
         )
     try:
         stated = read_yaml_mapping(path)
+        if not all(isinstance(row, dict) for row in stated.values()):
+            raise ValueError("a class has no costs by called class")
     except ValueError as error:
         raise OptionError(f"costs={source}: is not a yaml {_FORM} ({error})") from None
-    if not all(isinstance(row, dict) for row in stated.values()):
-        raise OptionError(f"costs={source}: is not a yaml {_FORM}")
     for true, row in stated.items():
         for called, cost in row.items():
             if unknown := [name for name in (true, called) if name not in classes]:

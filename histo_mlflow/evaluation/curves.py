@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,24 +23,22 @@ def draw_curves(history: Mapping[str, Sequence[float]], *, aug_cutoff: int, best
         best_epoch: The epoch of the lowest validation loss.
         title: Headline of the picture.
     """
-    picture = begin_picture((10.5, 4.2))
     epochs = range(1, len(history["train/loss"]) + 1)
-    for axes, name in zip(picture.subplots(1, 2), ("loss", "accuracy"), strict=True):
+
+    def draw(axes: Axes, name: str) -> None:
         for split, colour in (("train", TRAIN), ("val", VAL), ("test", TEST)):
             if f"{split}/{name}" in history:
                 axes.plot(epochs, history[f"{split}/{name}"], color=colour, marker=".", label=split)
-        _mark_epochs(axes, aug_cutoff, best_epoch, n_epochs=len(epochs))
-        _dress_epochs(axes, name)
-    picture.suptitle(title, fontsize="medium")
-    return picture
+
+    return _draw_epochs(draw, len(epochs), aug_cutoff=aug_cutoff, best_epoch=best_epoch, title=title)
 
 
 def draw_fold_curves(histories: Sequence[Mapping[str, Sequence[float]]], *, aug_cutoff: int, title: str) -> Picture:
     """Return validation loss and accuracy per epoch, a thin line for each fold and a thick one for their mean."""
-    picture = begin_picture((10.5, 4.2))
     n_epochs = max(len(history["val/loss"]) for history in histories)
     epochs = range(1, n_epochs + 1)
-    for axes, name in zip(picture.subplots(1, 2), ("loss", "accuracy"), strict=True):
+
+    def draw(axes: Axes, name: str) -> None:
         # A fold that has stopped early has no values later on.
         values = np.full((len(histories), n_epochs), np.nan)
         for k, history in enumerate(histories):
@@ -48,31 +46,27 @@ def draw_fold_curves(histories: Sequence[Mapping[str, Sequence[float]]], *, aug_
         for k, of_fold in enumerate(values):
             axes.plot(epochs, of_fold, color=VAL, alpha=0.3, linewidth=0.9, label="val, each fold" if k == 0 else None)
         axes.plot(epochs, np.nanmean(values, axis=0), color=VAL, linewidth=2.2, label="val, mean of folds")
-        _mark_epochs(axes, aug_cutoff, None, n_epochs=n_epochs)
-        _dress_epochs(axes, name)
+
+    return _draw_epochs(draw, n_epochs, aug_cutoff=aug_cutoff, best_epoch=None, title=title)
+
+
+def _draw_epochs(
+    draw: Callable[[Axes, str], None], n_epochs: int, *, aug_cutoff: int, best_epoch: int | None, title: str
+) -> Picture:
+    picture = begin_picture((10.5, 4.2))
+    colours = {"facecolor": "#dfe8f2", "edgecolor": "#b9cbe0"}
+    for axes, name in zip(picture.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        draw(axes, name)
+        if aug_cutoff > 0:
+            end = min(aug_cutoff, n_epochs) + 0.5
+            axes.axvspan(0.5, end, **colours, linewidth=0.8, zorder=0, label="augmentation on")
+        if best_epoch is not None:
+            axes.axvline(best_epoch, color=VAL, linestyle=":", linewidth=1.2, label=f"chosen epoch {best_epoch}")
+        axes.set_xlim(0.5, n_epochs + 0.5)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("loss (nats)" if name == "loss" else "accuracy")
+        axes.set_ylim(bottom=0, top=None if name == "loss" else 1.02)
+        axes.locator_params(axis="x", integer=True)
+        finish(axes)
     picture.suptitle(title, fontsize="medium")
     return picture
-
-
-def _dress_epochs(axes: Axes, name: str) -> None:
-    axes.set_xlabel("epoch")
-    axes.set_ylabel("loss (nats)" if name == "loss" else "accuracy")
-    axes.set_ylim(bottom=0, top=None if name == "loss" else 1.02)
-    axes.locator_params(axis="x", integer=True)
-    finish(axes)
-
-
-def _mark_epochs(axes: Axes, aug_cutoff: int, best_epoch: int | None, *, n_epochs: int) -> None:
-    if aug_cutoff > 0:
-        axes.axvspan(
-            0.5,
-            min(aug_cutoff, n_epochs) + 0.5,
-            facecolor="#dfe8f2",
-            edgecolor="#b9cbe0",
-            linewidth=0.8,
-            zorder=0,
-            label="augmentation on",
-        )
-    if best_epoch is not None:
-        axes.axvline(best_epoch, color=VAL, linestyle=":", linewidth=1.2, label=f"chosen epoch {best_epoch}")
-    axes.set_xlim(0.5, n_epochs + 0.5)

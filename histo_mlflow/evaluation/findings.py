@@ -116,6 +116,12 @@ class Findings:
         """``(n_classes, n_classes)``, what each confusion costs."""
         return default_costs(self.predictions.classes) if self.details.costs is None else self.details.costs
 
+    @property
+    def compared(self) -> dict[str, Mapping[str, Estimate]]:
+        """Figures by name of the model and of the classifiers that see only colour, by name, the model first."""
+        own = {name: self.evaluation.overall[name] for name in BASELINE_METRICS}
+        return {"the model": own, **self.details.baselines}
+
     @cached_property
     def rescaled(self) -> Predictions | None:
         """The same predictions without the temperature if the model applies it, with it if not; None if there is none."""

@@ -2,7 +2,7 @@
 
 import json
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,7 @@ from histo_mlflow.evaluation.metrics import OVERALL_METRICS, ClassEvaluation, Ev
 from histo_mlflow.evaluation.paired import Comparison
 from histo_mlflow.evaluation.perturbed import Perturbed
 from histo_mlflow.evaluation.predictions import Predictions
-from histo_mlflow.evaluation.tables import (
-    baseline_table,
-    class_table,
-    confusion_table,
-    disagreement_table,
-    error_table,
-    robustness_table,
-)
+from histo_mlflow.evaluation.tables import baseline_table, class_table, disagreement_table, error_table, robustness_table
 from histo_mlflow.evaluation.wording import as_json, from_json
 
 _OF_TILES = ("source", "fingerprint", "looks", "is_synthetic", "tile_size_px")
@@ -43,7 +36,9 @@ def write_numbers(folder: Path, findings: Findings) -> None:
     np.savez_compressed(folder / "predictions.npz", **_as_arrays(findings))
     (folder / "summary.json").write_text(json.dumps(_as_summary(findings), indent=2, allow_nan=False) + "\n")
     class_table(evaluation.per_class).to_csv(folder / "per_class.csv", index=False)
-    confusion_table(findings.predictions).to_csv(folder / "confusion_matrix.csv")
+    classes = list(findings.predictions.classes)
+    confusion = pd.DataFrame(findings.predictions.confusion, index=pd.Index(classes, name="true"), columns=classes)
+    confusion.to_csv(folder / "confusion_matrix.csv")
     error_table(findings).to_csv(folder / "errors.csv", index=False)
     if details.robustness:
         robustness_table(details.robustness).to_csv(folder / "robustness.csv", index=False)
@@ -174,23 +169,16 @@ def _read_details(summary: Mapping[str, Any], arrays: Arrays) -> Details:
             summary["abstention"]["threshold"],
         ),
         costs=np.array(summary["costs"]),
-        robustness=_read_robustness(summary["robustness"], arrays),
+        robustness=[
+            Perturbed(each["change"], each["strength"], arrays["robustness_labels"], arrays["robustness_before"], after)
+            for each, after in zip(summary["robustness"], arrays.get("robustness_after", ()), strict=True)
+        ],
         baselines={
             name: {figure: from_json(kept[figure]) for figure in BASELINE_METRICS}
             for name, kept in summary["baselines"].items()
         },
         folds=pd.DataFrame(summary["folds"]) if summary["folds"] else None,
     )
-
-
-def _read_robustness(changes: Sequence[Mapping[str, Any]], arrays: Arrays) -> list[Perturbed]:
-    if not changes:
-        return []
-    labels, before = arrays["robustness_labels"], arrays["robustness_before"]
-    return [
-        Perturbed(each["change"], each["strength"], labels, before, after)
-        for each, after in zip(changes, arrays["robustness_after"], strict=True)
-    ]
 
 
 def _as_content(comparison: Comparison, about: About) -> dict[str, object]:

@@ -17,7 +17,6 @@ from histo_mlflow.base.escaping import visible, visible_lines
 if TYPE_CHECKING:  # matplotlib is imported where a picture begins: training need not wait for it
     from matplotlib.figure import Figure as Picture
     from matplotlib.font_manager import FontEntry
-    from matplotlib.text import Text
 
 KEY_FILE = "classes.txt"
 
@@ -71,18 +70,11 @@ def letter(picture: Picture) -> None:
         _ = axes.get_xticklabels(), axes.get_yticklabels()
     for text in picture.findobj(Text):
         assert isinstance(text, Text)
-        _letter(text)
-
-
-def _letter(text: Text) -> None:
-    families, lacking = _fonts_for(text.get_text())
-    if families:
-        text.set_fontfamily([*text.get_fontfamily(), *families])
-    text.set_parse_math(False)
-    shown = visible_lines(text.get_text())
-    shown = "".join(_LACKING if each in lacking else each for each in shown)
-    if shown != text.get_text():
-        text.set_text(shown)
+        families, lacking = _fonts_for(text.get_text())
+        if families:
+            text.set_fontfamily([*text.get_fontfamily(), *families])
+        text.set_parse_math(False)
+        text.set_text("".join(_LACKING if each in lacking else each for each in visible_lines(text.get_text())))
 
 
 def _fonts_for(text: str) -> tuple[tuple[str, ...], frozenset[str]]:

@@ -1,38 +1,34 @@
-"""What all pages are made with: sections, their templates, pictures that lie in the page itself."""
+"""What all pages are made with: templates, what they call, pictures that lie in the page itself."""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from numpy.typing import NDArray
 
 from histo_mlflow.base.escaping import visible
+from histo_mlflow.evaluation import wording
 from histo_mlflow.evaluation.intervals import CONFIDENCE
 from histo_mlflow.evaluation.lettering import letter
+from histo_mlflow.evaluation.metrics import OVERALL_METRICS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture
 
 _DPI = 110
-T = TypeVar("T")
 
 
-Section = Callable[[T], Mapping[str, Any] | None]
-"""From what a page is about to what the template of the section's name shows; None where there is nothing to show."""
-
-
-def write_page(file: Path, title: str, folder: str, sections: Sequence[Section[T]], subject: T) -> None:
-    """Write a page: its sections in order, each filled into its template ``<folder>/<name of the section>.html.j2``."""
-    filled = [(f"{folder}/{section.__name__}.html.j2", section(subject)) for section in sections]
-    parts = [("begin.html.j2", {"title": title}), *filled, ("end.html.j2", {})]
-    file.write_text("\n".join(render(name, values) for name, values in parts if values is not None), encoding="utf-8")
+def write_page(file: Path, folder: str, sections: Sequence[str], values: Mapping[str, Any]) -> None:
+    """Write a page: its sections in order, each the template ``<folder>/<section>.html.j2``, filled with the same values."""
+    names = ("begin", *(f"{folder}/{section}" for section in sections), "end")
+    file.write_text("\n".join(render(f"{name}.html.j2", values) for name in names), encoding="utf-8")
 
 
 def render(template: str, values: Mapping[str, Any]) -> str:
@@ -50,7 +46,9 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["confidence"] = round(100 * CONFIDENCE)
+    environment.globals |= {"confidence": round(100 * CONFIDENCE), "metrics": OVERALL_METRICS}
+    formats = (wording.in_words, wording.in_percent, wording.in_two_parts, wording.signed, wording.short, picture_data)
+    environment.filters |= {each.__name__: each for each in formats}
     return environment
 
 

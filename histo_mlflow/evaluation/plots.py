@@ -7,17 +7,18 @@ line style each, for colour-blind readers.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from histo_mlflow.evaluation.calibration import Bin, reliability
 from histo_mlflow.evaluation.gallery import GalleryRow, as_sheet
+from histo_mlflow.evaluation.intervals import Estimate, Floats
 from histo_mlflow.evaluation.lettering import label_classes
 from histo_mlflow.evaluation.perturbed import Perturbed
 from histo_mlflow.evaluation.predictions import Predictions
-from histo_mlflow.evaluation.selective import risk_coverage_curve
+from histo_mlflow.evaluation.ranking import risk_coverage_curve
 
 if TYPE_CHECKING:  # matplotlib is imported where a picture begins: training need not wait for it
     from matplotlib.axes import Axes
@@ -58,12 +59,7 @@ def draw_roc_and_precision(predictions: Predictions) -> Picture:
         is_class, scores = predictions.labels == k, predictions.probabilities[:, k]
         if is_class.all() or not is_class.any():
             continue
-        style = {
-            "color": _OKABE_ITO[k % len(_OKABE_ITO)],
-            "linestyle": _LINES[k % len(_LINES)],
-            "linewidth": 1.5,
-            "label": name,
-        }
+        style = _style_of(k) | {"linewidth": 1.5, "label": name}
         false_positive, sensitivity, _ = roc_curve(is_class, scores)
         left.plot(*_thinned(false_positive, sensitivity), **style)
         precision, recall, _ = precision_recall_curve(is_class, scores)
@@ -83,18 +79,15 @@ def draw_calibration(as_is: Predictions, other: Predictions | None, *, other_lab
         axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=0.8)
     drawn = [(as_is, VAL, "o", "as the model says it")] + ([(other, TEST, "s", other_label)] if other is not None else [])
     for predictions, colour, marker, label in drawn:
-        bins = reliability(predictions.confidence, ~predictions.is_wrong)
-        _draw_bins(left, bins, colour, marker, label)
-    counts = [b.n for b in reliability(as_is.confidence, ~as_is.is_wrong)]
-    for b, n in zip(reliability(as_is.confidence, ~as_is.is_wrong), counts, strict=True):
-        left.bar(b.mean_score, 0.16 * n / max(counts), width=0.04, color="#d5dee9", zorder=0)
+        _draw_bins(left, reliability(predictions.confidence, ~predictions.is_wrong), colour, marker, label)
+    bins = reliability(as_is.confidence, ~as_is.is_wrong)
+    for b in bins:
+        left.bar(b.mean_score, 0.16 * b.n / max(each.n for each in bins), width=0.04, color="#d5dee9", zorder=0)
     labels = label_classes(as_is.classes)
     for k, name in enumerate(labels.shown):
         bins = [b for b in reliability(as_is.probabilities[:, k], as_is.labels == k) if b.n >= 5]
-        right.plot(
-            [b.mean_score for b in bins], [b.share for b in bins], color=_OKABE_ITO[k % len(_OKABE_ITO)],
-            linestyle=_LINES[k % len(_LINES)], marker=".", linewidth=1.2, label=name,
-        )  # fmt: skip
+        style = _style_of(k) | {"linewidth": 1.2, "label": name}
+        right.plot([b.mean_score for b in bins], [b.share.value for b in bins], marker=".", **style)
     _dress_unit(left, "probability of the predicted class", "share that is right", "predicted class (bars: number of tiles)")
     _dress_unit(right, "probability of the class", "share that is of the class", "each class (bins of at least 5 tiles)")
     left.legend(frameon=False, fontsize="small", loc="upper left")
@@ -130,8 +123,7 @@ def draw_robustness(found: Sequence[Perturbed]) -> Picture:
     picture = begin_picture((8.0, 0.29 * len(changes) + 1.0))
     axes = picture.subplots()
     places = np.arange(len(changes))[::-1]
-    shares = np.array([each.changed.value for each in changes])
-    reach = np.array([[max(0.0, f.value - f.low), max(0.0, f.high - f.value)] for f in (each.changed for each in changes)]).T
+    shares, reach = _shares_and_reach([each.changed for each in changes])
     kinds = list(dict.fromkeys(each.kind for each in changes))
     colours = [("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9")[kinds.index(each.kind) % 5] for each in changes]
     axes.barh(places, shares, color=colours, height=0.7, alpha=0.75)
@@ -160,18 +152,18 @@ def draw_sheet(rows: Sequence[GalleryRow], classes: Sequence[str]) -> Picture:
     return labels.explain(picture)
 
 
-def draw_differences(classes: Sequence[str], values: Sequence[tuple[float, float, float]], *, figure: str) -> Picture:
-    """Return the difference of a figure in each class (value, low, high) as points with intervals around a line at 0."""
+def draw_differences(classes: Sequence[str], differences: Sequence[Estimate]) -> Picture:
+    """Return the difference in sensitivity of each class as points with intervals around a line at 0."""
     labels = label_classes(classes)
     picture = begin_picture((7.0, 0.34 * len(classes) + 1.0))
     axes = picture.subplots()
     places = np.arange(len(classes))[::-1]
-    for place, (value, low, high) in zip(places, values, strict=True):
-        if np.isfinite([value, low, high]).all():
-            axes.plot([low, high], [place, place], color=VAL, linewidth=1.6)
-            axes.plot([value], [place], marker="o", color=VAL)
+    for place, each in zip(places, differences, strict=True):
+        if np.isfinite([each.value, each.low, each.high]).all():
+            axes.plot([each.low, each.high], [place, place], color=VAL, linewidth=1.6)
+            axes.plot([each.value], [place], marker="o", color=VAL)
     axes.axvline(0, color="#888888", linewidth=0.9)
-    axes.set_yticks(places, [f"{figure} {name}" for name in labels.shown])
+    axes.set_yticks(places, [f"sensitivity {name}" for name in labels.shown])
     axes.set_xlabel("B minus A")
     axes.spines[["top", "right"]].set_visible(False)
     return labels.explain(picture)
@@ -184,7 +176,7 @@ def begin_picture(size_inches: tuple[float, float]) -> Picture:
     return Figure(figsize=size_inches, layout="constrained")
 
 
-def _draw_matrix(axes: Axes, shares: NDArray[np.float64], texts: list[list[str]], classes: Sequence[str]) -> None:
+def _draw_matrix(axes: Axes, shares: Floats, texts: list[list[str]], classes: Sequence[str]) -> None:
     axes.imshow(shares, cmap=_HUE, vmin=0, vmax=1)
     for row, line in enumerate(texts):
         for column, text in enumerate(line):
@@ -197,15 +189,23 @@ def _draw_matrix(axes: Axes, shares: NDArray[np.float64], texts: list[list[str]]
 
 
 def _draw_bins(axes: Axes, bins: Sequence[Bin], colour: str, marker: str, label: str) -> None:
-    scores, shares = np.array([b.mean_score for b in bins]), np.array([b.share for b in bins])
-    reach = np.array([[max(0.0, b.share - b.low), max(0.0, b.high - b.share)] for b in bins]).T
-    axes.errorbar(
-        scores, shares, yerr=reach, color=colour, marker=marker, markersize=4, linestyle="", elinewidth=0.8, label=label
-    )
+    scores = [b.mean_score for b in bins]
+    shares, reach = _shares_and_reach([b.share for b in bins])
+    axes.errorbar(scores, shares, yerr=reach, color=colour, marker=marker, markersize=4, ls="", elinewidth=0.8, label=label)
     axes.plot(scores, shares, color=colour, linewidth=0.8, alpha=0.5)
 
 
-def _thinned(across: NDArray[np.float64], up: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _shares_and_reach(estimates: Sequence[Estimate]) -> tuple[Floats, Floats]:
+    """Return the values ``(n,)`` and how far their intervals reach below and above them ``(2, n)``."""
+    values, low, high = np.array([[each.value, each.low, each.high] for each in estimates]).T
+    return values, np.maximum([values - low, high - values], 0)
+
+
+def _style_of(class_index: int) -> dict[str, Any]:
+    return {"color": _OKABE_ITO[class_index % len(_OKABE_ITO)], "linestyle": _LINES[class_index % len(_LINES)]}
+
+
+def _thinned(across: Floats, up: Floats) -> tuple[Floats, Floats]:
     """Return at most `_MAX_POINTS` points of a curve, its ends among them; more can't be seen and take long to draw."""
     if len(across) <= _MAX_POINTS:
         return across, up

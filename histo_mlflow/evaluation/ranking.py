@@ -1,7 +1,7 @@
 """Figures that depend on the order of scores: AUROC, average precision, risk and coverage, calibration error.
 
-Every function takes counts ``(n, n_tiles)``, how often each tile counts in each of `n` resamples (ones for the set itself), and
-returns one value per resample, so that value and bootstrap come from the same lines. Tests hold them to scikit-learn.
+Functions of counts ``(n, n_tiles)``, how often each tile counts in each of `n` resamples (ones for the set itself), return one
+value per resample, so that value and bootstrap come from the same lines. Tests hold them to scikit-learn.
 """
 
 from dataclasses import dataclass
@@ -83,6 +83,29 @@ def risk_and_coverage(ranked: Ranked, counts: Weights, *, accuracy: float) -> tu
     area = ratio((in_order * (wrong / np.maximum(kept, 1))).sum(axis=1, dtype=np.float64), n)
     is_good = wrong <= (1 - accuracy) * kept + 1e-4
     return area, np.where(is_good, kept, 0).max(axis=1) / n
+
+
+def risk_coverage_curve(confidence: Floats, is_wrong: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """Return coverage and risk ``(n_thresholds,)``: the share of tiles of at least a confidence, and their error rate."""
+    _, kept, wrong = _count_down(confidence, is_wrong)
+    return kept / len(confidence), wrong / kept
+
+
+def choose_threshold(confidence: Floats, is_wrong: NDArray[np.bool_], *, accuracy: float) -> float | None:
+    """Return the lowest confidence down to which at least `accuracy` of the tiles are right, or None if there is none.
+
+    To be chosen on validation tiles; on others the accuracy of what is kept may be lower.
+    """
+    thresholds, kept, wrong = _count_down(confidence, is_wrong)
+    good = np.flatnonzero(wrong <= (1 - accuracy) * kept + 1e-9)
+    return float(thresholds[good[-1]]) if len(good) else None
+
+
+def _count_down(confidence: Floats, is_wrong: NDArray[np.bool_]) -> tuple[Floats, NDArray[np.int64], NDArray[np.int64]]:
+    """Return each confidence that occurs, from the highest down, with the tiles and the wrong ones of at least that."""
+    ranked = Ranked.of(confidence, is_wrong)
+    ends = np.unique(ranked.last)  # equals are kept or left together
+    return ranked.scores[ends], ends + 1, np.cumsum(ranked.is_marked, dtype=np.int64)[ends]
 
 
 def calibration_error(ranked: Ranked, counts: Weights) -> Floats:

@@ -5,25 +5,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from histo_mlflow.evaluation.findings import BASELINE_METRICS, Findings
+from histo_mlflow.evaluation.findings import Findings
 from histo_mlflow.evaluation.intervals import Estimate
-from histo_mlflow.evaluation.metrics import CLASS_METRICS, ClassEvaluation
+from histo_mlflow.evaluation.metrics import ClassEvaluation
 from histo_mlflow.evaluation.paired import Comparison
 from histo_mlflow.evaluation.perturbed import Perturbed
-from histo_mlflow.evaluation.predictions import Predictions
 
 
 def class_table(per_class: Sequence[ClassEvaluation]) -> pd.DataFrame:
     """Return one row per class: n, and each metric with its interval in ``_low`` and ``_high``; empty where not defined."""
-    return pd.DataFrame(
-        [{"class": each.name, "n": each.n, **_in_columns(each.estimates, tuple(CLASS_METRICS))} for each in per_class]
-    )
-
-
-def confusion_table(predictions: Predictions) -> pd.DataFrame:
-    """Return the confusion matrix: rows true, columns predicted."""
-    classes = list(predictions.classes)
-    return pd.DataFrame(predictions.confusion, index=pd.Index(classes, name="true"), columns=classes)
+    return pd.DataFrame([{"class": each.name, "n": each.n, **_in_columns(each.estimates)} for each in per_class])
 
 
 def error_table(findings: Findings) -> pd.DataFrame:
@@ -47,19 +38,21 @@ def robustness_table(found: Sequence[Perturbed]) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
-                "change": each.kind, "strength": each.strength, "n": len(each.labels), "changed": each.changed.value,
-                "changed_low": each.changed.low, "changed_high": each.changed.high, "accuracy": each.accuracy,
+                "change": each.kind,
+                "strength": each.strength,
+                "n": len(each.labels),
+                **_in_columns({"changed": each.changed}),
+                "accuracy": each.accuracy,
                 "balanced_accuracy": each.balanced_accuracy,
             }
             for each in found
         ]
-    )  # fmt: skip
+    )
 
 
 def baseline_table(findings: Findings) -> pd.DataFrame:
     """Return one row per classifier, the model first."""
-    compared = {"the model": findings.evaluation.overall, **findings.details.baselines}
-    return pd.DataFrame([{"classifier": name, **_in_columns(each, BASELINE_METRICS)} for name, each in compared.items()])
+    return pd.DataFrame([{"classifier": name, **_in_columns(figures)} for name, figures in findings.compared.items()])
 
 
 def disagreement_table(comparison: Comparison) -> pd.DataFrame:
@@ -77,9 +70,8 @@ def disagreement_table(comparison: Comparison) -> pd.DataFrame:
     )
 
 
-def _in_columns(estimates: Mapping[str, Estimate], names: Sequence[str]) -> dict[str, float]:
+def _in_columns(estimates: Mapping[str, Estimate]) -> dict[str, float]:
     columns: dict[str, float] = {}
-    for name in names:
-        estimate = estimates[name]
-        columns |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+    for name, each in estimates.items():
+        columns |= {name: each.value, f"{name}_low": each.low, f"{name}_high": each.high}
     return columns

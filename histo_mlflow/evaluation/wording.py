@@ -1,20 +1,17 @@
 """How values and intervals are said, and the verdicts in sentences."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
+from histo_mlflow.evaluation.findings import Findings
 from histo_mlflow.evaluation.gallery import most_confused
 from histo_mlflow.evaluation.intervals import Estimate
-from histo_mlflow.evaluation.metrics import Evaluation
 from histo_mlflow.evaluation.paired import Comparison
-from histo_mlflow.evaluation.perturbed import Perturbed
 
 
-def describe_verdict(
-    evaluation: Evaluation, robustness: Sequence[Perturbed], baselines: Mapping[str, Mapping[str, Estimate]]
-) -> list[str]:
+def describe_verdict(findings: Findings) -> list[str]:
     """Return the sentences that a reader in a hurry should take along."""
-    predictions, sentences = evaluation.predictions, []
+    evaluation, predictions, details, sentences = findings.evaluation, findings.predictions, findings.details, []
     defined = [row for row in evaluation.per_class if row.estimates["sensitivity"].is_defined]
     weakest = min(defined, key=lambda row: row.estimates["sensitivity"].value)
     if weakest.estimates["sensitivity"].value < 1:
@@ -30,16 +27,15 @@ def describe_verdict(
     right, said = 1 - predictions.is_wrong.mean(), predictions.confidence.mean()
     words = "about as sure as it is right" if abs(right - said) < 0.02 else ("too sure" if said > right else "not sure enough")
     sentences.append(f"The model is {words}: its mean confidence is {100 * said:.1f} %, its accuracy {100 * right:.1f} %.")
-    if baselines:
-        name, value = max(
-            ((name, each["balanced_accuracy"].value) for name, each in baselines.items()), key=lambda pair: pair[1]
-        )
+    if details.baselines:
+        values = {name: each["balanced_accuracy"].value for name, each in details.baselines.items()}
+        name, value = max(values.items(), key=lambda pair: pair[1])
         if value >= evaluation.overall["balanced_accuracy"].low:
             sentences.append(
                 f"It is not clearly ahead of a classifier that sees only colour ({name}: balanced accuracy {value:.3f})."
             )
-    if robustness:
-        worst = max(robustness[1:], key=lambda each: each.changed.value)
+    if details.robustness:
+        worst = max(details.robustness[1:], key=lambda each: each.changed.value)
         sentences.append(f"Least robust to {worst.kind}, {worst.strength}: {in_percent(worst.changed)} of predictions change.")
     missing = [row.name for row in evaluation.per_class if row.n == 0]
     if missing:

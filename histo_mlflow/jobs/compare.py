@@ -7,7 +7,7 @@ from histo_mlflow.evaluation.options import CostOptions
 from histo_mlflow.jobs import job
 from histo_mlflow.options import option
 from histo_mlflow.pipeline.options import JudgingOptions
-from histo_mlflow.tiles.options import check_given
+from histo_mlflow.tiles.options import given_tiles
 from histo_mlflow.tracking.options import PRODUCTION
 
 if TYPE_CHECKING:
@@ -23,13 +23,8 @@ class Compare(JudgingOptions):
 
     model_a: str = option(PRODUCTION, "The model to compare with, as `evaluate --model`.", positional=True)
     model_b: str = option("models:/histo-b3@candidate", "The model that is compared with it.", positional=True)
-    data: str = option("", "Labelled tiles, as in `train --data`; must be given.")
+    data: str = given_tiles("Labelled tiles, as in `train --data`; must be given.")
     costs: CostOptions
-
-    def __post_init__(self) -> None:
-        """Raise `OptionError` if no tiles are named too."""
-        super().__post_init__()
-        check_given(self.data)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,12 +45,10 @@ class CompareResult:
 @job("Judge", 2, example="histo compare --data test.npz")
 def compare(options: Compare) -> CompareResult:
     """Score two models on the same tiles; each model's scoring is a look at the set."""
-    from functools import partial
-
     from histo_mlflow.console import say
     from histo_mlflow.evaluation.costs import read_costs
     from histo_mlflow.pipeline.compare import check_comparable, compare_models, describe_comparison
-    from histo_mlflow.pipeline.contents import evaluation_tags, not_at_the_cost_of_the_model
+    from histo_mlflow.pipeline.contents import tags_of
     from histo_mlflow.pipeline.draw import draw_models
     from histo_mlflow.pipeline.inputs import load_model, open_scored_tiles
     from histo_mlflow.pipeline.session import begin_run, open_judging
@@ -67,10 +60,10 @@ def compare(options: Compare) -> CompareResult:
     check_comparable(a, b)
     costs = read_costs(options.costs.costs, a.classes)
     tiles = open_scored_tiles(options.data, a)
-    tags = evaluation_tags("compare", tiles, compute, model=f"{a.address} and {b.address}")
-    with begin_run(store, "compare", options, tags) as run:
+    models = {"histo.compute": compute.describe(), "histo.model": f"{a.address} and {b.address}"}
+    with begin_run(store, "compare", options, tags_of("compare", tiles, models)) as run:
         comparison, about = compare_models(run, (a, b), tiles, compute, costs)
-        draw_models(run, comparison, about, tiles, partial(not_at_the_cost_of_the_model, run))
+        draw_models(run, comparison, about, tiles)
     say(f"\n{describe_comparison(comparison)}")
     say(f"models were scored {about.looks} time(s) on this set; page: run {run.id}, comparison/comparison.html (mlflow ui)")
     return CompareResult(run.id, comparison, about.looks)

@@ -43,7 +43,7 @@ def evaluate(options: Evaluate) -> EvaluateResult:
     """Score a model on labelled tiles."""
     from histo_mlflow.console import say, warn
     from histo_mlflow.evaluation.costs import read_costs
-    from histo_mlflow.pipeline.contents import evaluation_tags
+    from histo_mlflow.pipeline.contents import tags_of
     from histo_mlflow.pipeline.inputs import load_model, open_scored_tiles
     from histo_mlflow.pipeline.scoring import describe_scores, score_model
     from histo_mlflow.pipeline.session import begin_run, open_judging
@@ -59,7 +59,8 @@ def evaluate(options: Evaluate) -> EvaluateResult:
     tiles = open_scored_tiles(asked.data, model)
     if tiles.fingerprint == model.facts.data_fingerprint:
         warn("the model has learnt from these very tiles: the figures will say nothing about new ones")
-    with begin_run(store, "evaluate", options, evaluation_tags("evaluate", tiles, compute, model=model.address)) as run:
+    scored = {"histo.compute": compute.describe(), "histo.model": model.address}
+    with begin_run(store, "evaluate", options, tags_of("evaluate", tiles, scored)) as run:
         findings = score_model(run, model, tiles.part("test"), compute, costs, n_tried=options.robustness.robustness)
     looks = findings.about.looks
     say(f"\n{model.address} on {tiles.source}, values with 95 % intervals:\n{describe_scores(findings)}")

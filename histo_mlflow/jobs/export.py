@@ -7,7 +7,7 @@ from histo_mlflow.errors import OptionError, SourceNotFoundError
 from histo_mlflow.jobs import job
 from histo_mlflow.models.options import FORMATS, ONNX
 from histo_mlflow.options import JobOptions, option, stated
-from histo_mlflow.tiles.options import check_given
+from histo_mlflow.tiles.options import given_tiles
 from histo_mlflow.tracking.options import PRODUCTION
 
 
@@ -24,15 +24,10 @@ class Export(JobOptions):
         "`onnx`, `torchscript`, `openvino`: from uint8 tiles to logits. `wsinfer`: the folder that WSInfer and QuPath take.",
         choices=FORMATS,
     )
-    data: str = option("", "Tiles on which the export is compared with the model; must be given.")
+    data: str = given_tiles("Tiles on which the export is compared with the model; must be given.")
     output: str = option("none", "Folder to make; `none`: exported-<format>.")
     microns_per_pixel: float = option(0.5, "For WSInfer, where the model itself does not know it.", above=0)
     tolerance: float = option(1e-4, "By how much a probability may differ from the model's.", above=0, below=1)
-
-    def __post_init__(self) -> None:
-        """Raise `OptionError` if no tiles are named too."""
-        super().__post_init__()
-        check_given(self.data)
 
 
 @job("Use", 2, example="histo export models:/histo-b3/Production --to onnx --data test.npz")

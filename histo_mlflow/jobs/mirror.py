@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from histo_mlflow.errors import OptionError, WorkError
+from histo_mlflow.errors import WorkError
 from histo_mlflow.jobs import job
-from histo_mlflow.options import JobOptions, option, stated
+from histo_mlflow.options import JobOptions, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,13 +14,12 @@ class MirrorRun(JobOptions):
     RUN is its id in MLflow; what is there already is not sent again.
     """
 
-    run: str = option("none", "Id of a run that has ended, with those nested in it.", positional=True)
-
-    def __post_init__(self) -> None:
-        """Raise `OptionError` if no run is named too."""
-        super().__post_init__()
-        if stated(self.run) is None:
-            raise OptionError("give the id of a run: histo mirror RUN_ID; `mlflow ui` shows them")
+    run: str = option(
+        "none",
+        "Id of a run that has ended, with those nested in it.",
+        positional=True,
+        missing="give the id of a run: histo mirror RUN_ID; `mlflow ui` shows them",
+    )
 
 
 @job("Keep", 2, example="histo mirror 3f2b...")
@@ -29,13 +28,13 @@ def mirror(options: MirrorRun) -> int:
     from histo_mlflow.console import say
     from histo_mlflow.tracking.found_runs import find_run_at_rest
     from histo_mlflow.tracking.options import MirrorOptions
-    from histo_mlflow.tracking.replay import replay
+    from histo_mlflow.tracking.sinks import replay
     from histo_mlflow.tracking.store import open_store
 
     store = open_store(MirrorOptions(wandb=True))
     kept = find_run_at_rest(store, options.run)
     (place,) = store.mirrors
-    n_sent = replay(store, kept, place)
+    n_sent = replay(store.client, kept, place)
     if place.failure is not None:
         raise WorkError(f"the run was not sent: {place.failure}")
     say(f"{n_sent} run(s) mirrored")

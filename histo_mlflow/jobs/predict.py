@@ -39,7 +39,7 @@ def predict(options: Predict) -> Path:
     from histo_mlflow.learning.compute import resolve_compute_for_report
     from histo_mlflow.models import exports
     from histo_mlflow.pipeline.inputs import load_model
-    from histo_mlflow.pipeline.predict import Writer, run_elsewhere, threshold_of
+    from histo_mlflow.pipeline.predict import run_elsewhere, threshold_of, write_predictions
     from histo_mlflow.tiles.unlabelled import open_images
     from histo_mlflow.tracking.runs import begun_run
     from histo_mlflow.tracking.store import read_store
@@ -59,7 +59,8 @@ def predict(options: Predict) -> Path:
     model = load_model(store, options.scoring.model, compute.device)
     if runtime != TORCH:
         model = run_elsewhere(model, runtime, options.compute.precision)
-    failures = Writer(model, compute, threshold_of(model) if options.abstention.abstain else None).write(images, output)
+    abstain_below = threshold_of(model) if options.abstention.abstain else None
+    failures = write_predictions(model, compute, images, output, abstain_below=abstain_below)
     run = begun_run(store)
     if run is not None and output.is_file():
         run.log_file(output)

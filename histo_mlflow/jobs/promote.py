@@ -40,7 +40,7 @@ class Promote(JudgingOptions):
 def promote(options: Promote) -> "Decision":
     """Decide on a version and return the decision; a refusal is a `WorkError`, so that scripts can tell."""
     from histo_mlflow.console import say
-    from histo_mlflow.pipeline.gateway import Candidacy, describe_decision, keep_decision, pass_gate
+    from histo_mlflow.pipeline.compare import Candidacy, describe_decision, keep_decision, pass_gate
     from histo_mlflow.pipeline.inputs import announce
     from histo_mlflow.pipeline.session import begin_run, open_judging
     from histo_mlflow.tiles.open import check_source, open_tiles

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from histo_mlflow.errors import OptionError, RequestError
+from histo_mlflow.errors import RequestError
 from histo_mlflow.jobs import job
-from histo_mlflow.options import JobOptions, option, stated
+from histo_mlflow.options import JobOptions, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,13 +15,12 @@ class Report(JobOptions):
     RUN is its id in MLflow; no number changes.
     """
 
-    run: str = option("none", "Id of a run that has ended; with a cross-validation its folds are drawn too.", positional=True)
-
-    def __post_init__(self) -> None:
-        """Raise `OptionError` if no run is named too."""
-        super().__post_init__()
-        if stated(self.run) is None:
-            raise OptionError("give the id of a run: histo report RUN_ID; `mlflow ui` shows them")
+    run: str = option(
+        "none",
+        "Id of a run that has ended; with a cross-validation its folds are drawn too.",
+        positional=True,
+        missing="give the id of a run: histo report RUN_ID; `mlflow ui` shows them",
+    )
 
 
 @job("Keep", 1, example="histo report 3f2b...")

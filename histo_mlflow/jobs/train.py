@@ -59,7 +59,7 @@ def train(options: Train) -> TrainResult:
         scores = recorded.describe()
         session.run.describe(scores.replace("\n", "\n\n"))
         handed_on = hand_on(session, recorded)
-        draw_split(recorded, session.inputs)
+        draw_split(session, recorded)
     say(f"\n{scores}\n{handed_on.describe()}\n\nNext: mlflow ui    (this run: {session.run.id})")
     return TrainResult(
         session.run.id, handed_on.model_uri, handed_on.version, recorded.best.best_epoch, recorded.val, recorded.test

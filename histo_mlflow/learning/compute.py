@@ -11,8 +11,6 @@ from histo_mlflow.learning.options import ComputeOptions
 
 _BF16_MIN_TILE_PX_ON_CPU = 96
 
-PRECISIONS = ("auto", "fp32", "bf16")
-
 
 @dataclass(frozen=True)
 class Compute:

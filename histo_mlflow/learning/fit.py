@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from histo_mlflow.errors import NonFiniteLossError, OptionError
-from histo_mlflow.learning.augmentation import apply_changes, draw_changes, schedule
+from histo_mlflow.learning.augmentation import change, transforms_in
 from histo_mlflow.learning.batches import TileSource, batch_rows
 from histo_mlflow.learning.compute import Compute, resolve_compute
 from histo_mlflow.learning.depthwise import use_fast_depthwise
@@ -107,10 +107,10 @@ def fit(
         NonFiniteLossError: The loss became NaN or infinite; says in which epoch and step.
     """
     lesson = _prepare(network, split.train, recipe, ranks)
-    state, compute, epochs = lesson.state, lesson.compute, recipe.fit.epochs
+    state, compute, epochs, patience = lesson.state, lesson.compute, recipe.fit.epochs, recipe.fit.patience or math.inf
     if resume is not None:
         state.restore(resume, ranks)
-    while state.epoch < epochs and not _has_lost_patience(state, recipe.fit):
+    while state.epoch < epochs and state.epoch - state.best_epoch < patience:
         started, learning_rate = time.perf_counter(), float(state.scheduler.get_last_lr()[0])
         train_loss, train_accuracy = _learn_epoch(lesson, split.train, recipe)
         tiles_per_second = len(split.train) / (time.perf_counter() - started)
@@ -153,11 +153,7 @@ class _Lesson:
     source: TileSource
     compute: Compute
     ranks: Ranks
-
-    @property
-    def smallest_batch(self) -> int:
-        """Each process needs two tiles for batch norm."""
-        return 2 * self.ranks.size
+    smallest_batch: int
 
 
 def _prepare(network: nn.Module, train: Part, recipe: Recipe, ranks: Ranks) -> _Lesson:
@@ -167,7 +163,7 @@ def _prepare(network: nn.Module, train: Part, recipe: Recipe, ranks: Ranks) -> _
     network.to(compute.device).to(memory_format=torch.channels_last)
     if compute.is_bf16 and compute.device.type == "cpu":
         use_fast_depthwise(network)
-    smallest = 2 * ranks.size
+    smallest = 2 * ranks.size  # each process needs two tiles for batch norm
     if options.batch_size < smallest:
         raise OptionError(f"batch_size={options.batch_size}: {ranks.size} processes need at least {smallest}")
     optimizer, n_steps = make_optimizer(network, options), len(batch_rows(train.rows, options.batch_size, smallest=smallest))
@@ -179,7 +175,7 @@ def _prepare(network: nn.Module, train: Part, recipe: Recipe, ranks: Ranks) -> _
     n_classes = int(getattr(network, "n_classes", train.labels.max() + 1))
     objective = Objective(options, train.labels, n_classes=n_classes, device=compute.device)
     source = TileSource(train.tiles.images, compute.device, resident_rows=train.rows)
-    return _Lesson(network, learner, state, objective, source, compute, ranks)
+    return _Lesson(network, learner, state, objective, source, compute, ranks, smallest)
 
 
 def _wrap(network: nn.Module, compute: Compute, engine: EngineOptions, ranks: Ranks) -> nn.Module:
@@ -200,7 +196,8 @@ def _wrap(network: nn.Module, compute: Compute, engine: EngineOptions, ranks: Ra
 def _learn_epoch(lesson: _Lesson, train: Part, recipe: Recipe) -> tuple[float, float]:
     """Take a step for each batch of the next epoch; return loss and accuracy over all tiles of all processes."""
     state, compute, ranks, options = lesson.state, lesson.compute, lesson.ranks, recipe.fit
-    epoch, transforms = state.epoch + 1, schedule(recipe.augmentation)
+    epoch = state.epoch + 1
+    transforms = transforms_in(epoch, recipe.augmentation)
     order = train.rows[torch.randperm(len(train), generator=state.generator).numpy()]
     batches = batch_rows(order, options.batch_size, smallest=lesson.smallest_batch)
     shares = [rows[ranks.share(len(rows))] for rows in batches]
@@ -214,8 +211,7 @@ def _learn_epoch(lesson: _Lesson, train: Part, recipe: Recipe) -> tuple[float, f
         share = ranks.share(len(rows))
         batch_labels = torch.from_numpy(train.tiles.labels[rows]).to(compute.device, non_blocking=True)
         labels = batch_labels[share]
-        changes = draw_changes(len(rows), epoch=epoch, transforms=transforms, generator=state.generator)
-        tiles = apply_changes(tiles, changes, share=share)
+        tiles = change(tiles, transforms, state.generator, n_drawn=len(rows), share=share)
         with compute.autocast():
             logits = lesson.learner(tiles).float()
         loss = lesson.objective(logits, labels, batch_labels) * ranks.size  # DDP takes the mean of the processes' gradients
@@ -229,10 +225,6 @@ def _learn_epoch(lesson: _Lesson, train: Part, recipe: Recipe) -> tuple[float, f
         if state.average is not None:
             state.average.update_parameters(lesson.network)
     return tally.mean_over(ranks)
-
-
-def _has_lost_patience(state: TrainingState, options: FitOptions) -> bool:
-    return options.patience > 0 and state.epoch - state.best_epoch >= options.patience
 
 
 class _Tally:

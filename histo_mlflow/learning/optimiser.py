@@ -14,7 +14,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from histo_mlflow.learning.options import FitOptions
 
 WARM_UP_SHARE = 0.1  # of all steps
-CLASS_WEIGHTS = ("none", "balanced")
 
 
 class Objective:

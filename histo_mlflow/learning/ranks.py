@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -14,15 +14,16 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from histo_mlflow.base.interruption import acknowledge, shielded
-from histo_mlflow.base.launched import is_launched
 from histo_mlflow.base.liveness import Process
 from histo_mlflow.errors import Interrupted, RankFailedError, RankLostError, WorkError
+from histo_mlflow.process import is_launched
 
 T = TypeVar("T")
 
 _TIMEOUT = timedelta(minutes=30)  # an epoch's end may wait for a slow store
 _NOTICE_SECONDS = 5.0
 _DONE, _INTERRUPTED = "done", "interrupted"
+_SYMPTOMS = (Interrupted, RuntimeError)  # torch has no common class for a broken connection
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +134,7 @@ def joined_ranks(device: torch.device) -> Iterator[Ranks]:
     met = Ranks(rank, size, group=dist.new_group(backend="gloo", timeout=_TIMEOUT))
     ranks = replace(met, members=tuple(met.gather(Process.of(os.getpid()))), store=store)
     try:
-        with _telling_the_cause(ranks, Interrupted):
+        with noticing_losses(ranks, (Interrupted,)):
             yield ranks
     except BaseException as error:
         with shielded():
@@ -144,7 +145,8 @@ def joined_ranks(device: torch.device) -> Iterator[Ranks]:
     dist.destroy_process_group()  # not after an error: it would wait for the lost
 
 
-def noticing_losses(ranks: Ranks) -> AbstractContextManager[None]:
+@contextmanager
+def noticing_losses(ranks: Ranks, symptoms: tuple[type[BaseException], ...] = _SYMPTOMS) -> Iterator[None]:
     """Say what has happened when another process ends: its peers see a broken connection, or torchrun's SIGTERM.
 
     Raises:
@@ -152,11 +154,6 @@ def noticing_losses(ranks: Ranks) -> AbstractContextManager[None]:
         RankFailedError: Another process has noted an error. After either, signals are ignored.
         Interrupted: Another process was interrupted.
     """
-    return _telling_the_cause(ranks, Interrupted, RuntimeError)  # torch has no common class for a broken connection
-
-
-@contextmanager
-def _telling_the_cause(ranks: Ranks, *symptoms: type[BaseException]) -> Iterator[None]:
     try:
         yield
     except symptoms as error:

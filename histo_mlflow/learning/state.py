@@ -101,7 +101,9 @@ class TrainingState:
         self.generator.set_state(content["generator"])
         self.epoch, self.best_epoch = int(content["epoch"]), int(content["best_epoch"])
         self.best_val_loss, self.best_weights = float(content["best_val_loss"]), dict(content["best_weights"])
-        _check_weights(self.best_weights, self.judged)
+        expected = {name: tensor.shape for name, tensor in self.judged.state_dict().items()}
+        if self.best_weights and {name: tensor.shape for name, tensor in self.best_weights.items()} != expected:
+            raise ValueError("the best weights are not those of this network")
         for source, state in random_states.items():
             if source == "cpu":
                 torch.set_rng_state(state)
@@ -115,13 +117,6 @@ def _check_moments(optimizer: torch.optim.Optimizer) -> None:
         for name, moment in moments.items():
             if isinstance(moment, Tensor) and moment.ndim and moment.shape != weights.shape:
                 raise ValueError(f"{name} of the optimizer has shape {tuple(moment.shape)}, not {tuple(weights.shape)}")
-
-
-def _check_weights(weights: Mapping[str, Tensor], network: nn.Module) -> None:
-    """Raise `ValueError` unless `weights` are none, or fit `network`."""
-    expected = {name: tensor.shape for name, tensor in network.state_dict().items()}
-    if weights and {name: tensor.shape for name, tensor in weights.items()} != expected:
-        raise ValueError("the best weights are not those of this network")
 
 
 def _random_states() -> dict[str, Tensor]:

@@ -24,21 +24,6 @@ _TORCHVISION_LICENCE = "BSD-3-Clause (torchvision); ImageNet, from which they we
 
 
 @dataclass(frozen=True)
-class PublishedWeights:
-    """Weights from which a network can start.
-
-    Attributes:
-        title: What they are, in words.
-        url: Address of a state_dict for 1000 classes; its file name ends in the first digits of its SHA-256.
-        licence: Under which they were published.
-    """
-
-    title: str
-    url: str
-    licence: str
-
-
-@dataclass(frozen=True)
 class Backbone:
     """A network that any number of classes can be asked of.
 
@@ -47,19 +32,21 @@ class Backbone:
         build: From the number of classes to a module from normalised ``(n_tiles, 3, height, width)`` to logits, with weights
             drawn from torch's generator.
         pooling: Name of the module whose input are the last feature maps ``(n_tiles, channels, rows, columns)``, or None.
-        native_size_px: Edge length that its published weights were learnt with.
         mean: Of each channel, for values from 0 to 1; subtracted.
         std: Of each channel; divided by.
-        weights: Published ones.
+        weights: The published ones, in words.
+        url: Where they are: a state_dict for 1000 classes; the name of the file ends in the first digits of its SHA-256.
+        licence: Under which they were published.
     """
 
     name: str
     build: Callable[[int], nn.Module]
     pooling: str | None
-    native_size_px: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    weights: PublishedWeights
+    weights: str
+    url: str
+    licence: str
 
     @cached_property
     def head(self) -> str:
@@ -68,11 +55,6 @@ class Backbone:
         if not names:
             raise OptionError(f"backbone={self.name}: does not end in a linear layer; use {DEFAULT_BACKBONE}")
         return names[-1]
-
-    @property
-    def width(self) -> int:
-        """Number of features that the head sees of a tile."""
-        return int(_outline_of(self.build).get_submodule(self.head).in_features)  # type: ignore[arg-type]
 
     def outline(self, n_classes: int) -> dict[str, Tensor]:
         """Return the network's state_dict without storage: names, shapes and types."""
@@ -103,29 +85,26 @@ def _find_in_torchvision(network: str) -> Backbone:
         name=f"torchvision:{network}",
         build=build,
         pooling="avgpool" if hasattr(_outline_of(build), "avgpool") else None,
-        native_size_px=prepare.crop_size[0],
         mean=tuple(prepare.mean),
         std=tuple(prepare.std),
-        weights=PublishedWeights(f"torchvision {weights}", weights.url, weights.meta.get("license", _TORCHVISION_LICENCE)),
+        weights=f"torchvision {weights}",
+        url=weights.url,
+        licence=weights.meta.get("license", _TORCHVISION_LICENCE),
     )
 
 
 def _build_of_torchvision(network: str, n_classes: int) -> nn.Module:
-    module: nn.Module = get_model(network, weights=None, num_classes=n_classes)
-    _start_as_identity(module)
-    return module
-
-
-def _start_as_identity(network: nn.Module) -> None:
-    """Set the last scale of every residual branch of an EfficientNet to 0: an untrained block passes its input through.
+    """Return a network; in an EfficientNet each residual branch ends in a scale of 0: an untrained block passes its input on.
 
     Goyal et al. 2017, "Accurate, Large Minibatch SGD", section 5.1. Without ImageNet weights this decides how much is learnt
     in few steps: on 360 demo tiles validation accuracy after 20 epochs rose from 0.49 to 0.71, on 718 tissue tiles the best
     validation loss fell from 0.72 to 0.28 (docs/decisions/0004). Weights that are loaded later replace it.
     """
-    for block in network.modules():
+    module: nn.Module = get_model(network, weights=None, num_classes=n_classes)
+    for block in module.modules():
         if isinstance(block, MBConv) and block.use_res_connect:
             nn.init.zeros_(block.block[-1][1].weight)
+    return module
 
 
 _SOURCES: dict[str, Callable[[str], Backbone]] = {"torchvision": _find_in_torchvision}

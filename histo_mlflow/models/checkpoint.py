@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from histo_mlflow.base.plain_values import parse_json, reason_of
 from histo_mlflow.errors import RequestError, TileFormatError, WorkError
@@ -20,6 +21,7 @@ from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.models.facts import ModelFacts, facts_from
 
 FACTS_KEY = "histo_mlflow"
+OUR_PREFIX = "backbone."
 # What torch, safetensors and a parser of JSON raise for bytes that are not as they should be; RecursionError is a RuntimeError.
 DAMAGE = (
     SafetensorError, UnpicklingError, RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError,
@@ -42,28 +44,32 @@ def save_weights(path: Path, network: torch.nn.Module, facts: ModelFacts) -> Non
 def load_weights(path: Path) -> tuple[TileClassifier, ModelFacts]:
     """Return the network in evaluation mode, on the CPU, and its facts; raises `RequestError` for another file."""
     try:
-        with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get(FACTS_KEY)
-            if header is None:
-                raise RequestError(f"{path} holds weights without class names; use it as weights= and train, then evaluate")
-            facts = read_facts(header)
-            n_rows = file.get_slice(f"backbone.{find_backbone(facts.backbone).head}.weight").get_shape()[0]
-            if len(facts.classes) != n_rows:  # before a network of that size is made
-                raise ValueError(f"it names {len(facts.classes)} classes and has weights for {n_rows}")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no dict
+        tensors, facts = read_weights(path)
+        if facts is None:
+            raise RequestError(f"{path} holds weights without class names; use it as weights= and train, then evaluate")
         network = TileClassifier(n_classes=len(facts.classes), tile_size_px=facts.tile_size_px, backbone=facts.backbone)
         network.load_state_dict(tensors)
     except RequestError:
         raise
     except DAMAGE as error:
-        reason = str(error).partition("\n")[0][:300]
-        raise TileFormatError(f"{path} is not a checkpoint ({reason}); give a .safetensors file of a run") from None
+        raise TileFormatError(f"{path} is not a checkpoint ({reason_of(error)}); give a .safetensors file of a run") from None
     return network.eval(), facts
 
 
-def read_facts(header: str) -> ModelFacts:
-    """Return the facts in a file's header; raises `ValueError` for what is none."""
-    return facts_from(parse_json(header))
+def read_weights(path: Path) -> tuple[dict[str, Tensor], ModelFacts | None]:
+    """Return the tensors of a safetensors file, on the CPU, and the facts in its header if there are any.
+
+    Raises one of `DAMAGE` for another file, and where the facts are of another number of classes than the head: a network of
+    their size may not fit in memory.
+    """
+    with safe_open(path, framework="pt") as file:
+        header = (file.metadata() or {}).get(FACTS_KEY)
+        facts = None if header is None else facts_from(parse_json(header))
+        if facts is not None:
+            n_rows = file.get_slice(f"{OUR_PREFIX}{find_backbone(facts.backbone).head}.weight").get_shape()[0]
+            if len(facts.classes) != n_rows:
+                raise ValueError(f"it names {len(facts.classes)} classes and has weights for {n_rows}")
+        return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118 - safe_open is no dict
 
 
 def load_plainly(path: Path) -> Any:
@@ -92,9 +98,8 @@ def load_state(path: Path) -> dict[str, Any]:
     try:
         content = load_plainly(path)
     except DAMAGE as error:
-        reason = str(error).partition("\n")[0][:300]
         raise TileFormatError(
-            f"{path} is not a whole training state ({reason}); start a new run from the last weights: "
+            f"{path} is not a whole training state ({reason_of(error)}); start a new run from the last weights: "
             "weights=runs:/RUN_ID/checkpoints/epoch_NNN.safetensors"
         ) from None
     if not isinstance(content, dict) or "random_states" not in content:

@@ -20,10 +20,8 @@ from torch import Tensor, nn
 from histo_mlflow.errors import OptionError
 from histo_mlflow.models.backbones import find_backbone
 from histo_mlflow.models.classifier import TileClassifier, fold_batch_norms
+from histo_mlflow.models.options import ONNX, OPENVINO, TORCHSCRIPT, WSINFER
 
-TORCH = "torch"
-ONNX, TORCHSCRIPT, OPENVINO, WSINFER = "onnx", "torchscript", "openvino", "wsinfer"
-FORMATS = (ONNX, TORCHSCRIPT, OPENVINO, WSINFER)
 _FILES = {ONNX: "model.onnx", TORCHSCRIPT: "model.pt", OPENVINO: "model.xml", WSINFER: "torchscript_model.pt"}
 _NEEDED = {
     ONNX: ("onnx", "onnxscript", "onnxruntime"),
@@ -59,17 +57,17 @@ def write(network: TileClassifier, format_name: str, folder: Path, *, classes: S
     assert isinstance(folded, TileClassifier)
     size = network.tile_size_px
     file = folder / _FILES[format_name]
+    module: _Normalized = _AtOneSize(folded)
+    example = torch.zeros((2, size, size, 3), dtype=torch.uint8)
+    if format_name == WSINFER:
+        module, example = _Normalized(folded), torch.zeros((2, 3, size, size))
+        config = _wsinfer_config(network, classes, microns_per_pixel)
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
         # torch's exporters warn of their own deprecated parts.
         warnings.simplefilter("ignore")
-        if format_name == WSINFER:
-            _trace(_Normalized(folded), torch.zeros((2, 3, size, size)), file)
-            config = _wsinfer_config(network, classes, microns_per_pixel)
-            (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-            return
-        module, example = _AtOneSize(folded), torch.zeros((2, size, size, 3), dtype=torch.uint8)
-        if format_name == TORCHSCRIPT:
-            _trace(module, example, file)
+        if format_name in {TORCHSCRIPT, WSINFER}:
+            torch.jit.trace(module, example, check_trace=False).save(str(file))  # type: ignore[no-untyped-call]
             return
         onnx_file = folder / _FILES[ONNX]
         torch.onnx.export(
@@ -129,20 +127,6 @@ class RuntimeNetwork(nn.Module):
         return torch.from_numpy(self._run(tiles.contiguous().numpy()))
 
 
-class _AtOneSize(nn.Module):
-    """The classifier without resizing and without its check of the type, which are beyond what runtimes have in common."""
-
-    def __init__(self, network: TileClassifier) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, tiles: Tensor) -> Tensor:
-        network = self.network
-        pixels = tiles.permute(0, 3, 1, 2) * network.scale + network.shift
-        logits: Tensor = network.backbone(pixels) / network.temperature
-        return logits
-
-
 class _Normalized(nn.Module):
     """From normalised float ``(n_tiles, 3, height, width)``, as WSInfer and QuPath prepare tiles, to logits."""
 
@@ -155,8 +139,11 @@ class _Normalized(nn.Module):
         return logits
 
 
-def _trace(module: nn.Module, example: Tensor, file: Path) -> None:
-    torch.jit.trace(module, example, check_trace=False).save(str(file))  # type: ignore[no-untyped-call]
+class _AtOneSize(_Normalized):
+    """The classifier without resizing and without its check of the type, which are beyond what runtimes have in common."""
+
+    def forward(self, tiles: Tensor) -> Tensor:
+        return super().forward(tiles.permute(0, 3, 1, 2) * self.network.scale + self.network.shift)
 
 
 def _wsinfer_config(network: TileClassifier, classes: Sequence[str], microns_per_pixel: float) -> dict[str, Any]:

@@ -54,11 +54,6 @@ class ModelFacts:
     abstain_below: float | None = None
 
     @property
-    def is_of_checkpoint(self) -> bool:
-        """Whether these are the facts of one epoch's weights."""
-        return self.epoch is not None
-
-    @property
     def divisor(self) -> float:
         """What the model divides its logits by."""
         return self.temperature if self.is_calibrated and self.temperature is not None else 1.0

@@ -2,27 +2,20 @@
 
 import os
 import urllib.error
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 
-from histo_mlflow.base.plain_values import shorten
+from histo_mlflow.base.plain_values import reason_of, shorten
 from histo_mlflow.errors import SourceNotFoundError, TileFormatError, WeightsUnavailableError
 from histo_mlflow.models.backbones import DEFAULT_BACKBONE, Backbone, find_backbone
-from histo_mlflow.models.checkpoint import DAMAGE, FACTS_KEY, load_plainly, read_facts
+from histo_mlflow.models.checkpoint import DAMAGE, OUR_PREFIX, load_plainly, read_weights
 from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.models.facts import ModelFacts
-
-WEIGHT_SOURCES = ("auto", "imagenet", "none")
-
-_OUR_PREFIX = "backbone."
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,18 +52,18 @@ def read_initial_weights(weights: str, *, is_synthetic: bool, backbone: str = DE
         return InitialWeights(backbone, None, "random initialisation")
     wanted = find_backbone(backbone)
     if weights in {"auto", "imagenet"}:
-        return InitialWeights(backbone, _fetch_imagenet(wanted), f"ImageNet ({wanted.weights.title})")
+        return InitialWeights(backbone, _fetch_imagenet(wanted), f"ImageNet ({wanted.weights})")
     path = Path(weights)
     if not path.is_file():
         raise SourceNotFoundError(
             f"weights={weights}: no such file; give auto, imagenet, none, a model (models:/..., runs:/..., a run id) or a file"
         )
-    return InitialWeights(backbone, _read_file(path, wanted), f"file {path}", _read_classes(path, wanted))
+    return _read_file(path, wanted)
 
 
 def adopt_weights(network: torch.nn.Module, facts: ModelFacts, *, origin: str) -> InitialWeights:
     """Return the weights of a trained network, exported or not, as first weights for another."""
-    tensors = {name: tensor.detach() for name, tensor in network.state_dict().items() if name.startswith(_OUR_PREFIX)}
+    tensors = {name: tensor.detach() for name, tensor in network.state_dict().items() if name.startswith(OUR_PREFIX)}
     return InitialWeights(facts.backbone, _checked(tensors, find_backbone(facts.backbone), origin), origin, facts.classes)
 
 
@@ -83,27 +76,20 @@ def make_network(initial: InitialWeights, *, classes: tuple[str, ...], tile_size
     network = TileClassifier(n_classes=len(classes), tile_size_px=tile_size_px, backbone=initial.backbone)
     if initial.tensors is None:
         return network, initial.origin
-    fresh = {name: tensor.clone() for name, tensor in _head_of(network.backbone.state_dict(), initial.backbone).items()}
-    head, note = _fit_head(initial, fresh, classes)
+    head, note = _fit_head(initial, network, classes)
     network.backbone.load_state_dict({**initial.tensors, **head})
     return network, note
 
 
-def _head_of(tensors: Mapping[str, Tensor], backbone: str) -> dict[str, Tensor]:
-    """Return the tensors of the head, each of which has a row for every class."""
-    prefix = find_backbone(backbone).head + "."
-    return {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def _fit_head(initial: InitialWeights, fresh: dict[str, Tensor], classes: tuple[str, ...]) -> tuple[dict[str, Tensor], str]:
-    stored = _head_of(initial.tensors or {}, initial.backbone)
-    n_stored = len(next(iter(stored.values())))
+def _fit_head(initial: InitialWeights, network: TileClassifier, classes: tuple[str, ...]) -> tuple[dict[str, Tensor], str]:
+    """Return what takes the place of the stored head, each tensor with a row for every class, and a sentence on it."""
+    stored, head = initial.tensors or {}, find_backbone(initial.backbone).head
+    n_stored = len(stored[f"{head}.weight"])
+    if initial.classes == classes or (initial.classes is None and n_stored == len(classes)):
+        return {}, initial.origin
+    fresh = {name: rows.clone() for name, rows in network.backbone.state_dict().items() if name.startswith(f"{head}.")}
     if initial.classes is None:
-        if n_stored == len(classes):
-            return stored, initial.origin
         return fresh, f"{initial.origin}; its head for {n_stored} classes is replaced by a new one for {len(classes)}"
-    if initial.classes == classes:
-        return stored, initial.origin
     known = [name for name in classes if name in initial.classes]
     for name, rows in fresh.items():
         for each in known:
@@ -115,24 +101,9 @@ def _fit_head(initial: InitialWeights, fresh: dict[str, Tensor], classes: tuple[
     )
 
 
-def _read_classes(path: Path, backbone: Backbone) -> tuple[str, ...] | None:
-    if path.suffix != ".safetensors":
-        return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get(FACTS_KEY)
-            names = None if header is None else read_facts(header).classes
-            n_rows = file.get_slice(f"{_OUR_PREFIX}{backbone.head}.weight").get_shape()[0] if names is not None else 0
-    except DAMAGE as error:
-        raise TileFormatError(f"weights={path} has a header that can't be read ({_first_line(error)})") from None
-    if names is not None and len(names) != n_rows:
-        raise TileFormatError(f"weights={path} names {len(names)} classes and has a head for {n_rows}; give a file of a run")
-    return names
-
-
 def _fetch_imagenet(backbone: Backbone) -> dict[str, Tensor]:
     # Behind a firewall a mirror may hold the same file; the hash in its name is checked either way.
-    url = os.environ.get("HISTO_IMAGENET_URL") or backbone.weights.url
+    url = os.environ.get("HISTO_IMAGENET_URL") or backbone.url
     target = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
     try:
         tensors = torch.hub.load_state_dict_from_url(
@@ -146,40 +117,37 @@ def _fetch_imagenet(backbone: Backbone) -> dict[str, Tensor]:
     return _checked(tensors, backbone, target)
 
 
-def _read_file(path: Path, backbone: Backbone) -> dict[str, Tensor]:
+def _read_file(path: Path, backbone: Backbone) -> InitialWeights:
+    facts = None
     try:
-        is_ours = path.suffix == ".safetensors"
-        tensors = load_file(path) if is_ours else load_plainly(path)
+        if path.suffix == ".safetensors":
+            tensors, facts = read_weights(path)
+        else:
+            tensors = load_plainly(path)
     except UnpicklingError:
         raise TileFormatError(
             f"weights={path} is not a weight file, or holds objects and is refused; save a state_dict"
         ) from None
     except DAMAGE as error:
-        raise TileFormatError(f"weights={path} can't be read ({_first_line(error)}); give a .safetensors or .pth") from None
-    return _checked(tensors, backbone, path)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0][:300]
+        raise TileFormatError(f"weights={path} can't be read ({reason_of(error)}); give a .safetensors or .pth") from None
+    classes = None if facts is None else facts.classes
+    return InitialWeights(backbone.name, _checked(tensors, backbone, path), f"file {path}", classes)
 
 
 def _checked(tensors: Any, backbone: Backbone, path: Path | str) -> dict[str, Tensor]:
     """Return the tensors under the backbone's own names, whether the file has these or ours."""
     if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
         raise TileFormatError(f"weights={path} is not a state_dict; save one with torch.save(network.state_dict(), path)")
-    plain = {str(name).removeprefix(_OUR_PREFIX): tensor for name, tensor in tensors.items()}
-    expected = backbone.outline(_n_rows(plain.get(f"{backbone.head}.weight")))
+    plain = {str(name).removeprefix(OUR_PREFIX): tensor for name, tensor in tensors.items()}
+    head = plain.get(f"{backbone.head}.weight")
+    # For how many classes the head is may differ, and nothing else.
+    expected = backbone.outline(len(head) if head is not None and head.ndim == 2 and len(head) else 1)
     wrong = [name for name in expected.keys() | plain.keys() if not _is_like(plain.get(name), expected.get(name))]
     if wrong:
         raise TileFormatError(
             f"weights={path} does not fit {backbone.name}: {len(wrong)} tensors differ, {shorten(sorted(wrong)[0])} for one"
         )
     return plain
-
-
-def _n_rows(head: Tensor | None) -> int:
-    """Return for how many classes the head is, which alone may differ; 1 where there is none."""
-    return int(head.shape[0]) if head is not None and head.ndim == 2 and head.shape[0] > 0 else 1
 
 
 def _is_like(found: Tensor | None, expected: Tensor | None) -> bool:

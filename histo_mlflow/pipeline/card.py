@@ -8,11 +8,9 @@ from importlib.metadata import version
 
 import histo_mlflow
 from histo_mlflow.base.escaping import markdown, visible
-from histo_mlflow.evaluation.calibration import Calibration
 from histo_mlflow.evaluation.metrics import OVERALL_METRICS, Evaluation
 from histo_mlflow.evaluation.wording import in_words
 from histo_mlflow.models.facts import ModelFacts
-from histo_mlflow.pipeline.report import calibration_of
 
 _HEADLINES = ("balanced_accuracy", "accuracy", "macro_f1", "macro_auroc", "log_loss", "ece_top_label")
 _PACKAGES = ("mlflow", "torch", "torchvision", "numpy")
@@ -60,7 +58,7 @@ intervals know of chance among these tiles, not of other laboratories, scanners 
 
 ## Calibration
 
-{_describe_calibration(calibration_of(facts))}.
+{_describe_calibration(facts)}.
 
 ## Limits
 
@@ -81,30 +79,24 @@ Made with histo-mlflow {histo_mlflow.__version__}, Python {platform.python_versi
 
 
 def _overall_table(val: Evaluation, test: tuple[str, Evaluation] | None) -> str:
-    columns = [(f"{len(val.predictions.labels)} validation tiles", val)]
+    columns = {f"{len(val.predictions.labels)} validation tiles": val}
     if test is not None:
-        columns.append((f"{len(test[1].predictions.labels)} test tiles: {test[0]}", test[1]))
+        columns[f"{len(test[1].predictions.labels)} test tiles: {test[0]}"] = test[1]
     rows = [
-        [OVERALL_METRICS[name].words, *(in_words(evaluation.overall[name]) for _, evaluation in columns)]
+        [OVERALL_METRICS[name].words, *(in_words(evaluation.overall[name]) for evaluation in columns.values())]
         for name in _HEADLINES
         if name in val.overall
     ]
-    return _table(["", *(title for title, _ in columns)], rows)
+    return _table(["", *columns], rows)
 
 
 def _class_table(facts: ModelFacts, val: Evaluation, test: tuple[str, Evaluation] | None) -> str:
-    parts = list(facts.tiles_per_class)
-    header = [
-        "class",
-        *(f"{part} tiles" for part in parts),
-        "sensitivity (validation)",
-        *(["sensitivity (test)"] if test else []),
-    ]
+    parts, scored = facts.tiles_per_class, {"validation": val} | ({} if test is None else {"test": test[1]})
+    header = ["class", *(f"{part} tiles" for part in parts), *(f"sensitivity ({name})" for name in scored)]
     rows = []
-    for k, (name, row) in enumerate(zip(facts.classes, val.per_class, strict=True)):
-        counts = [str(facts.tiles_per_class[part][k]) for part in parts]
-        tested = [in_words(test[1].per_class[k].estimates["sensitivity"])] if test else []
-        rows.append([name, *counts, in_words(row.estimates["sensitivity"]), *tested])
+    for k, name in enumerate(facts.classes):
+        sensitivities = [in_words(evaluation.per_class[k].estimates["sensitivity"]) for evaluation in scored.values()]
+        rows.append([name, *(str(counts[k]) for counts in parts.values()), *sensitivities])
     return _table(header, rows)
 
 
@@ -112,11 +104,11 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(map(markdown, cells))} |" for cells in [header, ["---"] * len(header), *rows])
 
 
-def _describe_calibration(calibration: Calibration) -> str:
-    if calibration.is_applied:
-        said = f"Logits are divided by a temperature of {calibration.temperature:.3f}, fitted on the validation tiles"
+def _describe_calibration(facts: ModelFacts) -> str:
+    if facts.is_calibrated:
+        said = f"Logits are divided by a temperature of {facts.temperature:.3f}, fitted on the validation tiles"
     else:
         said = "None; the probabilities are the network's own"
-    if calibration.abstain_below is None:
+    if facts.abstain_below is None:
         return f"{said}. No threshold reaches 99 % accuracy on the validation tiles, so it can't abstain"
-    return f'{said}. `predict(tiles, params={{"abstain": True}})` abstains below {calibration.abstain_below:.3f}'
+    return f'{said}. `predict(tiles, params={{"abstain": True}})` abstains below {facts.abstain_below:.3f}'

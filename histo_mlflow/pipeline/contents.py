@@ -1,6 +1,6 @@
 """What every run records about itself: tags, options, data sets."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,6 @@ import yaml
 from histo_mlflow.base.secrets import hide_secrets
 from histo_mlflow.console import warn
 from histo_mlflow.errors import StoreError
-from histo_mlflow.learning.compute import Compute
 from histo_mlflow.tiles.tile_set import Part, TileSet
 from histo_mlflow.tracking.origin import describe_origin
 from histo_mlflow.tracking.runs import Run
@@ -22,27 +21,14 @@ REPORT_TAG = "histo.report"
 """Of a run whose report has failed, or was made later."""
 
 
-def training_tags(entry_point: str, tiles: TileSet, test: TileSet | None, *, seed: int) -> dict[str, object]:
-    """Return the tags that say how a training came about."""
+def tags_of(job: str, tiles: TileSet, more: Mapping[str, object]) -> dict[str, object]:
+    """Return the tags that say how a run came about: by which job, from which tiles, and `more`."""
     return {
         **describe_origin(),
-        "histo.entry_point": entry_point,
-        "histo.seed": seed,
-        "histo.data_fingerprint": tiles.fingerprint,
-        "histo.test_data_fingerprint": test.fingerprint if test else "none",
-        "histo.synthetic": str(tiles.is_synthetic).lower(),
-    }
-
-
-def evaluation_tags(entry_point: str, tiles: TileSet, compute: Compute, *, model: str) -> dict[str, object]:
-    """Return the tags that say how an evaluation came about."""
-    return {
-        **describe_origin(),
-        "histo.entry_point": entry_point,
-        "histo.compute": compute.describe(),
-        "histo.model": model,
+        "histo.entry_point": job,
         "histo.data_fingerprint": tiles.fingerprint,
         "histo.synthetic": str(tiles.is_synthetic).lower(),
+        **more,
     }
 
 

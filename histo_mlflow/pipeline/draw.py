@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from histo_mlflow.evaluation.comparison_sections import ComparisonPage, draw_comparison
-from histo_mlflow.evaluation.curves import draw_fold_curves
+from histo_mlflow.evaluation.comparison_sections import draw_comparison
+from histo_mlflow.evaluation.curves import draw_curves, draw_fold_curves
 from histo_mlflow.evaluation.findings import About, Findings
 from histo_mlflow.evaluation.gallery import GalleryRow, Shown, caption, choose_errors, lay_over
 from histo_mlflow.evaluation.page import png_of
@@ -21,10 +21,10 @@ from histo_mlflow.evaluation.paired import Comparison
 from histo_mlflow.evaluation.predictions import Predictions
 from histo_mlflow.evaluation.report_sections import draw_report
 from histo_mlflow.learning.grad_cam import grad_cam
+from histo_mlflow.learning.options import Recipe
 from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.pipeline.contents import not_at_the_cost_of_the_model
 from histo_mlflow.pipeline.folds import Folds
-from histo_mlflow.pipeline.inputs import LearningInputs
 from histo_mlflow.pipeline.record import RecordedSplit, read_best_network
 from histo_mlflow.pipeline.session import Session
 from histo_mlflow.tiles.tile_set import TileSet
@@ -38,12 +38,11 @@ CURVES = "curves.png"
 _CPU = torch.device("cpu")
 _SMALLEST_MAPPED_PX = 96  # the last convolution has 3 x 3 cells; fewer say nothing of where
 
-Attempt = Callable[[str], AbstractContextManager[None]]
-"""From what is drawn, in words, to the context in which that is done: it says what becomes of an error."""
+History = Mapping[str, Sequence[float]]
+"""The public metrics of each epoch."""
 
-
-def _ask_none() -> None:
-    return None
+Attempt = Callable[[Run, str], AbstractContextManager[None]]
+"""From a run and what is drawn into it, in words, to the context in which that is done: it says what becomes of an error."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,96 +60,91 @@ class Drawable:
     run: Run
     findings: Sequence[Findings]
     curves: Callable[[], Picture] | None = None
-    network: Callable[[], TileClassifier | None] = _ask_none
+    network: Callable[[], TileClassifier | None] | None = None
     device: torch.device = _CPU
 
 
-def draw(drawable: Drawable, tiles: Mapping[str, TileSet], attempt: Attempt) -> None:
+def curves_of(history: History, recipe: Recipe, title: str) -> Callable[[], Picture]:
+    """Return what draws how a training went."""
+    best_epoch = 1 + int(np.argmin(np.nan_to_num(history["val/loss"], nan=np.inf)))
+    aug_cutoff = recipe.augmentation.last_epoch(epochs=recipe.fit.epochs)
+    return partial(draw_curves, history, aug_cutoff=aug_cutoff, best_epoch=best_epoch, title=title)
+
+
+def fold_curves_of(histories: Sequence[History], recipe: Recipe, source: str) -> Callable[[], Picture]:
+    """Return what draws how the trainings of all folds of the tiles `source` went."""
+    aug_cutoff = recipe.augmentation.last_epoch(epochs=recipe.fit.epochs)
+    return partial(draw_fold_curves, histories, aug_cutoff=aug_cutoff, title=f"cross-validation: {source}")
+
+
+def draw(drawable: Drawable, tiles: Mapping[str, TileSet], attempt: Attempt = not_at_the_cost_of_the_model) -> None:
     """Draw curves, and of each scored split the figures, the errors to look at and the page, into the run.
 
     Args:
         drawable: What is drawn.
         tiles: By name of split; errors of others are not shown.
-        attempt: Each picture or page is made in.
+        attempt: Each picture or page is made in; by default one that fails costs a warning.
     """
-    run, network = drawable.run, cache(drawable.network)
+    run, network = drawable.run, drawable.network and cache(drawable.network)
     if drawable.curves is not None:
-        with attempt(CURVES), run.draft() as folder:
-            (folder / CURVES).write_bytes(png_of(drawable.curves()))
+        with attempt(run, CURVES):
+            run.write(CURVES, png_of(drawable.curves()))
     for findings in drawable.findings:
         split = findings.about.split
         gallery: list[GalleryRow] = []
         if split in tiles:
-            with attempt(f"the gallery of evaluation/{split}"):
+            with attempt(run, f"the gallery of evaluation/{split}"):
                 gallery = collect_errors(findings.predictions, tiles[split], findings.indices, network, drawable.device)
-        with attempt(f"the report of evaluation/{split}"), run.draft(f"evaluation/{split}") as folder:
+        with attempt(run, f"the report of evaluation/{split}"), run.draft(f"evaluation/{split}") as folder:
             draw_report(folder, findings, gallery)
 
 
-def draw_split(recorded: RecordedSplit, inputs: LearningInputs) -> None:
-    """Draw what was recorded of a split into its run; a picture that fails costs a warning."""
-    draw(_drawable_of(recorded), inputs.by_split, partial(not_at_the_cost_of_the_model, recorded.run))
+def draw_split(session: Session, recorded: RecordedSplit) -> None:
+    """Draw what was recorded of a split into its run."""
+    curves = curves_of(recorded.history, session.options.recipe, f"{recorded.title}: {recorded.split.tiles.source}")
+    findings, device = list(recorded.findings.values()), recorded.best.compute.device
+    # Read back only if it is asked for.
+    network = partial(load_best_network, recorded.run) if recorded.facts.tile_size_px >= _SMALLEST_MAPPED_PX else None
+    draw(Drawable(recorded.run, findings, curves, network, device), session.inputs.by_split)
     recorded.run.settle()
 
 
 def draw_folds(session: Session, folds: Folds, pooled: Findings) -> None:
     """Draw each fold into its run, and what they have in common into the session's."""
     for recorded in folds.recorded:
-        draw_split(recorded, session.inputs)
-    recipe = session.options.recipe
-    curves = partial(
-        draw_fold_curves,
-        [fold.history for fold in folds.recorded],
-        aug_cutoff=recipe.augmentation.last_epoch(epochs=recipe.fit.epochs),
-        title=f"cross-validation: {folds.tiles.source}",
-    )
-    run = session.run
-    draw(Drawable(run, [pooled], curves), session.inputs.by_split, partial(not_at_the_cost_of_the_model, run))
+        draw_split(session, recorded)
+    curves = fold_curves_of([fold.history for fold in folds.recorded], session.options.recipe, folds.tiles.source)
+    draw(Drawable(session.run, [pooled], curves), session.inputs.by_split)
 
 
-def _drawable_of(recorded: RecordedSplit) -> Drawable:
-    # The network is read back from the run only if it is asked for.
-    network = partial(load_best_network, recorded.run) if shows_evidence(recorded.facts.tile_size_px) else _ask_none
-    return Drawable(recorded.run, list(recorded.findings.values()), recorded.curves, network, recorded.best.compute.device)
-
-
-def draw_models(run: Run, comparison: Comparison, about: About, tiles: TileSet | None, attempt: Attempt) -> None:
+def draw_models(
+    run: Run, comparison: Comparison, about: About, tiles: TileSet | None, attempt: Attempt = not_at_the_cost_of_the_model
+) -> None:
     """Draw the page of a comparison of two models into the run; without `tiles` it shows none."""
-    with attempt("the page of comparison"), run.draft("comparison") as folder:
-        draw_comparison(ComparisonPage(folder, comparison, None if tiles is None else tiles.images, about))
+    with attempt(run, "the page of comparison"), run.draft("comparison") as folder:
+        draw_comparison(folder, comparison, about, None if tiles is None else tiles.images)
 
 
 def collect_errors(
     predictions: Predictions,
     tiles: TileSet,
     rows: NDArray[np.int64],
-    network: Callable[[], TileClassifier | None],
+    network: Callable[[], TileClassifier | None] | None,
     device: torch.device,
 ) -> list[GalleryRow]:
     """Return the errors to look at, with the evidence for the called class where there is a `network` to ask."""
     gallery = []
     for heading, chosen in choose_errors(predictions):
         images = np.array(tiles.images[rows[chosen]])
-        maps = _find_evidence(network(), images, predictions.predicted[chosen], device)
+        asked, maps = network and network(), None
+        if asked is not None and asked.pooling is not None and asked.tile_size_px >= _SMALLEST_MAPPED_PX:
+            maps = grad_cam(asked, images, predictions.predicted[chosen], device=device)
         shown = [
             Shown(image, None if maps is None else lay_over(image, maps[k]), caption(predictions, int(row), int(rows[row])))
             for k, (image, row) in enumerate(zip(images, chosen, strict=True))
         ]
         gallery.append(GalleryRow(heading, tuple(shown)))
     return gallery
-
-
-def _find_evidence(
-    network: TileClassifier | None, images: NDArray[np.uint8], called: NDArray[np.int64], device: torch.device
-) -> NDArray[np.float32] | None:
-    if network is None or network.pooling is None or not shows_evidence(network.tile_size_px):
-        return None
-    return grad_cam(network, images, called, device=device)
-
-
-def shows_evidence(tile_size_px: int) -> bool:
-    """Return whether a network of that size has cells enough to say where in a tile the evidence lies."""
-    return tile_size_px >= _SMALLEST_MAPPED_PX
 
 
 def load_best_network(run: Run) -> TileClassifier | None:

@@ -64,7 +64,21 @@ def write_export(model: Model, target: Target, tiles: TileSet) -> str:
                 f"to={target.form}: {n_other} of {len(images)} labels differ from the model's and probabilities by up to "
                 f"{difference:.2g} (tolerance {target.tolerance:g}); nothing was written"
             )
-        facts = _facts(model, target, tiles, len(images), difference)
+        facts = {
+            "format": target.form,
+            "model": model.address,
+            "run_id": model.run_id,
+            "classes": list(model.classes),
+            "tile_size_px": model.facts.tile_size_px,
+            "data_fingerprint": model.facts.data_fingerprint,
+            "is_synthetic": model.facts.is_synthetic,
+            "output": "logits; their softmax is the probability of each class",
+            "compared_on": {"source": tiles.source, "fingerprint": tiles.fingerprint, "n_tiles": len(images)},
+            "labels_equal": len(images),
+            "largest_probability_difference": difference,
+            "tolerance": target.tolerance,
+            "versions": {"histo-mlflow": histo_mlflow.__version__, "torch": version("torch")},
+        }
         (folder / "export.json").write_text(json.dumps(facts, indent=2) + "\n")
         folder.rename(target.folder)
     return f"all {len(images)} labels equal, probabilities within {difference:.1g} of the model's"
@@ -74,21 +88,3 @@ def _fitted(tile: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     if tile.shape[:2] == (size, size):
         return np.asarray(tile)
     return np.asarray(Image.fromarray(tile).resize((size, size), Image.Resampling.BILINEAR))
-
-
-def _facts(model: Model, target: Target, tiles: TileSet, n_tiles: int, difference: float) -> dict[str, object]:
-    return {
-        "format": target.form,
-        "model": model.address,
-        "run_id": model.run_id,
-        "classes": list(model.classes),
-        "tile_size_px": model.facts.tile_size_px,
-        "data_fingerprint": model.facts.data_fingerprint,
-        "is_synthetic": model.facts.is_synthetic,
-        "output": "logits; their softmax is the probability of each class",
-        "compared_on": {"source": tiles.source, "fingerprint": tiles.fingerprint, "n_tiles": n_tiles},
-        "labels_equal": n_tiles,
-        "largest_probability_difference": difference,
-        "tolerance": target.tolerance,
-        "versions": {"histo-mlflow": histo_mlflow.__version__, "torch": version("torch")},
-    }

@@ -17,7 +17,7 @@ from histo_mlflow.pipeline.report import describe_unit, record_findings
 from histo_mlflow.pipeline.session import Session
 from histo_mlflow.tiles.splits import Split
 from histo_mlflow.tiles.tile_set import TileSet
-from histo_mlflow.tracking.found_runs import find_nested_run
+from histo_mlflow.tracking.found_runs import nested_runs
 from histo_mlflow.tracking.runs import Run, open_run
 
 _FIGURES = {"loss": "log_loss", "accuracy": "accuracy", "balanced_accuracy": "balanced_accuracy"}
@@ -101,11 +101,11 @@ def record_folds(session: Session, splits: Sequence[Split]) -> Folds:
     for number, split in enumerate(splits, start=1):
         title = f"fold {number}"
         say(f"\n{title} of {len(splits)}: {len(split.train)} training and {len(split.val)} validation tiles")
-        resumed = find_nested_run(session.run, FOLD_TAG, number) if session.options.keeping.is_resumed else None
+        resumed = nested_runs(session.run, FOLD_TAG).get(number) if session.options.keeping.is_resumed else None
         tags = {"histo.entry_point": "cv", FOLD_TAG: number}
         with open_run(session.run.store, title, parent=session.run, tags=tags, resumed=resumed) as run:
             log_config(run, flatten(session.options))
-            of_fold = record_split(session.within(run), split, title=title)
+            of_fold = record_split(replace(session, run=run), split, title=title)
         # A handle of its own for what is drawn later: the mirror of this one has ended with the run.
         recorded.append(replace(of_fold, run=Run(run.store, run.id)))
     return Folds(tiles, recorded)

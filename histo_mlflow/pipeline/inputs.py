@@ -43,6 +43,11 @@ class LearningInputs:
         return None if self.test is None else self.test.part("test")
 
     @property
+    def test_fingerprint(self) -> str:
+        """SHA-256 of the test set, or ``none``."""
+        return self.test.fingerprint if self.test else "none"
+
+    @property
     def by_split(self) -> dict[str, TileSet]:
         """The set that each scored split is a part of, by its name."""
         return {"val": self.tiles, "oof": self.tiles} | ({} if self.test is None else {"test": self.test})

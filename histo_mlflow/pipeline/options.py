@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from histo_mlflow.evaluation.options import CalibrationOptions, CostOptions, GateOptions
 from histo_mlflow.learning.options import ComputeOptions, Recipe
 from histo_mlflow.options import JobOptions, Options, option
-from histo_mlflow.tiles.options import DataOptions, check_given
+from histo_mlflow.tiles.options import DataOptions, given_tiles
 from histo_mlflow.tracking.options import PRODUCTION, KeepingOptions, MirrorOptions, RegistryOptions
 
 
@@ -45,9 +45,4 @@ class ScoringOptions(Options):
         "A registered model (models:/histo-b3/Production), a run id, a checkpoint of any epoch "
         "(runs:/RUN_ID/checkpoints/epoch_007.safetensors) or a path.",
     )
-    data: str = option("", "Tiles to apply it to, as in `train --data`; must be given.")
-
-    def __post_init__(self) -> None:
-        """Raise `OptionError` if no tiles are named too."""
-        super().__post_init__()
-        check_given(self.data)
+    data: str = given_tiles("Tiles to apply it to, as in `train --data`; must be given.")

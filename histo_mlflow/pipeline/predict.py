@@ -1,11 +1,9 @@
 """What a model says of images, written to a CSV file."""
 
 import csv
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from histo_mlflow.base.scratch import scratch_folder
@@ -31,57 +29,44 @@ def run_elsewhere(model: Model, runtime: str, precision: str) -> Model:
 def threshold_of(model: Model) -> float:
     """Return the probability below which `model` abstains; raises `OptionError` if it has none."""
     if model.facts.abstain_below is None:
-        why = "it is a checkpoint" if model.facts.is_of_checkpoint else "none reaches 99 % accuracy on its validation tiles"
+        why = "it is a checkpoint" if model.facts.epoch is not None else "none reaches 99 % accuracy on its validation tiles"
         raise OptionError(f"abstain=true: {model.address} has no threshold to abstain by ({why}); leave abstain out")
     return model.facts.abstain_below
 
 
-@dataclass(frozen=True, eq=False)
-class Writer:
-    """Writes what a model says of images to a CSV file, which appears when it is complete.
+def write_predictions(
+    model: Model, compute: Compute, images: ImageSource, output: Path, *, abstain_below: float | None
+) -> list[str]:
+    """Write a line for each image, in order, and return a sentence for each that could not be read.
 
-    Attributes:
-        model: Is asked.
-        compute: What it runs on.
-        abstain_below: Probability below which a column `abstain` is true; None for no such column.
+    The file appears when it is complete. With `abstain_below` it has a column `abstain`: true below that probability.
     """
-
-    model: Model
-    compute: Compute
-    abstain_below: float | None
-
-    def write(self, images: ImageSource, output: Path) -> list[str]:
-        """Write a line for each image, in order, and return a sentence for each that could not be read."""
-        failures: list[str] = []
-        # A device such as /dev/stdout is written as it is; a file is renamed into place when it is complete.
-        draft = output if output.exists() and not output.is_file() else output.with_name(output.name + ".draft")
-        try:
-            with (
-                draft.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-                tqdm(total=len(images), unit="tile", desc="predict", disable=None, leave=False) as bar,
-            ):
-                writer = csv.writer(file)
-                abstaining = [] if self.abstain_below is None else ["abstain"]
-                writer.writerow([images.column, "label", *(f"prob_{name}" for name in self.model.classes), *abstaining])
-                for blocks in images.blocks(failures):
-                    rows: dict[int, list[str]] = {}
-                    for block in blocks:
-                        probabilities = probabilities_of(infer(self.model.folded, block.images, compute=self.compute))
-                        for position, of_tile in zip(block.positions, probabilities, strict=True):
-                            rows[position] = [images.names[position], *self._cells(of_tile)]
-                        bar.update(len(block.positions))
-                    writer.writerows(rows[position] for position in sorted(rows))
-            if images.array is not None:
-                check_unchanged(images.array)
-            if draft != output:
-                draft.replace(output)
-        finally:
-            if draft != output:
-                draft.unlink(missing_ok=True)
-        return failures
-
-    def _cells(self, probabilities: NDArray[np.float32]) -> list[str]:
-        cells = [self.model.classes[int(probabilities.argmax())], *(f"{value:.9g}" for value in probabilities)]
-        if self.abstain_below is not None:
-            cells.append(str(bool(probabilities.max() < self.abstain_below)).lower())
-        return cells
+    failures: list[str] = []
+    # A device such as /dev/stdout is written as it is; a file is renamed into place when it is complete.
+    draft = output if output.exists() and not output.is_file() else output.with_name(output.name + ".draft")
+    try:
+        with (
+            draft.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+            tqdm(total=len(images), unit="tile", desc="predict", disable=None, leave=False) as bar,
+        ):
+            writer = csv.writer(file)
+            abstaining = [] if abstain_below is None else ["abstain"]
+            writer.writerow([images.column, "label", *(f"prob_{name}" for name in model.classes), *abstaining])
+            for blocks in images.blocks(failures):
+                rows: dict[int, list[str]] = {}
+                for block in blocks:
+                    probabilities = probabilities_of(infer(model.folded, block.images, compute=compute))
+                    for position, of_tile in zip(block.positions, probabilities, strict=True):
+                        label, highest = model.classes[int(of_tile.argmax())], of_tile.max()
+                        abstains = [] if abstain_below is None else [str(bool(highest < abstain_below)).lower()]
+                        rows[position] = [images.names[position], label, *(f"{value:.9g}" for value in of_tile), *abstains]
+                    bar.update(len(block.positions))
+                writer.writerows(rows[position] for position in sorted(rows))
+        if images.array is not None:
+            check_unchanged(images.array)
+        if draft != output:
+            draft.replace(output)
+    finally:
+        if draft != output:
+            draft.unlink(missing_ok=True)
+    return failures

@@ -1,21 +1,17 @@
 """Hands the best model on: logged with its facts, registered with a description that a person can read."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from histo_mlflow.console import say
 from histo_mlflow.evaluation.gate import object_to
 from histo_mlflow.models.classifier import with_temperature
 from histo_mlflow.pipeline.card import write_card
-from histo_mlflow.pipeline.gateway import Candidacy, describe_decision, pass_gate
+from histo_mlflow.pipeline.compare import Candidacy, describe_decision, pass_gate
 from histo_mlflow.pipeline.record import RecordedSplit, read_best_network
 from histo_mlflow.pipeline.session import Session
 from histo_mlflow.tracking.decisions import REFUSED, Decision, Registration, register_model
 from histo_mlflow.tracking.logged_models import log_model
 from histo_mlflow.tracking.registry import MODEL_URI_TAG, VersionFacts
-
-_NO_TAGS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -39,12 +35,30 @@ class HandedOn:
 
     def describe(self) -> str:
         """Return what became of the model, in a few sentences."""
-        if self.registration is None or self.decision is None:
-            return describe_registration(self.registration)
-        return f"Registered as {self.registration.uri}. {describe_decision(self.registration.name, self.decision)}"
+        registration = self.registration
+        if registration is None:
+            return "The model was logged with its run and not registered (register=false)."
+        uri, name, version, incumbent = registration.uri, registration.name, registration.version, registration.incumbent
+        if self.decision is not None:
+            return f"Registered as {uri}. {describe_decision(name, self.decision)}"
+        if registration.trouble:
+            return f"Registered as {uri}; Production stays as it is. {registration.trouble}"
+        promote = f"histo promote --version {version} --model-name {name}"
+        meanwhile = f"models:/{name}@candidate"
+        if registration.decision is not None and registration.decision.what == REFUSED:
+            return (
+                f"Registered as {uri}, a candidate: {registration.decision.reason}. Nothing is in Production. To use it "
+                f"meanwhile: {meanwhile}. To put it there all the same: {promote} --force --reason TEXT"
+            )
+        if incumbent is None:
+            return f"Registered as {uri}, now in Production: models:/{name}/Production."
+        return (
+            f"Registered as {uri}; Production stays version {incumbent}: a new version replaces it only on evidence. "
+            f"To decide: {promote} --test-data SET. To use it meanwhile: {meanwhile}"
+        )
 
 
-def hand_on(session: Session, recorded: RecordedSplit, *, tags: Mapping[str, str] = _NO_TAGS) -> HandedOn:
+def hand_on(session: Session, recorded: RecordedSplit, **tags: str) -> HandedOn:
     """Log the network of `recorded` under its run, register it if asked to, and return what became of it.
 
     The session's run is the one that the user started: a cross-validation's parent, or the run of `recorded` itself. If there
@@ -56,7 +70,7 @@ def hand_on(session: Session, recorded: RecordedSplit, *, tags: Mapping[str, str
     say("exporting the model ...")
     facts = recorded.facts
     own_run = run if run.id == recorded.run.id else recorded.run
-    network = with_temperature(read_best_network(own_run), recorded.calibration.divisor)
+    network = with_temperature(read_best_network(own_run), facts.divisor)
     test = None if inputs.test is None or recorded.test is None else (inputs.test.source, recorded.test)
     card = write_card(facts, recorded.val, test, model_name=name)
     model_uri = log_model(own_run, network, facts, card, step=recorded.best.best_epoch)
@@ -80,24 +94,3 @@ def hand_on(session: Session, recorded: RecordedSplit, *, tags: Mapping[str, str
     candidacy = Candidacy(name, registration.version, registration.incumbent)
     decision = pass_gate(run, candidacy, inputs.test, recorded.best.compute.in_fp32(), options.gate)
     return HandedOn(model_uri, registration, decision)
-
-
-def describe_registration(registration: Registration | None) -> str:
-    """Return what became of the model, in one sentence."""
-    if registration is None:
-        return "The model was logged with its run and not registered (register=false)."
-    if registration.trouble:
-        return f"Registered as {registration.uri}; Production stays as it is. {registration.trouble}"
-    if registration.decision is not None and registration.decision.what == REFUSED:
-        return (
-            f"Registered as {registration.uri}, a candidate: {registration.decision.reason}. Nothing is in Production. To use "
-            f"it meanwhile: models:/{registration.name}@candidate. To put it there all the same: histo promote --version "
-            f"{registration.version} --model-name {registration.name} --force --reason TEXT"
-        )
-    if registration.incumbent is None:
-        return f"Registered as {registration.uri}, now in Production: models:/{registration.name}/Production."
-    return (
-        f"Registered as {registration.uri}; Production stays version {registration.incumbent}: a new version "
-        f"replaces it only on evidence. To decide: histo promote --version {registration.version} --model-name "
-        f"{registration.name} --test-data SET. To use it meanwhile: models:/{registration.name}@candidate"
-    )

@@ -1,21 +1,16 @@
 """A split that is fitted and kept: metrics, checkpoints and numbers go to its run while and after it learns; draws nothing."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from histo_mlflow.base.scratch import scratch_folder
 from histo_mlflow.console import describe_epoch, say
 from histo_mlflow.errors import WorkError
-from histo_mlflow.evaluation.calibration import Calibration
-from histo_mlflow.evaluation.curves import draw_curves
-from histo_mlflow.evaluation.findings import Findings
+from histo_mlflow.evaluation.findings import About, Details, Findings
 from histo_mlflow.evaluation.metrics import Evaluation
 from histo_mlflow.evaluation.predictions import Predictions
 from histo_mlflow.learning.fit import EpochReport, FitResult
@@ -24,16 +19,21 @@ from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.models.facts import ModelFacts
 from histo_mlflow.options import flatten
 from histo_mlflow.pipeline.contents import log_datasets
-from histo_mlflow.pipeline.report import SplitReporter, calibrate, describe_unit
+from histo_mlflow.pipeline.report import (
+    calibrate,
+    calibration_of,
+    describe_unit,
+    judge_by_colour,
+    predictions_of,
+    record_baselines,
+    record_findings,
+)
 from histo_mlflow.pipeline.session import Session
 from histo_mlflow.pipeline.split import SplitResult, epoch_metrics, run_split
 from histo_mlflow.tiles.splits import Split
+from histo_mlflow.tracking.found_runs import count_looks, note_looks
 from histo_mlflow.tracking.kept_checkpoints import BEST, FOLDER, LAST, keep_weights, load_last_state
-from histo_mlflow.tracking.looks import count_looks, note_looks
 from histo_mlflow.tracking.runs import Run
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure as Picture
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,26 +43,24 @@ class RecordedSplit:
     Attributes:
         run: Where it is kept.
         split: Its tiles.
+        title: ``hold-out``, or which fold.
         facts: What travels with its network.
         best: The chosen epoch, its validation loss as training saw it, and what it was trained on.
         val_loss: Of the chosen epoch, in full precision.
-        calibration: What its validation tiles say of its probabilities.
         findings: What was found out on each scored set, by name.
         baselines: What classifiers that see only colour say of its validation tiles, by name.
         history: The public metrics of each epoch.
-        curves: Draws these.
     """
 
     run: Run
     split: Split
+    title: str
     facts: ModelFacts
     best: FitResult
     val_loss: float
-    calibration: Calibration
     findings: Mapping[str, Findings]
     baselines: Mapping[str, Predictions]
     history: Mapping[str, Sequence[float]]
-    curves: Callable[[], Picture]
 
     @property
     def val(self) -> Evaluation:
@@ -89,16 +87,14 @@ class RecordedSplit:
 
 def record_split(session: Session, split: Split, *, title: str) -> RecordedSplit:
     """Fit and score one split, keeping everything in the session's run as soon as it exists; goes on where that has stopped."""
-    run, inputs, recipe = session.run, session.inputs, session.options.recipe
-    watched = inputs.watched
-    log_datasets(run, [split.train, split.val, *([] if watched is None else [watched])], title)
-    with scratch_folder() as folder:
-        fingerprint = np.array(split.tiles.fingerprint)
-        np.savez_compressed(folder / "split.npz", train=split.train.rows, val=split.val.rows, fingerprint=fingerprint)
-        run.log_file(folder / "split.npz")
-        state = load_last_state(run, load_state)
-        observer = _Observer(session, split, folder, state)
-        result = run_split(inputs, split, recipe, on_epoch=observer, ranks=session.ranks, resume=state)
+    run, inputs = session.run, session.inputs
+    log_datasets(run, [split.train, split.val, *([] if inputs.watched is None else [inputs.watched])], title)
+    fingerprint = np.array(split.tiles.fingerprint)
+    rows = partial(np.savez_compressed, train=split.train.rows, val=split.val.rows, fingerprint=fingerprint)
+    run.write("split.npz", rows)
+    state = load_last_state(run, load_state)
+    observer = _Observer(session, split, state)
+    result = run_split(inputs, split, session.options.recipe, on_epoch=observer, ranks=session.ranks, resume=state)
     n_epochs = len(observer.history["val/loss"])
     selected = f"epoch {result.best.best_epoch} of {n_epochs}, by validation loss, on {title} validation tiles"
     _note_result(session, result, selected)
@@ -111,33 +107,8 @@ def record_split(session: Session, split: Split, *, title: str) -> RecordedSplit
         is_calibrated=calibration.is_applied,
         abstain_below=calibration.abstain_below,
     )
-    reporter = SplitReporter(run, split, calibration, inputs.costs, selected)
-    findings = {}
-    findings["val"], baselines = reporter.report(split.val, result.val, looks=0)
-    if watched is not None and result.test is not None:
-        note_looks(run, watched.tiles.fingerprint, n_epochs + 1)
-        run.settle()
-        looks = count_looks(run.store, watched.tiles.fingerprint)
-        findings["test"], _ = reporter.report(watched, result.test, looks=looks)
-    curves = partial(
-        draw_curves,
-        observer.history,
-        aug_cutoff=recipe.augmentation.last_epoch(epochs=recipe.fit.epochs),
-        best_epoch=result.best.best_epoch,
-        title=f"{title}: {split.tiles.source}",
-    )
-    return RecordedSplit(
-        run=run,
-        split=split,
-        facts=facts,
-        best=result.best,
-        val_loss=result.val.loss,
-        calibration=calibration,
-        findings=findings,
-        baselines=baselines,
-        history=observer.history,
-        curves=curves,
-    )
+    findings, baselines = _judge(session, split, facts, result, n_epochs)
+    return RecordedSplit(run, split, title, facts, result.best, result.val.loss, findings, baselines, observer.history)
 
 
 def _note_result(session: Session, result: SplitResult, selected: str) -> None:
@@ -152,6 +123,30 @@ def _note_result(session: Session, result: SplitResult, selected: str) -> None:
     )
 
 
+def _judge(
+    session: Session, split: Split, facts: ModelFacts, result: SplitResult, n_epochs: int
+) -> tuple[dict[str, Findings], dict[str, Predictions]]:
+    """Record the numbers of each scored part; return them by name, and what the baselines say of the validation tiles."""
+    run, costs, baselines = session.run, session.inputs.costs, record_baselines(session.run, split)
+    flow = {"training": split.train.count_classes(), "validation": split.val.count_classes()}
+    findings: dict[str, Findings] = {}
+    of_colour: dict[str, dict[str, Predictions]] = {}
+    for part, scored in ((split.val, result.val), (session.inputs.watched, result.test)):
+        if part is None or scored is None:
+            continue
+        looks, shown = 0, flow
+        if part is not split.val:
+            note_looks(run, part.tiles.fingerprint, n_epochs + 1)
+            run.settle()
+            looks, shown = count_looks(run.store, part.tiles.fingerprint), flow | {part.name: part.count_classes()}
+        of_colour[part.name], figures = judge_by_colour(run, lambda: baselines, part, costs)
+        details = Details(shown, facts.split_unit, calibration_of(facts), costs, baselines=figures)
+        about = About.of(part, f"run {run.id}", selected=facts.selected, looks=looks)
+        predictions = predictions_of(scored, part, divisor=facts.divisor)
+        findings[part.name] = record_findings(run, predictions, part.rows, about, details)
+    return findings, of_colour[split.val.name]
+
+
 def read_best_network(run: Run) -> TileClassifier:
     """Return the network of the best epoch of a run, as it was kept; raises `StoreError` if it can't be had."""
     return run.read(f"{FOLDER}/{BEST}", load_weights)[0]
@@ -164,14 +159,15 @@ class _Observer:
     are in the state and are sent when the run goes on.
     """
 
-    def __init__(self, session: Session, split: Split, folder: Path, state: Mapping[str, Any] | None) -> None:
+    def __init__(self, session: Session, split: Split, state: Mapping[str, Any] | None) -> None:
         self.history: dict[str, list[float]] = {}
-        self._run, self._options, self._watched = session.run, session.options, session.inputs.test
-        self._split, self._folder = split, folder
+        self._run, self._options, self._watched, self._split = session.run, session.options, session.inputs.test, split
         self._sent = self._run.logged_values("train/loss").keys()
         if state is not None:
             self.history = {name: list(values) for name, values in state["history"].items()}
-            self._send_missing(state["epoch"])
+            say(f"{state['epoch']} epoch(s) are done")
+            for epoch in range(1, state["epoch"] + 1):
+                self._send(epoch)
 
     def __call__(self, report: EpochReport) -> None:
         metrics = epoch_metrics(report)
@@ -192,26 +188,20 @@ class _Observer:
         if self._watched is not None:
             note_looks(self._run, self._watched.fingerprint, epoch)
 
-    def _send_missing(self, last_epoch: int) -> None:
-        say(f"{last_epoch} epoch(s) are done")
-        for epoch in range(1, last_epoch + 1):
-            self._send(epoch)
-
     def _keep_weights(self, report: EpochReport) -> None:
         assert isinstance(report.network, TileClassifier)  # what `run_split` gives `fit`
-        facts = _facts_of(self._split, report.network)
-        file = self._folder / epoch_file_name(report.epoch)
-        save_weights(file, report.network, replace(facts, epoch=report.epoch, val_loss=report.val.loss))
-        older = [epoch_file_name(epoch) for epoch in range(1, report.epoch)]
-        keep_weights(self._run, file, self._options.keeping, is_best=report.is_best, older=older)
-        state_file = self._folder / LAST
-        facts_of_state = {
+        facts = replace(_facts_of(self._split, report.network), epoch=report.epoch, val_loss=report.val.loss)
+        with scratch_folder() as folder:
+            file = folder / epoch_file_name(report.epoch)
+            save_weights(file, report.network, facts)
+            older = [epoch_file_name(epoch) for epoch in range(1, report.epoch)]
+            keep_weights(self._run, file, self._options.keeping, is_best=report.is_best, older=older)
+        more = {
             "history": self.history,
             "data_fingerprint": self._split.tiles.fingerprint,
             "options": flatten(self._options),
         }
-        save_state(state_file, {**report.state, **facts_of_state})
-        self._run.log_file(state_file, FOLDER)
+        self._run.write(f"{FOLDER}/{LAST}", partial(save_state, content={**report.state, **more}))
 
 
 def _facts_of(split: Split, network: TileClassifier) -> ModelFacts:

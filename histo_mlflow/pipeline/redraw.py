@@ -1,29 +1,40 @@
-"""Pictures and pages of an ended run made again from what it keeps."""
+"""Pictures and pages of an ended run made again from what it keeps; tiles are shown where they still are the same."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
+from typing import Any
 
-from histo_mlflow.base.plain_values import reason_of
+from histo_mlflow.base.plain_values import read_yaml_mapping, reason_of
 from histo_mlflow.console import say
 from histo_mlflow.errors import RequestError, WorkError
+from histo_mlflow.evaluation.kept_numbers import read_comparison, read_numbers
+from histo_mlflow.learning.options import Recipe
+from histo_mlflow.options import build
 from histo_mlflow.pipeline.contents import FOLD_TAG, REPORT_TAG
-from histo_mlflow.pipeline.draw import CURVES, draw, draw_models
-from histo_mlflow.pipeline.kept_runs import read_compared, read_config, read_drawable, reopen_tiles
+from histo_mlflow.pipeline.draw import CURVES, Drawable, curves_of, draw, draw_models, fold_curves_of, load_best_network
+from histo_mlflow.tiles.open import open_tiles
 from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.found_runs import nested_runs
 from histo_mlflow.tracking.runs import Run
 
+_CURVES = tuple(f"{split}/{figure}" for split in ("train", "val", "test") for figure in ("loss", "accuracy"))
+
 
 def redraw(run: Run) -> dict[str, list[str]]:
-    """Draw all that a run and its folds keep; return by the run's id what was drawn."""
+    """Draw all that a run and its folds keep; return by the run's id what was drawn.
+
+    Raises:
+        TileFormatError: What it keeps of a scored split is damaged, or of a version that has kept less.
+    """
     open_once = cache(_open)
-    return {each.id: _draw(each, open_once) for each in (*nested_runs(run, FOLD_TAG), run)}
+    return {each.id: _draw(each, open_once) for each in (*nested_runs(run, FOLD_TAG).values(), run)}
 
 
 def _draw(run: Run, open_once: Callable[[str, int, str], TileSet | None]) -> list[str]:
     """Draw all that a run keeps, and return what that is."""
-    drawable, compared, config = read_drawable(run), read_compared(run), read_config(run)
+    config = run.read("config.yaml", read_yaml_mapping) if run.has_file("config.yaml") else {}
+    drawable = _read_drawable(run, config)
     learnt_from, scored = str(config.get("data", "")), str(config.get("test_data", config.get("data", "")))
     tiles: dict[str, TileSet] = {}
     for findings in drawable.findings:
@@ -31,28 +42,52 @@ def _draw(run: Run, open_once: Callable[[str, int, str], TileSet | None]) -> lis
         found = open_once(learnt_from if about.is_selected_on else scored, about.tile_size_px, about.fingerprint)
         tiles |= {} if found is None else {split: found}
     draw(drawable, tiles, _or_end)
-    if compared is not None:
-        comparison, models = compared
+    drawn = [*([CURVES] if drawable.curves else []), *(f"evaluation/{findings.about.split}" for findings in drawable.findings)]
+    if run.has_file("comparison/comparison.json"):
+        comparison, models = run.read("comparison", read_comparison)
         found = open_once(scored, models.tile_size_px, models.fingerprint)
         draw_models(run, comparison, models, found, _or_end)
+        drawn.append("comparison")
     if REPORT_TAG in run.tags():
         run.set_tags({REPORT_TAG: "made"})
     run.settle()
-    names = [f"evaluation/{findings.about.split}" for findings in drawable.findings]
-    return [*([CURVES] if drawable.curves else []), *names, *(["comparison"] if compared else [])]
+    return drawn
+
+
+def _read_drawable(run: Run, config: Mapping[str, Any]) -> Drawable:
+    """Return what the curves and reports of a run are drawn from; it may be nothing."""
+    kept = (f"evaluation/{split}" for split in ("val", "test", "oof"))
+    findings = [run.read(folder, read_numbers) for folder in kept if run.has_file(f"{folder}/summary.json")]
+    source = findings[0].about.source if findings else config.get("data")
+    recipe = build(Recipe, config)
+    if history := _read_history(run):
+        fold = run.tags().get(FOLD_TAG)
+        curves = curves_of(history, recipe, f"{f'fold {fold}' if fold else 'hold-out'}: {source}")
+        return Drawable(run, findings, curves, partial(load_best_network, run))
+    histories = [each for fold in nested_runs(run, FOLD_TAG).values() if (each := _read_history(fold))]
+    return Drawable(run, findings, fold_curves_of(histories, recipe, str(source)) if histories else None)
+
+
+def _read_history(run: Run) -> dict[str, Sequence[float]]:
+    """Return loss and accuracy of each epoch, by public name; nothing of a run that has not learnt."""
+    histories = {name: list(run.logged_values(name).values()) for name in _CURVES}
+    return {name: values for name, values in histories.items() if values} if histories["val/loss"] else {}
 
 
 def _open(source: str, tile_size_px: int, fingerprint: str) -> TileSet | None:
-    """Return the tiles if they still are there and the same; else None, with a line that says so."""
+    """Return the tiles that a run has named if they still are there and the same; else None, with a line that says so."""
     try:
-        return reopen_tiles(source, tile_size_px, fingerprint)
+        tiles = open_tiles(source, image_size=tile_size_px)
+        if tiles.fingerprint != fingerprint:
+            raise RequestError(f"{source!r} holds other tiles (SHA-256 {tiles.fingerprint[:12]}, was {fingerprint[:12]})")
     except (RequestError, WorkError, OSError) as error:
         say(f"no tiles are shown: {error}")
         return None
+    return tiles
 
 
 @contextmanager
-def _or_end(what: str) -> Iterator[None]:
+def _or_end(_run: Run, what: str) -> Iterator[None]:
     try:
         yield
     except (RequestError, WorkError):

@@ -2,12 +2,11 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from histo_mlflow.base.scratch import scratch_folder
 from histo_mlflow.evaluation.baselines import Baseline, colour_features, fit_baselines, from_json, to_json
 from histo_mlflow.evaluation.calibration import Calibration, fit_temperature
 from histo_mlflow.evaluation.drawn import TARGET_ACCURACY
@@ -16,7 +15,7 @@ from histo_mlflow.evaluation.intervals import Estimate, Floats
 from histo_mlflow.evaluation.kept_numbers import write_numbers
 from histo_mlflow.evaluation.metrics import evaluate_predictions
 from histo_mlflow.evaluation.predictions import Predictions
-from histo_mlflow.evaluation.selective import choose_threshold
+from histo_mlflow.evaluation.ranking import choose_threshold
 from histo_mlflow.learning.fit import Scored
 from histo_mlflow.learning.infer import probabilities_of
 from histo_mlflow.models.facts import ModelFacts
@@ -25,6 +24,7 @@ from histo_mlflow.tiles.splits import Split
 from histo_mlflow.tiles.tile_set import Part, TileSet
 from histo_mlflow.tracking.acceptance import CLASS_FIGURES, class_metric
 from histo_mlflow.tracking.runs import Run
+from histo_mlflow.tracking.store import Store
 
 BASELINES_FILE = "baselines.json"
 
@@ -49,27 +49,21 @@ def predictions_of(scored: Scored, part: Part, *, divisor: float = 1.0) -> Predi
     return Predictions(scored.labels, probabilities_of(logits), part.tiles.classes, part.groups)
 
 
-def record_baselines(run: Run, split: Split, *, seed: int) -> list[Baseline]:
+def record_baselines(run: Run, split: Split) -> list[Baseline]:
     """Fit the baselines on the training tiles, keep them in `run` for later evaluations, and return them."""
     tiles = split.tiles
     baselines: list[Baseline] = []
-    with (
-        not_at_the_cost_of_the_model(run, BASELINES_FILE, then="A first version stays a candidate without it."),
-        scratch_folder() as draft,
-    ):
-        baselines = fit_baselines(tiles.images, tiles.labels, split.train.rows, n_classes=len(tiles.classes), seed=seed)
-        file = draft / BASELINES_FILE
-        file.write_text(json.dumps({"classes": tiles.classes, "baselines": to_json(baselines)}))
-        run.log_file(file)
+    with not_at_the_cost_of_the_model(run, BASELINES_FILE, then="A first version stays a candidate without it."):
+        baselines = fit_baselines(tiles.images, tiles.labels, split.train.rows, n_classes=len(tiles.classes), seed=0)
+        run.write(BASELINES_FILE, json.dumps({"classes": tiles.classes, "baselines": to_json(baselines)}))
     return baselines
 
 
-def find_baselines(run: Run, classes: tuple[str, ...]) -> list[Baseline]:
-    """Return the baselines that `run` has kept, or none if it has none for these classes."""
-    if not run.has_file(BASELINES_FILE):
+def find_baselines(store: Store, run_id: str | None, classes: tuple[str, ...]) -> list[Baseline]:
+    """Return the baselines that the run of a model has kept, or none if it has none for these classes."""
+    if run_id is None or not (run := Run(store, run_id)).has_file(BASELINES_FILE):
         return []
-    with scratch_folder() as draft:
-        content = json.loads(run.fetch_file(BASELINES_FILE, draft).read_text())
+    content = run.read(BASELINES_FILE, lambda file: json.loads(file.read_text()))
     return from_json(content["baselines"]) if tuple(content["classes"]) == classes else []
 
 
@@ -81,6 +75,18 @@ def apply_baselines(baselines: Sequence[Baseline], part: Part) -> dict[str, Pred
     return {
         each.name: Predictions(part.labels, each.probabilities(features), part.tiles.classes, part.groups) for each in baselines
     }
+
+
+def judge_by_colour(
+    run: Run, find: Callable[[], Sequence[Baseline]], part: Part, costs: Floats
+) -> tuple[dict[str, Predictions], dict[str, dict[str, Estimate]]]:
+    """Return what the baselines that `find` gives say of the tiles of `part`, and their figures; of a failure, nothing."""
+    said: dict[str, Predictions] = {}
+    figures: dict[str, dict[str, Estimate]] = {}
+    with not_at_the_cost_of_the_model(run, "what colour alone tells", then="The report goes without it."):
+        said = apply_baselines(find(), part)
+        figures = evaluate_baselines(said, costs)
+    return said, figures
 
 
 def describe_unit(tiles: TileSet) -> str:
@@ -101,12 +107,9 @@ def record_findings(run: Run, predictions: Predictions, rows: NDArray[np.int64],
         details: What else is shown.
     """
     findings = Findings(evaluate_predictions(predictions, costs=details.costs), rows, about, details)
-    with scratch_folder() as draft:
-        with not_at_the_cost_of_the_model(
-            run, f"the tables of evaluation/{about.split}", then="Once that is corrected, score the model with histo evaluate."
-        ):
-            write_numbers(draft, findings)
-        run.log_folder(draft, f"evaluation/{about.split}")
+    folder, remedy = f"evaluation/{about.split}", "Once that is corrected, score the model with histo evaluate."
+    with run.draft(folder) as draft, not_at_the_cost_of_the_model(run, f"the tables of {folder}", then=remedy):
+        write_numbers(draft, findings)
     values = {
         class_metric(about.split, figure, of_class.name): of_class.estimates[figure].value
         for of_class in findings.evaluation.per_class
@@ -114,34 +117,3 @@ def record_findings(run: Run, predictions: Predictions, rows: NDArray[np.int64],
     }
     run.log_metrics({key: value for key, value in values.items() if math.isfinite(value)})
     return findings
-
-
-class SplitReporter:
-    """Reports what one fitted split says of one part after another."""
-
-    def __init__(self, run: Run, split: Split, calibration: Calibration, costs: Floats, selected: str) -> None:
-        self._calibration = calibration
-        self._run, self._split = run, split
-        self._costs, self._selected = costs, selected
-        self._baselines = record_baselines(run, split, seed=0)
-
-    def report(self, part: Part, scored: Scored, *, looks: int) -> tuple[Findings, dict[str, Predictions]]:
-        """Record the numbers of one scored part; return them and what the baselines say of it."""
-        predictions = predictions_of(scored, part, divisor=self._calibration.divisor)
-        said: dict[str, Predictions] = {}
-        of_colour: dict[str, dict[str, Estimate]] = {}
-        with not_at_the_cost_of_the_model(self._run, "what colour alone tells", then="The report goes without it."):
-            said = apply_baselines(self._baselines, part)
-            of_colour = evaluate_baselines(said, self._costs)
-        flow = {"training": self._split.train.count_classes(), "validation": self._split.val.count_classes()}
-        if part.tiles is not self._split.tiles:
-            flow[part.name] = part.count_classes()
-        details = Details(
-            flow=flow,
-            split_unit=describe_unit(self._split.tiles),
-            calibration=self._calibration,
-            costs=self._costs,
-            baselines=of_colour,
-        )
-        about = About.of(part, f"run {self._run.id}", selected=self._selected, looks=looks)
-        return record_findings(self._run, predictions, part.rows, about, details), said

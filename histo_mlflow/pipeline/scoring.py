@@ -1,11 +1,14 @@
 """A model scored on labelled tiles in a run: its numbers, how robust it is, what colour alone tells, the pictures."""
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
 
-from histo_mlflow.evaluation.findings import About, Details, Findings, evaluate_baselines
-from histo_mlflow.evaluation.intervals import Estimate, Floats
+from histo_mlflow.evaluation.findings import About, Details, Findings
+from histo_mlflow.evaluation.intervals import Floats
 from histo_mlflow.evaluation.perturbed import Perturbed
 from histo_mlflow.evaluation.wording import in_words
 from histo_mlflow.learning.compute import Compute
@@ -13,17 +16,11 @@ from histo_mlflow.learning.infer import infer
 from histo_mlflow.models.model import Model
 from histo_mlflow.pipeline.contents import log_datasets, not_at_the_cost_of_the_model
 from histo_mlflow.pipeline.draw import Drawable, draw
-from histo_mlflow.pipeline.report import (
-    apply_baselines,
-    calibration_of,
-    find_baselines,
-    predictions_of,
-    record_findings,
-)
-from histo_mlflow.pipeline.robustness import choose_tiles, probe
+from histo_mlflow.pipeline.report import calibration_of, find_baselines, judge_by_colour, predictions_of, record_findings
 from histo_mlflow.pipeline.split import score_part
-from histo_mlflow.tiles.tile_set import Part
-from histo_mlflow.tracking.looks import count_looks, note_looks
+from histo_mlflow.tiles.perturbations import PROTOCOL
+from histo_mlflow.tiles.tile_set import Part, TileSet
+from histo_mlflow.tracking.found_runs import count_looks, note_looks
 from histo_mlflow.tracking.runs import Run
 
 _SHOWN = ("balanced_accuracy", "accuracy", "macro_f1", "log_loss")
@@ -51,8 +48,7 @@ def score_model(run: Run, model: Model, part: Part, compute: Compute, costs: Flo
     overall = findings.evaluation.overall
     figures = {f"{part.name}/{name}": overall[name].value for name in ("accuracy", "balanced_accuracy", "macro_f1")}
     run.log_metrics({f"{part.name}/loss": scored.loss, **figures})
-    drawable = Drawable(run, [findings], network=model.unpacked, device=compute.device)
-    draw(drawable, {part.name: part.tiles}, partial(not_at_the_cost_of_the_model, run))
+    draw(Drawable(run, [findings], network=model.unpacked, device=compute.device), {part.name: part.tiles})
     return findings
 
 
@@ -69,10 +65,8 @@ def _try_changes(run: Run, model: Model, part: Part, compute: Compute, n_tried: 
 def _collect(run: Run, model: Model, part: Part, costs: Floats, robustness: list[Perturbed]) -> Details:
     facts = model.facts
     flow = {name: np.array(counts) for name, counts in facts.tiles_per_class.items()}
-    of_colour: dict[str, dict[str, Estimate]] = {}
-    with not_at_the_cost_of_the_model(run, "what colour alone tells", then="The report goes without it."):
-        baselines = [] if model.run_id is None else find_baselines(Run(run.store, model.run_id), part.tiles.classes)
-        of_colour = evaluate_baselines(apply_baselines(baselines, part), costs)
+    find = partial(find_baselines, run.store, model.run_id, part.tiles.classes)
+    _, of_colour = judge_by_colour(run, find, part, costs)
     return Details(
         flow=flow | {part.name: part.count_classes()},
         split_unit=facts.split_unit,
@@ -87,3 +81,35 @@ def describe_scores(findings: Findings) -> str:
     """Return the headline figures with their intervals, one on a line."""
     overall = findings.evaluation.overall
     return "\n".join(f"  {name.replace('_', ' '):18s} {in_words(overall[name])}" for name in _SHOWN)
+
+
+def choose_tiles(tiles: TileSet, n_tiles: int) -> NDArray[np.int64]:
+    """Return at most `n_tiles` positions, the shares of the classes kept; the same ones for every model."""
+    if n_tiles >= len(tiles):
+        return np.arange(len(tiles))
+    rng = np.random.default_rng(0)
+    wanted = np.bincount(tiles.labels, minlength=len(tiles.classes)) * n_tiles / len(tiles)
+    parts = []
+    for label, n in enumerate(wanted):
+        own = np.flatnonzero(tiles.labels == label)
+        parts.append(rng.choice(own, min(len(own), max(1, round(n))), replace=False) if len(own) else own)
+    return np.sort(np.concatenate(parts))
+
+
+def probe(
+    tiles: TileSet, rows: NDArray[np.int64], predict: Callable[[NDArray[np.uint8]], NDArray[np.int64]]
+) -> list[Perturbed]:
+    """Return what becomes of the predicted classes under each change of the protocol; the first entry is no change.
+
+    Args:
+        tiles: The set.
+        rows: Which of its tiles are looked at.
+        predict: From ``(n_tiles, size, size, 3)`` uint8 to the predicted classes ``(n_tiles,)``.
+    """
+    images, labels = np.array(tiles.images[rows]), tiles.labels[rows]
+    clean = predict(images)
+    found = [Perturbed("none", "as stored", labels, clean, clean)]
+    changes = [(kind, strength, change) for kind, strengths in PROTOCOL.items() for strength, change in strengths.items()]
+    for kind, strength, change in tqdm(changes, desc="robustness", unit="change", disable=None, leave=False):
+        found.append(Perturbed(kind, strength, labels, clean, predict(np.stack([change(tile) for tile in images]))))
+    return found

@@ -1,26 +1,38 @@
-"""A job from its request to the run that is open for it."""
+"""A job from its request to the run that is open for it: what it reads, the run that goes on, the processes at work."""
 
+import json
+import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, NoReturn, TypeVar
 
-from histo_mlflow.base.launched import is_first_process
+from histo_mlflow.base.interruption import LAUNCHER_VARIABLE
+from histo_mlflow.console import say, warn
+from histo_mlflow.errors import Interrupted, RankFailedError, RankLostError, RequestError
 from histo_mlflow.learning.compute import Compute, resolve_compute_for_report, resolve_device
+from histo_mlflow.learning.options import Recipe
 from histo_mlflow.learning.ranks import Ranks, joined_ranks
-from histo_mlflow.options import JobOptions, flatten
-from histo_mlflow.pipeline.contents import log_config, training_tags
+from histo_mlflow.options import JobOptions, build, flatten, option_fields, read_yaml
+from histo_mlflow.pipeline.contents import log_config, tags_of
 from histo_mlflow.pipeline.inputs import LearningInputs, open_learning_inputs
 from histo_mlflow.pipeline.options import JudgingOptions, LearningOptions
-from histo_mlflow.pipeline.processes import follow, launch_if_asked
-from histo_mlflow.pipeline.resume import check_same_tiles, reopen
+from histo_mlflow.pipeline.split import run_split
+from histo_mlflow.process import is_first_process, is_launched
 from histo_mlflow.tiles.splits import Split
 from histo_mlflow.tracking.acceptance import check_options_accepted
+from histo_mlflow.tracking.found_runs import find_ended_run
+from histo_mlflow.tracking.journal import deliver_left
+from histo_mlflow.tracking.origin import describe_origin
 from histo_mlflow.tracking.registry import ask_to_register
 from histo_mlflow.tracking.runs import Run, open_run
 from histo_mlflow.tracking.store import Store, open_store
 
 OptionsT = TypeVar("OptionsT", bound=LearningOptions)
+
+_EARLIER = "histo.earlier_origin."
+_VERSIONS = ("version", "git_commit", "torch", "torchvision", "mlflow", "numpy", "scikit-learn", "python")
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,19 +73,73 @@ class Session:
     inputs: LearningInputs
     options: LearningOptions
 
-    def within(self, run: Run) -> "Session":
-        """Return the same session with another run, such as a fold's."""
-        return replace(self, run=run)
-
 
 def open_request(job: str, options: OptionsT) -> Request[OptionsT]:
     """Return the opened request; raises `RequestError` for whatever is wrong with it."""
     check_options_accepted(flatten(options))
     resolve_device(options.recipe.compute.device)
-    resumed, options = reopen(options, job=job)
+    resumed = None
+    if options.keeping.is_resumed:
+        resumed, options = _reopen(options, job)
     inputs = open_learning_inputs(options)
-    check_same_tiles(resumed, inputs.tiles, inputs.test)
+    if resumed is not None:
+        _check_same_tiles(resumed, inputs)
     return Request(job, options, inputs, resumed)
+
+
+def _reopen(options: OptionsT, job: str) -> tuple[Run, OptionsT]:
+    """Return the run to go on with, and its options.
+
+    Raises:
+        RequestError: The run can't go on, or an option that changes the result is given another value than the run has.
+    """
+    keeping, store = options.keeping, open_store()
+    # The other processes of a training come here while the first may have opened the run again.
+    run = Run(store, keeping.resume)
+    if is_first_process():
+        run = find_ended_run(store, keeping.resume, entry_point=job, take_over=keeping.take_over)
+        if deliver_left(store, run.id):
+            say("what was left beside the run is delivered")
+    if not run.has_file("config.yaml"):
+        raise RequestError(f"resume={run.id} was ended before it began and has not noted its options; start a new run")
+    recorded = run.read("config.yaml", lambda file: read_yaml(file, type(options), is_kept=True))
+    values, known = flatten(options), option_fields(type(options))
+    for name in options.given:
+        if known[name].metadata["option"].changes_result and values[name] != recorded.get(name, values[name]):
+            raise RequestError(
+                f"resume={run.id}: {name} was {recorded[name]}, now {values[name]}; leave it out, or start a new run from the "
+                f"weights of this one: weights={run.id}"
+            )
+    own = {"resume": keeping.resume, "take_over": keeping.take_over}
+    values = recorded | {name: values[name] for name in options.given} | own
+    if is_first_process():
+        _keep_origin(run)
+    say(f"going on with run {run.id}, with its own options")
+    return run, build(type(options), values, given=options.given)
+
+
+def _keep_origin(run: Run) -> None:
+    """Keep how `run` came about so far in a numbered tag, and warn where versions have changed: figures may change too."""
+    tags, present = run.tags(), describe_origin()
+    earlier = {name.removeprefix("histo."): tags[name] for name, value in present.items() if tags.get(name, value) != value}
+    if not earlier:
+        return
+    n = 1 + sum(name.startswith(_EARLIER) for name in tags)
+    run.set_tags({f"{_EARLIER}{n}": json.dumps(earlier)})
+    if changed := [f"{name} was {earlier[name]}, now {present[f'histo.{name}']}" for name in _VERSIONS if name in earlier]:
+        warn(f"run {run.id} goes on with other versions: {'; '.join(changed)}; its figures may differ from those of one go")
+
+
+def _check_same_tiles(run: Run, inputs: LearningInputs) -> None:
+    """Raise `RequestError` unless `run` has learnt from these tiles and has watched this test set."""
+    tags = run.tags()
+    for option, fingerprint in (("data", inputs.tiles.fingerprint), ("test_data", inputs.test_fingerprint)):
+        before = tags.get(f"histo.{option}_fingerprint", "none")
+        if before != fingerprint:
+            raise RequestError(
+                f"resume={run.id}: {option} holds other tiles than the run began with (SHA-256 {fingerprint[:12]}, was "
+                f"{before[:12]}); give the same tiles, or start a new run from its weights: weights={run.id}"
+            )
 
 
 def open_judging(options: JudgingOptions) -> tuple[Store, Compute]:
@@ -97,15 +163,44 @@ def begin_run(
 def begin(request: Request[OptionsT], splits: Sequence[Split]) -> Iterator[Session]:
     """Open the run of a request for the first process; the others learn `splits` along and end here."""
     options, inputs = request.options, request.inputs
-    launch_if_asked(options.recipe.engine.processes)
+    processes = options.recipe.engine.processes
+    if processes > 1 and not is_launched():
+        _become_torchrun(processes)
     if not is_first_process():
-        follow(inputs, splits, options.recipe)
+        _follow(inputs, splits, options.recipe)
     store = open_store(options.mirror)
     if options.registry.register:
         ask_to_register(store, options.registry.model_name)
-    tags = training_tags(request.job, inputs.tiles, inputs.test, seed=request.seed)
+    more: dict[str, Any] = {"histo.seed": request.seed, "histo.test_data_fingerprint": inputs.test_fingerprint}
     with (
-        begin_run(store, request.job, options, tags, request.resumed) as run,
+        begin_run(store, request.job, options, tags_of(request.job, inputs.tiles, more), request.resumed) as run,
         joined_ranks(resolve_device(options.recipe.compute.device)) as ranks,
     ):
         yield Session(run, ranks, inputs, options)
+
+
+def _become_torchrun(processes: int) -> NoReturn:
+    """Go on as torchrun with the same command."""
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # torchrun would set 1 and say so at length
+    os.environ[LAUNCHER_VARIABLE] = str(os.getppid())
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    sys.stdout.flush()
+    os.execv(sys.executable, [*launcher, "-m", "histo_mlflow", *sys.argv[1:]])  # noqa: S606 - our own command again
+
+
+def _follow(inputs: LearningInputs, splits: Sequence[Split], recipe: Recipe) -> NoReturn:
+    """Do the share of a process that is not the first: learn along, keep nothing, and end the process.
+
+    What the first one says itself is not said again: exit code 1.
+    """
+    try:
+        with joined_ranks(resolve_device(recipe.compute.device)) as ranks:
+            for split in splits:
+                run_split(inputs, split, recipe, on_epoch=lambda _: None, ranks=ranks)
+    except RankLostError:
+        open_store()  # ends the run of a first process that was killed, which nobody else would
+        raise
+    except (RankFailedError, Interrupted):
+        sys.exit(1)
+    sys.exit(0)

@@ -1,6 +1,8 @@
 """What counts as an encoded tile, and how one becomes RGB; converts only where nothing is lost."""
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import BinaryIO
 
 import numpy as np
@@ -13,6 +15,8 @@ MAX_TILE_PIXELS = 4096 * 4096
 
 _TIFF_BITS_PER_SAMPLE = 258
 FORMATS = ("PNG", "JPEG", "TIFF")
+# What Pillow raises for damaged files, and for a tag of another kind than TIFF says.
+_DAMAGE = (OSError, ValueError, SyntaxError, TypeError, Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 class ImageError(ValueError):
@@ -36,29 +40,28 @@ def read_rgb(file: BinaryIO | bytes) -> NDArray[np.uint8]:
         ImageError: The bytes can't be decoded, hold too large an image or one that is not RGB.
     """
     with _opened(file) as image:
-        try:
-            image.load()
-            return np.asarray(_to_rgb(image), dtype=np.uint8)
-        except (OSError, ValueError, SyntaxError) as error:
-            raise _said(error) from None
+        image.load()
+        return np.asarray(_to_rgb(image), dtype=np.uint8)
 
 
-def _opened(file: BinaryIO | bytes) -> Image.Image:
+@contextmanager
+def _opened(file: BinaryIO | bytes) -> Iterator[Image.Image]:
+    """Open an image of a tile's size and depth; what Pillow says against it while it is read is an `ImageError` too."""
     try:
-        image = Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=FORMATS)
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=FORMATS) as image:
+            if image.width * image.height > MAX_TILE_PIXELS:
+                raise ImageError(f"has {image.width} x {image.height} px, too many for a tile")
+            if (bits := _bits_per_channel(image)) > 8:
+                raise ImageError(
+                    f"has {bits} bits per channel; convert it to 8-bit RGB, scaled by the largest value of its camera"
+                )
+            yield image
+    except ImageError:
+        raise
     except UnidentifiedImageError:
         raise ImageError(f"is not an image that can be read ({', '.join(FORMATS)})") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _said(error) from None
-    if image.width * image.height > MAX_TILE_PIXELS:
-        raise ImageError(f"has {image.width} x {image.height} px, too many for a tile")
-    try:
-        bits = _bits_per_channel(image)
-    except (TypeError, ValueError) as error:  # a tag of another kind than TIFF says
-        raise _said(error) from None
-    if bits > 8:
-        raise ImageError(f"has {bits} bits per channel; convert it to 8-bit RGB, scaled by the largest value of its camera")
-    return image
+    except _DAMAGE as error:
+        raise ImageError(f"can't be decoded ({str(error)[:200]})") from None
 
 
 def _bits_per_channel(image: Image.Image) -> int:
@@ -68,10 +71,6 @@ def _bits_per_channel(image: Image.Image) -> int:
         return max(map(int, image.tag_v2.get(_TIFF_BITS_PER_SAMPLE, (8,))))
     # A PNG's raw mode, for instance RGB;16B, is all that Pillow tells of its depth.
     return 16 if any("16" in str(tile[3]) for tile in getattr(image, "tile", ())) else 8
-
-
-def _said(error: Exception) -> ImageError:
-    return error if isinstance(error, ImageError) else ImageError(f"can't be decoded ({str(error)[:200]})")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

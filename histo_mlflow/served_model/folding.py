@@ -1,10 +1,11 @@
 """Batch norms of an exported graph, done by the convolutions before them: the same logits to rounding, and faster."""
 
 import copy
+from operator import attrgetter
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 from torch.nn.utils import fuse_conv_bn_weights
 
 _CONVOLUTION, _BATCH_NORM = torch.ops.aten.conv2d.default, torch.ops.aten.batch_norm.default
@@ -42,7 +43,8 @@ def _fold(module: fx.GraphModule, norm: Any) -> list[str]:
     pixels, weight, *rest = convolution.args
     bias = rest[0] if rest else None
     old = [weight, bias, *norm.args[1:5]]
-    weight_tensor, bias_tensor, scale, shift, mean, variance = (_tensor(module, node) for node in old)
+    tensors: list[Any] = [None if node is None else attrgetter(node.target)(module) for node in old]
+    weight_tensor, bias_tensor, scale, shift, mean, variance = tensors
     new_weight, new_bias = fuse_conv_bn_weights(weight_tensor, bias_tensor, mean, variance, norm.args[7], scale, shift)
     # Under new names: the old weight may be another convolution's too.
     with module.graph.inserting_before(convolution):
@@ -58,12 +60,3 @@ def _fold(module: fx.GraphModule, norm: Any) -> list[str]:
     for node in dict.fromkeys(unused):
         module.graph.erase_node(node)
     return [node.target for node in unused]
-
-
-def _tensor(module: fx.GraphModule, node: Any) -> Any:
-    """Return the weight or statistic that `node` stands for, or None for none."""
-    if node is None:
-        return None
-    owner, _, name = node.target.rpartition(".")
-    tensor: Tensor = getattr(module.get_submodule(owner), name)
-    return tensor

@@ -56,29 +56,22 @@ def _as_array(model_input: Any) -> NDArray[Any]:
 
 def _cells(model_input: Any) -> list[Any] | None:
     """Return the encoded images, or None if these are no encoded images."""
-    if isinstance(model_input, Mapping):
-        if IMAGE_COLUMN not in model_input:
-            raise _refused(f"give the encoded images as {IMAGE_COLUMN!r}; got {sorted(map(str, model_input))}")
-        images = model_input[IMAGE_COLUMN]
+    if isinstance(model_input, Mapping | pd.DataFrame):
+        if IMAGE_COLUMN in model_input:
+            images = model_input[IMAGE_COLUMN]
+        elif isinstance(model_input, pd.DataFrame) and len(model_input.columns) == 1:
+            images = model_input.iloc[:, 0]
+        else:
+            raise _refused(f"give one column {IMAGE_COLUMN!r} of encoded images; got {sorted(map(str, model_input))}")
         # Not by way of numpy, which cuts zero bytes off the end of a file.
-        return list(images) if isinstance(images, list | tuple | pd.Series) or _is_row(images) else [images]
+        return list(images) if isinstance(images, list | tuple) or getattr(images, "ndim", False) else [images]
     if isinstance(model_input, pd.Series):
         return list(model_input)
-    if isinstance(model_input, pd.DataFrame):
-        if IMAGE_COLUMN in model_input.columns:
-            return list(model_input[IMAGE_COLUMN])
-        if len(model_input.columns) != 1:
-            raise _refused(f"give one column {IMAGE_COLUMN!r} with encoded images; got {list(model_input.columns)}")
-        return list(model_input.iloc[:, 0])
     if isinstance(model_input, np.ndarray):
         return list(model_input) if model_input.ndim == 1 and model_input.dtype.kind in "OSU" else None
     if isinstance(model_input, Sequence) and len(model_input) and isinstance(model_input[0], bytes | str):
         return list(model_input)
     return None
-
-
-def _is_row(value: Any) -> bool:
-    return isinstance(value, np.ndarray) and value.ndim > 0
 
 
 def _array_batches(tiles: NDArray[Any]) -> Batches:

@@ -1,4 +1,4 @@
-"""Members of an ``.npz`` archive: their form from the header alone, their values mapped, copied or read; nothing is unpickled.
+"""Arrays in an ``.npz`` file: their form from the header alone, their values mapped, unpacked or read; nothing is unpickled.
 
 Knows nothing of what the arrays mean.
 """
@@ -8,6 +8,8 @@ import math
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -18,167 +20,133 @@ from tqdm import tqdm
 
 from histo_mlflow.base.plain_values import reason_of
 from histo_mlflow.errors import TileFormatError
-from histo_mlflow.tiles.cache import create_array
-from histo_mlflow.tiles.mapped import map_tiles
+from histo_mlflow.tiles.cache import cache_key, unpacked_once
+from histo_mlflow.tiles.mapped import Checksum, FileStamp, map_tiles
 
 _COPY_BLOCK_BYTES = 16 * 2**20
-_CHECK_BLOCK_TILES = 512
-_LOCAL_HEADER_BYTES = 30  # fixed part of a zip member's local header (APPNOTE.TXT 4.3.7)
+# A zip member's local header: how long its fixed part is, and where in it the lengths of its name and extra field stand
+# (APPNOTE.TXT 4.3.7).
+_LOCAL_HEADER_BYTES, _LENGTHS_AT = 30, 26
 # What zipfile, its decompressors and numpy's parser of headers raise for bytes that are not as they should be.
 _DAMAGE = (
-    ValueError, TypeError, SyntaxError, RecursionError, MemoryError, EOFError, OSError, OverflowError, NotImplementedError,
+    ValueError, TypeError, SyntaxError, RuntimeError, MemoryError, EOFError, OSError, OverflowError,
     zlib.error, zipfile.BadZipFile, lzma.LZMAError, tokenize.TokenError,
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Header:
-    """The form of one array in the archive, read without reading the array."""
+class Archive(zipfile.ZipFile):
+    """An ``.npz`` file that is open; making one raises `TileFormatError` if the file is none, or not whole.
 
+    Attributes:
+        path: The file.
+        stamp: What the file was like before it was opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.stamp = FileStamp.of(path)
+        try:
+            super().__init__(path)
+        except (zipfile.BadZipFile, NotImplementedError, ValueError):
+            with path.open("rb") as file:
+                begins_as_zip = file.read(4) == b"PK\x03\x04"
+            if begins_as_zip:
+                raise TileFormatError(f"{path} is truncated: its end is missing; copy or download it again") from None
+            raise TileFormatError(
+                f"{path} is not an npz file; save tiles with numpy.savez(path, data=..., labels=...)"
+            ) from None
+
+    @property
+    def keys(self) -> list[str]:
+        """Names of the arrays, sorted."""
+        return sorted(name.removesuffix(".npy") for name in self.namelist() if name.endswith(".npy"))
+
+    @contextmanager
+    def reading(self, key: str, fault: str) -> Iterator[IO[bytes]]:
+        """Open an array's bytes; what is wrong with them while they are read is a `TileFormatError` with `fault` in it."""
+        try:
+            with self.open(f"{key}.npy") as member:
+                yield member
+        except _DAMAGE as error:
+            raise TileFormatError(f"{self.path}[{key}] {fault} ({reason_of(error)}); copy or save it again") from None
+
+    def find(self, key: str) -> "Member":
+        """Return an array; raises `TileFormatError` if it is none, holds objects, or is not as long as it says."""
+        with self.reading(key, "is not a numpy array that can be read") as file:
+            version = np.lib.format.read_magic(file)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, is_fortran, dtype = read(file)
+            found = Member(self, key, shape, is_fortran, dtype, header_bytes=file.tell())
+        if dtype.hasobject:
+            raise TileFormatError(
+                f"{found.where} is an object array, which could run code when read and is refused; "
+                "save tiles as one uint8 array, labels as integers, names and groups as text (.astype(str))"
+            )
+        if min(shape, default=0) < 0:
+            raise TileFormatError(f"{found.where} has the impossible shape {shape}; save it again with numpy.savez")
+        if found.header_bytes + math.prod(shape) * dtype.itemsize != self.getinfo(f"{key}.npy").file_size:
+            raise TileFormatError(
+                f"{found.where} is truncated or damaged: not as long as its shape {shape} says; save it again"
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class Member:
+    """An array in an archive, of which no more than the header has been read.
+
+    Attributes:
+        archive: Holds it.
+        key: Its name there.
+        is_fortran: Whether its first axis varies fastest.
+        header_bytes: Length of what stands before the values.
+    """
+
+    archive: Archive
+    key: str
     shape: tuple[int, ...]
     is_fortran: bool
     dtype: np.dtype[Any]
+    header_bytes: int
 
     @property
-    def n_bytes(self) -> int:
-        """Of the values alone."""
-        return math.prod(self.shape) * self.dtype.itemsize
+    def where(self) -> str:
+        """File and name, for people."""
+        return f"{self.archive.path}[{self.key}]"
 
+    def read(self) -> NDArray[Any]:
+        """Return the values; whoever asks has found the shape small enough."""
+        with self.archive.reading(self.key, "is damaged") as file:
+            return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
 
-def open_archive(path: Path) -> zipfile.ZipFile:
-    """Return the archive; raises `TileFormatError` if it is none, or not whole."""
-    try:
-        return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, NotImplementedError, ValueError):
-        with path.open("rb") as file:
-            begins_as_zip = file.read(4) == b"PK\x03\x04"
-        if begins_as_zip:
-            raise TileFormatError(f"{path} is truncated: its end is missing; copy or download it again") from None
-        raise TileFormatError(f"{path} is not an npz file; save tiles with numpy.savez(path, data=..., labels=...)") from None
+    def map(self) -> NDArray[np.uint8]:
+        """Return an array of uint8 mapped where it lies, or, if it is compressed or in another order, unpacked to the cache."""
+        archive, info = self.archive, self.archive.getinfo(f"{self.key}.npy")
+        if info.compress_type != zipfile.ZIP_STORED or self.is_fortran:
+            return unpacked_once(cache_key(archive.path.resolve(), archive.stamp, self.key), self._unpack)
+        with archive.reading(self.key, "is damaged"):
+            lengths = np.fromfile(archive.path, "<u2", 2, offset=info.header_offset + _LENGTHS_AT)
+            start = info.header_offset + _LOCAL_HEADER_BYTES + int(lengths.sum())
+            header = np.fromfile(archive.path, np.uint8, self.header_bytes, offset=start)
+            return map_tiles(
+                archive.path,
+                lambda: np.memmap(archive.path, np.uint8, "r", start + self.header_bytes, self.shape),
+                Checksum(zlib.crc32(header.data), info.CRC, self.where),
+            )
 
+    def _unpack(self, target: Path) -> None:
+        if self.is_fortran:
+            np.save(target, np.ascontiguousarray(self.read()))
+            return
+        size, title = math.prod(self.shape), f"unpack {self.archive.path.name}"
+        with (
+            target.open("wb") as file,
+            tqdm(total=size, unit="B", unit_scale=True, desc=title, disable=None, leave=False) as bar,
+        ):
+            for block in self._blocks():
+                bar.update(file.write(block))
 
-def read_header(archive: zipfile.ZipFile, key: str, path: Path) -> Header:
-    """Return the form of an array; raises `TileFormatError` if it is none, holds objects, or is shorter than it says."""
-    with _open_member(archive, key, path) as member:
-        header = _parse_header(member, key, path)
-    if header.n_bytes > archive.getinfo(f"{key}.npy").file_size:
-        raise TileFormatError(f"{path}[{key}] is truncated: shorter than its shape {header.shape} says; copy or save it again")
-    return header
-
-
-def _open_member(archive: zipfile.ZipFile, key: str, path: Path) -> IO[bytes]:
-    try:
-        return archive.open(f"{key}.npy")
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, OSError) as error:
-        raise TileFormatError(f"{path}[{key}] can't be read ({reason_of(error)}); copy or save it again") from None
-
-
-def _parse_header(member: IO[bytes], key: str, path: Path) -> Header:
-    try:
-        version = np.lib.format.read_magic(member)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, is_fortran, dtype = read(member)
-    except _DAMAGE as error:
-        raise TileFormatError(
-            f"{path}[{key}] is not a numpy array ({reason_of(error)}); save it again with numpy.savez"
-        ) from None
-    if dtype.hasobject:
-        raise TileFormatError(
-            f"{path}[{key}] is an object array, which could run code when read and is refused; "
-            "save tiles as one uint8 array, labels as integers, names and groups as text (.astype(str))"
-        )
-    if min(shape, default=0) < 0:
-        raise TileFormatError(f"{path}[{key}] has the impossible shape {shape}; save it again with numpy.savez")
-    return Header(shape, is_fortran, dtype)
-
-
-def read_array(archive: zipfile.ZipFile, key: str, path: Path) -> NDArray[Any]:
-    """Return an array whose header was found to be in order, and so its size."""
-    try:
-        with _open_member(archive, key, path) as member:
-            return np.asarray(np.lib.format.read_array(member, allow_pickle=False))
-    except _DAMAGE as error:
-        raise TileFormatError(f"{path}[{key}] is damaged ({reason_of(error)}); copy or download it again") from None
-
-
-class CrcCheck:
-    """Takes the values of an array block by block, in order, and says at the end whether they are what was saved."""
-
-    def __init__(self, begun: int, expected: int, where: str) -> None:
-        self._crc = begun
-        self._expected = expected
-        self._where = where
-
-    def take(self, block: memoryview) -> None:
-        """Go on by one block."""
-        self._crc = zlib.crc32(block, self._crc)
-
-    def finish(self) -> None:
-        """Raise `TileFormatError` unless all blocks together have the CRC-32 of the archive."""
-        if self._crc != self._expected:
-            raise TileFormatError(f"{self._where} is damaged (bad CRC-32); copy or download it again")
-
-
-@dataclass(frozen=True, eq=False)
-class Pixels:
-    """A read-only map of an array, and what has not been read yet.
-
-    Attributes:
-        images: ``(n_tiles, size, size, 3)`` uint8.
-        check: Compares it with the CRC-32 that the archive holds; None if that was done when it was unpacked.
-    """
-
-    images: NDArray[np.uint8]
-    check: CrcCheck | None = None
-
-    def verify(self) -> None:
-        """Read everything and compare it; raises `TileFormatError`."""
-        if self.check is not None:
-            for start in range(0, len(self.images), _CHECK_BLOCK_TILES):
-                self.check.take(self.images[start : start + _CHECK_BLOCK_TILES].data)
-            self.check.finish()
-
-
-def map_if_stored(archive: zipfile.ZipFile, key: str, header: Header, path: Path) -> Pixels | None:
-    """Return an array of uint8 where it lies, or None if it is compressed or in another order."""
-    info = archive.getinfo(f"{key}.npy")
-    if info.compress_type != zipfile.ZIP_STORED or header.is_fortran:
-        return None
-    with path.open("rb") as file:
-        file.seek(info.header_offset)
-        local = file.read(_LOCAL_HEADER_BYTES)
-        name_bytes, extra_bytes = int.from_bytes(local[26:28], "little"), int.from_bytes(local[28:30], "little")
-        start = info.header_offset + _LOCAL_HEADER_BYTES + name_bytes + extra_bytes
-        offset = start + info.file_size - header.n_bytes
-        if offset <= start or start + info.file_size > path.stat().st_size:
-            raise TileFormatError(f"{path} is truncated: {info.filename} is shorter than its header says; copy it again")
-        file.seek(start)
-        crc_of_header = zlib.crc32(file.read(offset - start))
-    return Pixels(
-        map_tiles(path, lambda: np.memmap(path, dtype=np.uint8, mode="r", offset=offset, shape=header.shape)),
-        CrcCheck(crc_of_header, info.CRC, f"{path}[{key}]"),
-    )
-
-
-def unpack_member(archive: zipfile.ZipFile, key: str, header: Header, target: Path, path: Path) -> None:
-    """Write the values of a uint8 array to a new ``.npy`` file, block by block."""
-    if header.is_fortran:
-        np.save(target, np.ascontiguousarray(read_array(archive, key, path)))
-        return
-    images = create_array(target, header.shape)
-    flat = images.reshape(-1)
-    done = 0
-    with (
-        _open_member(archive, key, path) as member,
-        tqdm(total=header.n_bytes, unit="B", unit_scale=True, desc=f"unpack {path.name}", disable=None, leave=False) as bar,
-    ):
-        _parse_header(member, key, path)
-        try:
-            while block := member.read(_COPY_BLOCK_BYTES):
-                flat[done : done + len(block)] = np.frombuffer(block, np.uint8)
-                done += len(block)
-                bar.update(len(block))
-        except _DAMAGE as error:
-            raise TileFormatError(f"{path}[{key}] is damaged ({reason_of(error)}); copy or download it again") from None
-    if done != header.n_bytes:
-        raise TileFormatError(f"{path}[{key}] is truncated: {done} of {header.n_bytes} bytes; copy or download it again")
+    def _blocks(self) -> Iterator[bytes]:
+        with self.archive.reading(self.key, "is damaged") as file:
+            while block := file.read(_COPY_BLOCK_BYTES):
+                yield block

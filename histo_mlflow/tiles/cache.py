@@ -4,8 +4,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from errno import EACCES
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import platformdirs
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from histo_mlflow.errors import CacheError, RequestError
+from histo_mlflow.errors import CacheError
 from histo_mlflow.tiles.mapped import map_tiles
 
 # Part of every key: raise it when the way of unpacking changes, so that old entries are not used again.
@@ -48,15 +48,20 @@ def unpacked_once(key: str, unpack: Callable[[Path], None]) -> NDArray[np.uint8]
         CacheError: The cache folder can't be written.
     """
     entry = cache_folder() / key
-    if (images := _open_whole(entry)) is not None:
+    if (images := _open(entry)) is not None:
         return images
-    with _naming_the_folder(entry.parent):
+    try:
         entry.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(entry.with_suffix(".lock")):
-            if (images := _open_whole(entry)) is None:
+            if (images := _open(entry)) is None:
                 shutil.rmtree(entry, ignore_errors=True)
                 _fill(entry, unpack)
-                images = _open(entry)
+                images = _map(entry)
+    except OSError as error:  # a full disk too
+        reason = error.strerror or error
+        raise CacheError(
+            f"tiles can't be unpacked to {entry.parent} ({reason}); set HISTO_CACHE_DIR to a folder with room"
+        ) from None
     return images
 
 
@@ -83,19 +88,6 @@ def remember(key: str, facts: dict[str, Any]) -> None:
     except OSError:
         with suppress(OSError):
             draft.unlink(missing_ok=True)
-
-
-@contextmanager
-def _naming_the_folder(folder: Path) -> Iterator[None]:
-    """Turn what a disk refuses, a full one too, into a `CacheError` that names the way out."""
-    try:
-        yield
-    except RequestError:
-        raise
-    except OSError as error:
-        raise CacheError(
-            f"tiles can't be unpacked to {folder} ({error.strerror or error}); set HISTO_CACHE_DIR to a folder with room"
-        ) from None
 
 
 def create_array(target: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -144,18 +136,16 @@ def checksum_blocks(file: Path) -> str:
     return digest.hexdigest()
 
 
-def _open_whole(entry: Path) -> NDArray[np.uint8] | None:
+def _open(entry: Path) -> NDArray[np.uint8] | None:
     """Return the pixels of an entry, or None if there is none or it is not as it was written: the source is still there."""
-    try:
-        return _open(entry)
-    except (OSError, ValueError, KeyError, TypeError, EOFError):
-        return None
+    with suppress(OSError, ValueError, KeyError, TypeError, EOFError):
+        _check_owner(entry)
+        if checksum_blocks(entry / _IMAGES) == json.loads((entry / _FACTS).read_text())["checksum"]:
+            return _map(entry)
+    return None
 
 
-def _open(entry: Path) -> NDArray[np.uint8]:
-    _check_owner(entry)
-    if checksum_blocks(entry / _IMAGES) != json.loads((entry / _FACTS).read_text())["checksum"]:
-        raise ValueError(f"{entry} is damaged")
+def _map(entry: Path) -> NDArray[np.uint8]:
     return map_tiles(entry / _IMAGES, lambda: np.load(entry / _IMAGES, mmap_mode="r", allow_pickle=False))
 
 

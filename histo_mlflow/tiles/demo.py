@@ -12,13 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histo_mlflow.errors import OptionError
-from histo_mlflow.tiles.address import Address
 from histo_mlflow.tiles.fingerprint import fingerprint_of
-from histo_mlflow.tiles.options import DEMO
+from histo_mlflow.tiles.options import DEMO, Address
 from histo_mlflow.tiles.tile_set import COLORECTAL_CLASSES, TileSet
-
-DEMO_TILES = 315
-DEMO_TILE_SIZE_PX = 48
 
 # Optical density of the stains in R, G, B (Ruifrok and Johnston 2001, "Quantification of histochemical staining by color
 # deconvolution", haematoxylin and eosin).
@@ -41,7 +37,7 @@ def read(address: Address, _image_size: int) -> TileSet:
     return draw_demo(seed=int(address.part or 0))
 
 
-def draw_demo(*, n_tiles: int = DEMO_TILES, tile_size_px: int = DEMO_TILE_SIZE_PX, seed: int = 0) -> TileSet:
+def draw_demo(*, n_tiles: int = 315, tile_size_px: int = 48, seed: int = 0) -> TileSet:
     """Return `n_tiles` synthetic tiles, the nine classes in turn; the same seed draws the same pixels."""
     labels = np.arange(n_tiles, dtype=np.int64) % len(COLORECTAL_CLASSES)
     rngs = np.random.default_rng(seed).spawn(n_tiles)
@@ -59,9 +55,8 @@ def draw_demo(*, n_tiles: int = DEMO_TILES, tile_size_px: int = DEMO_TILE_SIZE_P
 
 
 def _draw_tile(label: int, size: int, rng: _Rng) -> NDArray[np.uint8]:
-    textures = list(_TEXTURES.values())
-    haematoxylin, eosin = textures[label](size, rng)
-    other_h, other_e = textures[int(rng.integers(len(textures)))](size, rng)
+    haematoxylin, eosin = _TEXTURES[label](size, rng)
+    other_h, other_e = _TEXTURES[int(rng.integers(len(_TEXTURES)))](size, rng)
     patch = _smooth_noise(size, rng, scale_px=size / 2) > 1.6  # about a twentieth of the tile belongs to a neighbour
     haematoxylin = np.where(patch, other_h, haematoxylin)
     eosin = np.where(patch, other_e, eosin)
@@ -78,11 +73,6 @@ def _set_mean(stain: _Map, mean: float) -> _Map:
     return stain * (mean / max(float(stain.mean()), 1e-6))
 
 
-def _grid(size: int) -> tuple[_Map, _Map]:
-    y, x = np.mgrid[0:size, 0:size].astype(np.float64)
-    return y, x
-
-
 def _smooth_noise(size: int, rng: _Rng, *, scale_px: float) -> _Map:
     """Return noise of mean 0 and sd 1 whose features are about `scale_px` wide (white noise under a Gaussian filter)."""
     frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :])
@@ -93,7 +83,7 @@ def _smooth_noise(size: int, rng: _Rng, *, scale_px: float) -> _Map:
 
 def _ellipses(size: int, centres: _Map, radii: _Map, angles: _Map, elongation: float) -> _Map:
     """Return a map in [0, 1] of soft filled ellipses; `centres` (n, 2) y and x, `radii` (n,) px, `angles` (n,) radians."""
-    y, x = _grid(size)
+    y, x = np.mgrid[0:size, 0:size].astype(np.float64)
     dy, dx = y - centres[:, 0, None, None], x - centres[:, 1, None, None]
     cos, sin = np.cos(angles)[:, None, None], np.sin(angles)[:, None, None]
     along, across = (dx * cos + dy * sin) / elongation, -dx * sin + dy * cos
@@ -108,7 +98,7 @@ def _nuclei(size: int, rng: _Rng, *, per_px: float, radius: tuple[float, float],
 
 
 def _fibres(size: int, rng: _Rng, *, period_px: float, waviness: float) -> tuple[_Map, float]:
-    y, x = _grid(size)
+    y, x = np.mgrid[0:size, 0:size].astype(np.float64)
     angle = rng.uniform(0, np.pi)
     across = -x * np.sin(angle) + y * np.cos(angle)
     phase = across / period_px + waviness * _smooth_noise(size, rng, scale_px=size / 4)
@@ -116,7 +106,7 @@ def _fibres(size: int, rng: _Rng, *, period_px: float, waviness: float) -> tuple
 
 
 def _gland(size: int, rng: _Rng, *, irregular: float, nucleus_px: tuple[float, float]) -> tuple[_Map, _Map]:
-    y, x = _grid(size)
+    y, x = np.mgrid[0:size, 0:size].astype(np.float64)
     centre = rng.uniform(0.3, 0.7, 2) * size
     radius = rng.uniform(0.22, 0.34) * size
     wobble = 1 + irregular * _smooth_noise(size, rng, scale_px=size / 5)
@@ -131,7 +121,7 @@ def _gland(size: int, rng: _Rng, *, irregular: float, nucleus_px: tuple[float, f
 
 
 def _adipose(size: int, rng: _Rng) -> tuple[_Map, _Map]:
-    y, x = _grid(size)
+    y, x = np.mgrid[0:size, 0:size].astype(np.float64)
     seeds = rng.uniform(-0.2 * size, 1.2 * size, (rng.integers(9, 18), 2))
     distances = np.sort(np.hypot(y[..., None] - seeds[:, 0], x[..., None] - seeds[:, 1]), axis=-1)
     walls = np.clip(1.6 - (distances[..., 1] - distances[..., 0]), 0, 1)
@@ -187,14 +177,7 @@ def _tumour(size: int, rng: _Rng) -> tuple[_Map, _Map]:
     return (np.maximum(ring, crowd) + 0.1) * (1 - 0.5 * lumen), (1 - 0.4 * lumen) * 0.8
 
 
-_TEXTURES: dict[str, Callable[[int, _Rng], tuple[_Map, _Map]]] = {
-    "ADI": _adipose,
-    "BACK": _background,
-    "DEB": _debris,
-    "LYM": _lymphocytes,
-    "MUC": _mucus,
-    "MUS": _muscle,
-    "NORM": _normal_mucosa,
-    "STR": _stroma,
-    "TUM": _tumour,
-}
+# In the order of the classes.
+_TEXTURES: tuple[Callable[[int, _Rng], tuple[_Map, _Map]], ...] = (
+    _adipose, _background, _debris, _lymphocytes, _mucus, _muscle, _normal_mucosa, _stroma, _tumour,
+)  # fmt: skip

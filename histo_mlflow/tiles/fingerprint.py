@@ -1,6 +1,8 @@
 """The fingerprint of tiles, the same whatever the format; of tiles in a file it is kept in the cache, for the next start."""
 
 import hashlib
+from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from os import cpu_count
 
@@ -8,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from histo_mlflow.tiles.archive import CrcCheck
 from histo_mlflow.tiles.cache import cache_folder, cache_key, checksum_blocks, recall, remember
 from histo_mlflow.tiles.mapped import FileStamp, MappedTiles, check_unchanged
 
@@ -16,28 +17,27 @@ _BLOCK_TILES = 512
 _SECONDS_WITHOUT_A_BAR = 1
 
 
-def fingerprint_of(images: NDArray[np.uint8], labels: NDArray[np.int64], check: CrcCheck | None = None) -> str:
+def fingerprint_of(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> str:
     """Return a SHA-256 over all pixels and labels (hex).
 
     Args:
         images: ``(n_tiles, size, size, 3)``. If they are mapped, the cache is asked first: their file must have the size, times
             and inode that it had when it was hashed, and the same bytes in some blocks all over it.
         labels: ``(n_tiles,)``.
-        check: Compares the pixels with their checksum while they are hashed.
 
     Raises:
         TilesChangedError: The file was changed while it was being hashed.
         TileFormatError: The pixels are not what their checksum says.
     """
     if not isinstance(images, MappedTiles):
-        return _hash_tiles(images, labels, check)
+        return _hash_tiles(images, labels)
     file, stamp = images.origin.path, images.origin.stamp
     key = cache_key("fingerprint", file, stamp, images.offset, images.shape, hashlib.sha256(labels.data).hexdigest())
     checksum = checksum_blocks(file)
     kept = recall(key)
     if kept.get("checksum") == checksum:
         return str(kept["fingerprint"])
-    fingerprint = _hash_tiles(images, labels, check)
+    fingerprint = _hash_tiles(images, labels)
     check_unchanged(images)
     is_safe = images.origin.is_settled or file.is_relative_to(cache_folder().resolve())
     if is_safe and FileStamp.of(file) == stamp:
@@ -45,28 +45,29 @@ def fingerprint_of(images: NDArray[np.uint8], labels: NDArray[np.int64], check: 
     return fingerprint
 
 
-def _hash_tiles(images: NDArray[np.uint8], labels: NDArray[np.int64], check: CrcCheck | None) -> str:
+def _hash_tiles(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> str:
     """Read block by block, so that a memory map stays on disk; each block has a SHA-256 of its own, so that all cores share."""
+    digest = hashlib.sha256(repr((images.shape, "uint8", "int64")).encode())
+    starts = range(0, len(images), _BLOCK_TILES)
+    pool = ThreadPoolExecutor(cpu_count())
 
     def block(start: int) -> memoryview:
         return np.ascontiguousarray(images[start : start + _BLOCK_TILES]).data
 
-    digest = hashlib.sha256(repr((images.shape, "uint8", "int64")).encode())
-    starts = range(0, len(images), _BLOCK_TILES)
-    pool = ThreadPoolExecutor(cpu_count())
-    try:
+    def hashed_blocks() -> Iterator[memoryview]:
         hashes = pool.map(lambda start: hashlib.sha256(block(start)).digest(), starts)
-        for start, hashed in zip(_with_bar(starts), hashes, strict=True):
+        bar = tqdm(starts, unit="block", desc="hash tiles", disable=None, leave=False, delay=_SECONDS_WITHOUT_A_BAR)
+        for start, hashed in zip(bar, hashes, strict=True):
             digest.update(hashed)
-            if check is not None:
-                check.take(block(start))
+            yield block(start)
+
+    checksum = images.origin.checksum if isinstance(images, MappedTiles) else None
+    try:
+        if checksum is not None:
+            checksum.check(hashed_blocks())
+        else:
+            deque(hashed_blocks(), maxlen=0)
     finally:
         pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for gigabytes
-    if check is not None:
-        check.finish()
     digest.update(np.ascontiguousarray(labels, dtype="<i8").data)
     return digest.hexdigest()
-
-
-def _with_bar(starts: range) -> "tqdm[int]":
-    return tqdm(starts, unit="block", desc="hash tiles", disable=None, leave=False, delay=_SECONDS_WITHOUT_A_BAR)

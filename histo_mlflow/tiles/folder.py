@@ -7,25 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from PIL import Image
 from tqdm import tqdm
 
 from histo_mlflow.base.escaping import visible
 from histo_mlflow.errors import OptionError, RequestError, TileFormatError
-from histo_mlflow.tiles.address import Address
 from histo_mlflow.tiles.cache import cache_key, create_array, unpacked_once
 from histo_mlflow.tiles.fingerprint import fingerprint_of
-from histo_mlflow.tiles.image_files import (
-    decode_image,
-    image_size_px,
-    is_picture,
-    is_tile,
-    list_files,
-    resize_image,
-    sub_folders,
-    walk_folders,
-)
+from histo_mlflow.tiles.image_files import decode_image, edge_px, is_picture, is_tile, list_files, sub_folders, walk_folders
 from histo_mlflow.tiles.mapped import FileStamp
+from histo_mlflow.tiles.options import Address
 from histo_mlflow.tiles.tile_set import COLORECTAL_CLASSES, TileSet, check_classes
 
 _NESTED = "nested"
@@ -131,44 +122,26 @@ def _class_order(names: list[str], folder: Path) -> tuple[str, ...]:
 
 def _decode_all(paths: Sequence[Path], target: Path, image_size: int) -> None:
     with ThreadPoolExecutor() as pool:  # threads are enough: Pillow's decoders release the interpreter lock
-        sizes = list(pool.map(_size_or_error, paths))
+        sizes = list(pool.map(edge_px, paths))
         size_px = _common_size(paths, sizes, image_size)
         out = create_array(target, (len(paths), size_px, size_px, 3))
 
         def decode(row: int) -> TileFormatError | None:
-            if isinstance(size := sizes[row], TileFormatError):
-                return size
-            return _decode_into(out, row, paths[row])
+            """Write one tile; its pixels live no longer than this, however large it is."""
+            size = sizes[row]
+            image = size if isinstance(size, TileFormatError) else decode_image(paths[row])
+            if isinstance(image, TileFormatError):
+                return image
+            if size != size_px:
+                image = np.asarray(Image.fromarray(image).resize((size_px, size_px), Image.Resampling.BILINEAR))
+            out[row] = image
+            return None
 
-        with tqdm(total=len(paths), unit="tile", desc="decode tiles", disable=None, leave=False) as bar:
-            failures = []
-            for failure in pool.map(decode, range(len(paths))):
-                bar.update()
-                if failure is not None:
-                    failures.append(failure)
+        done = pool.map(decode, range(len(paths)))
+        bar = tqdm(done, total=len(paths), unit="tile", desc="decode tiles", disable=None, leave=False)
+        failures = [failure for failure in bar if failure is not None]
     if failures:
         raise _all_in_one(failures, len(paths))
-
-
-def _size_or_error(path: Path) -> tuple[int, int] | TileFormatError:
-    try:
-        width, height = image_size_px(path)
-    except TileFormatError as error:
-        return error
-    if width != height:
-        return TileFormatError(f"{path} has {width} x {height} px; tiles must be square: cut or pad them")
-    return width, height
-
-
-def _decode_into(out: NDArray[np.uint8], row: int, path: Path) -> TileFormatError | None:
-    """Write one tile; its pixels live no longer than this, however large it is."""
-    try:
-        image = decode_image(path)
-    except TileFormatError as error:
-        return error
-    size_px = out.shape[1]
-    out[row] = image if image.shape[0] == size_px else resize_image(image, size_px)
-    return None
 
 
 def _all_in_one(failures: Sequence[TileFormatError], n_tiles: int) -> TileFormatError:
@@ -185,12 +158,8 @@ def _all_in_one(failures: Sequence[TileFormatError], n_tiles: int) -> TileFormat
     return TileFormatError(f"{len(failures)} of {n_tiles} tiles can't be read: {named}; {rest}")
 
 
-def _common_size(paths: Sequence[Path], sizes: Sequence[tuple[int, int] | TileFormatError], image_size: int) -> int:
-    read = {
-        size[0]: path
-        for path, size in zip(reversed(paths), reversed(sizes), strict=True)
-        if not isinstance(size, TileFormatError)
-    }
+def _common_size(paths: Sequence[Path], sizes: Sequence[int | TileFormatError], image_size: int) -> int:
+    read = {size: path for size, path in zip(reversed(sizes), reversed(paths), strict=True) if isinstance(size, int)}
     if len(read) <= 1:
         return next(iter(read), 1)
     if image_size:

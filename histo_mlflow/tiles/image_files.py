@@ -1,16 +1,16 @@
 """One image file to one uint8 RGB array, by the rules that a served model has too; knows nothing of labels."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from histo_mlflow.errors import TileFormatError
 from histo_mlflow.served_model.decoding import ImageError, read_rgb, read_size
+
+T = TypeVar("T")
 
 _TILE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff"})
 _OTHER_IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".webp", ".jp2", ".j2k", ".jxl", ".heic", ".avif", ".ppm", ".npy"})
@@ -35,11 +35,6 @@ def is_slide(path: Path) -> bool:
 def is_picture(file: Path) -> bool:
     """Return whether a file has the name of an image of any kind, a tile or not."""
     return file.suffix.lower() in _TILE_SUFFIXES | _OTHER_IMAGE_SUFFIXES | _SLIDE_SUFFIXES
-
-
-def list_images(folder: Path) -> list[Path]:
-    """Return the image files directly in `folder`, sorted by name; hidden files are passed over."""
-    return [path for path in list_files(folder) if is_tile(path)]
 
 
 def list_files(folder: Path) -> list[Path]:
@@ -69,32 +64,34 @@ def walk_folders(folder: Path) -> Iterator[Path]:
             waiting += reversed(sub_folders(current))
 
 
-def image_size_px(path: Path) -> tuple[int, int]:
-    """Return ``(width, height)`` in pixels from the header alone; raises as `decode_image` does."""
-    with _opened(path) as file:
-        return read_size(file)
+def edge_px(path: Path) -> int | TileFormatError:
+    """Return the edge length in pixels from the header alone, or what is wrong with the file, as `decode_image` does."""
+    return _read(path, lambda file: _edge_of(*read_size(file)))
 
 
-def decode_image(path: Path) -> NDArray[np.uint8]:
-    """Return the image as ``(height, width, 3)`` uint8 RGB; what is converted and what not, `read_rgb` says.
+def decode_image(path: Path) -> NDArray[np.uint8] | TileFormatError:
+    """Return the image as ``(size, size, 3)`` uint8 RGB; what is converted and what not, `read_rgb` says.
 
-    Raises:
-        TileFormatError: The file can't be decoded, is too large or is not RGB.
+    What can't be decoded, is too large, not RGB or not square is returned as an error: it does not stop the others.
     """
-    with _opened(path) as file:
-        return read_rgb(file)
+
+    def read(file: BinaryIO) -> NDArray[np.uint8]:
+        image = read_rgb(file)
+        _edge_of(image.shape[1], image.shape[0])
+        return image
+
+    return _read(path, read)
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def _edge_of(width: int, height: int) -> int:
+    if width != height:
+        raise ImageError(f"has {width} x {height} px and must be square")
+    return width
+
+
+def _read(path: Path, read: Callable[[BinaryIO], T]) -> T | TileFormatError:
     try:
         with path.open("rb") as file:
-            yield file
+            return read(file)
     except (ImageError, OSError) as error:
-        raise TileFormatError(f"{path} {error}; repair or remove it") from None
-
-
-def resize_image(image: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:
-    """Return `image` as ``(size_px, size_px, 3)``, bilinear with antialiasing."""
-    resized = Image.fromarray(image).resize((size_px, size_px), Image.Resampling.BILINEAR)
-    return np.asarray(resized, dtype=np.uint8)
+        return TileFormatError(f"{path} {error}; cut, repair or remove it")

@@ -5,7 +5,6 @@ flat as the number of tiles grows.
 """
 
 import math
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,11 @@ from numpy.typing import NDArray
 
 from histo_mlflow.base.plain_values import reason_of, shorten
 from histo_mlflow.errors import RequestError, TileFormatError
-from histo_mlflow.tiles.address import Address
-from histo_mlflow.tiles.archive import Header, Pixels, map_if_stored, open_archive, read_array, read_header, unpack_member
-from histo_mlflow.tiles.cache import cache_key, unpacked_once
+from histo_mlflow.tiles.archive import Archive, Member
 from histo_mlflow.tiles.fingerprint import fingerprint_of
 from histo_mlflow.tiles.image_files import is_slide
-from histo_mlflow.tiles.mapped import FileStamp
+from histo_mlflow.tiles.mapped import verify_checksum
+from histo_mlflow.tiles.options import Address
 from histo_mlflow.tiles.tile_set import COLORECTAL_CLASSES, TileSet, check_classes, check_labels, check_pixels
 
 # What is read whole is bounded by what the tiles ask for: a member of some kilobytes can unpack to gigabytes.
@@ -28,6 +26,7 @@ _MAX_NAME_BYTES = 1024
 _MAX_TILES = 2**24
 _N_NAMED = 10
 _LAST_CODE_POINT = 0x10FFFF
+_NO_GROUP = ("", "nan", "none", "null", "na", "n/a", "<na>", "nat")
 
 
 def takes(address: Address) -> bool:
@@ -46,106 +45,85 @@ def read(address: Address, _image_size: int = 0) -> TileSet:
         TileFormatError: The file is not such a file.
     """
     path, split = address.path, address.part
-    stamp = FileStamp.of(path)
-    with open_archive(path) as archive:
-        images_key, labels_key = _find_keys(archive, path, split)
-        if f"{labels_key}.npy" not in archive.namelist():
+    with Archive(path) as archive:
+        images_key, labels_key = _find_keys(archive, split)
+        if labels_key not in archive.keys:
             raise TileFormatError(f"{path} has no `{labels_key}` beside `{images_key}`; add the labels and save it again")
-        header = _read_image_header(archive, images_key, path)
-        n_tiles = header.shape[0]
-        names = _read_classes(archive, path)
-        labels = check_labels(
-            _read_labels(archive, labels_key, path, n_tiles),
-            n_classes=len(names or COLORECTAL_CLASSES),
-            where=f"{path}[{labels_key}]",
-        )
+        pixels = _find_pixels(archive, images_key)
+        n_tiles = pixels.shape[0]
+        names = _read_classes(archive)
+        stored = archive.find(labels_key)
+        given = _read_small(stored, stored.shape in {(n_tiles,), (n_tiles, 1)}, f"one for each of {n_tiles} tiles")
+        labels = check_labels(given, n_classes=len(names or COLORECTAL_CLASSES), where=stored.where)
         classes = names or _assume_tissue(labels, path)
-        groups = _read_groups(archive, path, n_tiles=n_tiles) if images_key == "data" else None
-        passed_over = () if groups is not None else _describe_groups(archive, path)
-        pixels = _read_pixels(archive, images_key, header, path, stamp)
+        has_groups, is_ours = "groups" in archive.keys, images_key == "data"
+        groups = _read_groups(archive.find("groups"), n_tiles) if has_groups and is_ours else None
+        images = pixels.map()
+    note = f"`groups` of {path}, which do not say of which split they are; save that split as `data`, `labels` and `groups`"
     return TileSet(
-        images=pixels.images,
+        images=images,
         labels=labels,
         classes=classes,
         groups=groups,
         source=f"{path}#{split}" if split else str(path),
-        fingerprint=fingerprint_of(pixels.images, labels, pixels.check),
-        passed_over=passed_over,
+        fingerprint=fingerprint_of(images, labels),
+        passed_over=(note,) if has_groups and not is_ours else (),
     )
 
 
 def read_npz_images(path: Path, split: str | None = None) -> NDArray[np.uint8]:
     """Return only the pixels ``(n_tiles, size, size, 3)``, with the same keys and errors; the file needs no labels."""
-    stamp = FileStamp.of(path)
-    with open_archive(path) as archive:
-        images_key, _ = _find_keys(archive, path, split)
-        header = _read_image_header(archive, images_key, path)
-        pixels = _read_pixels(archive, images_key, header, path, stamp)
-    pixels.verify()
-    return pixels.images
+    with Archive(path) as archive:
+        images = _find_pixels(archive, _find_keys(archive, split)[0]).map()
+    verify_checksum(images)
+    return images
 
 
-def _read_pixels(archive: zipfile.ZipFile, key: str, header: Header, path: Path, stamp: FileStamp) -> Pixels:
-    """Return the pixels where they lie, or unpacked; `stamp` is the file's from before it was opened."""
-
-    def unpack(target: Path) -> None:
-        unpack_member(archive, key, header, target, path)
-
-    return map_if_stored(archive, key, header, path) or Pixels(unpacked_once(cache_key(path.resolve(), stamp, key), unpack))
-
-
-def _find_keys(archive: zipfile.ZipFile, path: Path, split: str | None) -> tuple[str, str]:
-    keys = sorted(name.removesuffix(".npy") for name in archive.namelist())
-    splits = [key.removesuffix("_images") for key in keys if key.endswith("_images")]
+def _find_keys(archive: Archive, split: str | None) -> tuple[str, str]:
+    """Return the names of pixels and labels."""
+    path, keys = archive.path, archive.keys
     if "data" in keys and split is None:
-        images_key, labels_key = "data", "labels"
-    elif splits:
+        return "data", "labels"
+    splits = [key.removesuffix("_images") for key in keys if key.endswith("_images")]
+    if splits:
         chosen = split or "train"
-        if chosen not in splits:
-            offers = " or ".join(f"{path}#{shorten(name)}" for name in splits[:_N_NAMED])
-            raise RequestError(f"{path} has no {chosen} split; if another is meant, name it: {offers}")
-        images_key, labels_key = f"{chosen}_images", f"{chosen}_labels"
-    elif split is not None:
+        if chosen in splits:
+            return f"{chosen}_images", f"{chosen}_labels"
+        offers = " or ".join(f"{path}#{shorten(name)}" for name in splits[:_N_NAMED])
+        raise RequestError(f"{path} has no {chosen} split; if another is meant, name it: {offers}")
+    if split is not None:
         raise RequestError(f"{path} has no splits, so '#{split}' names nothing; leave it out")
-    else:
-        raise TileFormatError(
-            f"{path} has the keys {_some(keys) or '(none)'}; `data` and `labels` are needed, "
-            "or MedMNIST's train_images and train_labels"
-        )
-    return images_key, labels_key
-
-
-def _some(keys: list[str]) -> str:
-    return " ".join(map(shorten, keys[:_N_NAMED])) + (f" and {len(keys) - _N_NAMED} more" if len(keys) > _N_NAMED else "")
-
-
-def _read_image_header(archive: zipfile.ZipFile, key: str, path: Path) -> Header:
-    header = read_header(archive, key, path)
-    check_pixels(header.shape, header.dtype, where=f"{path}[{key}]")
-    if header.shape[0] > _MAX_TILES:  # a few megabytes can hold 10^9 tiles of one pixel, whose labels are read whole
-        raise TileFormatError(f"{path}[{key}] has {header.shape[0]} tiles; {_MAX_TILES} at most in one file: divide it")
-    return header
-
-
-def _read_labels(archive: zipfile.ZipFile, key: str, path: Path, n_tiles: int) -> NDArray[Any]:
-    header = read_header(archive, key, path)
-    if header.shape not in {(n_tiles,), (n_tiles, 1)}:  # MedMNIST has the second
-        raise TileFormatError(f"{path}[{key}] has labels of shape {header.shape}; one for each of {n_tiles} tiles is needed")
-    _check_item_size(header, key, path)
-    return read_array(archive, key, path).reshape(n_tiles)
-
-
-def _read_classes(archive: zipfile.ZipFile, path: Path) -> tuple[str, ...] | None:
-    if "classes.npy" not in archive.namelist():
-        return None
-    header = read_header(archive, "classes", path)
-    if math.prod(header.shape) > _MAX_CLASSES:
-        raise TileFormatError(
-            f"{path}[classes] has shape {header.shape}; one name for each class is needed, {_MAX_CLASSES} at most"
-        )
-    return check_classes(
-        _as_text(_read_names(archive, "classes", header, path), "classes", path).tolist(), where=f"{path}[classes]"
+    found = " ".join(map(shorten, keys[:_N_NAMED])) + (f" and {len(keys) - _N_NAMED} more" if len(keys) > _N_NAMED else "")
+    raise TileFormatError(
+        f"{path} has the keys {found or '(none)'}; `data` and `labels` are needed, or MedMNIST's train_images and train_labels"
     )
+
+
+def _find_pixels(archive: Archive, key: str) -> Member:
+    pixels = archive.find(key)
+    check_pixels(pixels.shape, pixels.dtype, where=pixels.where)
+    if pixels.shape[0] > _MAX_TILES:  # a few megabytes can hold 10^9 tiles of one pixel, whose labels are read whole
+        raise TileFormatError(f"{pixels.where} has {pixels.shape[0]} tiles; {_MAX_TILES} at most in one file: divide it")
+    return pixels
+
+
+def _read_small(array: Member, is_of_shape: bool, needed: str) -> NDArray[Any]:
+    """Return the values in one row; raises `TileFormatError` unread if the shape is not fit or an item too long."""
+    if not is_of_shape:
+        raise TileFormatError(f"{array.where} has shape {array.shape}; {needed} is needed")
+    if array.dtype.itemsize > _MAX_NAME_BYTES:
+        raise TileFormatError(
+            f"{array.where} has items of {array.dtype.itemsize} bytes; {_MAX_NAME_BYTES} at most can be a name"
+        )
+    return array.read().ravel()
+
+
+def _read_classes(archive: Archive) -> tuple[str, ...] | None:
+    if "classes" not in archive.keys:
+        return None
+    array = archive.find("classes")
+    needed = f"one name for each class, {_MAX_CLASSES} at most,"
+    return check_classes(_read_text(array, math.prod(array.shape) <= _MAX_CLASSES, needed).tolist(), where=array.where)
 
 
 def _assume_tissue(labels: NDArray[np.int64], path: Path) -> tuple[str, ...]:
@@ -159,53 +137,27 @@ def _assume_tissue(labels: NDArray[np.int64], path: Path) -> tuple[str, ...]:
     return COLORECTAL_CLASSES
 
 
-def _read_groups(archive: zipfile.ZipFile, path: Path, *, n_tiles: int) -> NDArray[np.str_] | None:
-    if "groups.npy" not in archive.namelist():
-        return None
-    header = read_header(archive, "groups", path)
-    if header.shape != (n_tiles,):
-        raise TileFormatError(f"{path}[groups] has shape {header.shape}; one group for each of {n_tiles} tiles is needed")
-    groups = _as_text(_read_names(archive, "groups", header, path), "groups", path)
+def _read_groups(array: Member, n_tiles: int) -> NDArray[np.str_]:
+    groups = _read_text(array, array.shape == (n_tiles,), f"one group for each of {n_tiles} tiles")
     unknown = np.flatnonzero(np.isin(np.char.lower(np.char.strip(groups)), _NO_GROUP))
     if len(unknown):
         raise TileFormatError(
-            f"{path}[groups]: {len(unknown)} of {n_tiles} tiles have no group (tile {unknown[0]}: {str(groups[unknown[0]])!r}) "
+            f"{array.where}: {len(unknown)} of {n_tiles} tiles have no group (tile {unknown[0]}: {str(groups[unknown[0]])!r}) "
             "and would be taken for one patient; name the patient or slide of each, or leave those tiles out"
         )
     return groups
 
 
-def _describe_groups(archive: zipfile.ZipFile, path: Path) -> tuple[str, ...]:
-    if "groups.npy" not in archive.namelist():
-        return ()
-    return (f"`groups` of {path}, which do not say of which split they are; save that split as `data`, `labels` and `groups`",)
-
-
-_NO_GROUP = ("", "nan", "none", "null", "na", "n/a", "<na>", "nat")
-
-
-def _read_names(archive: zipfile.ZipFile, key: str, header: Header, path: Path) -> NDArray[Any]:
-    if header.dtype.kind not in "USiufb":
-        raise TileFormatError(f"{path}[{key}] holds {header.dtype} values; save names as text (.astype(str))")
-    _check_item_size(header, key, path)
-    return read_array(archive, key, path).ravel()
-
-
-def _check_item_size(header: Header, key: str, path: Path) -> None:
-    if header.dtype.itemsize > _MAX_NAME_BYTES:
-        raise TileFormatError(
-            f"{path}[{key}] has items of {header.dtype.itemsize} bytes; {_MAX_NAME_BYTES} at most can be a name"
-        )
-
-
-def _as_text(names: NDArray[Any], key: str, path: Path) -> NDArray[np.str_]:
+def _read_text(array: Member, is_of_shape: bool, needed: str) -> NDArray[np.str_]:
+    if array.dtype.kind not in "USiufb":
+        raise TileFormatError(f"{array.where} holds {array.dtype} values; save names as text (.astype(str))")
+    names = _read_small(array, is_of_shape, needed)
     if names.dtype.kind == "U" and names.dtype.itemsize:  # numpy checks no text that it reads
         code_points = names.view(np.dtype(np.uint32).newbyteorder(names.dtype.byteorder))
         if np.any((code_points > _LAST_CODE_POINT) | ((code_points >= 0xD800) & (code_points < 0xE000))):
-            raise TileFormatError(f"{path}[{key}] does not hold text; copy or save it again (.astype(str))")
+            raise TileFormatError(f"{array.where} does not hold text; copy or save it again (.astype(str))")
     try:
         return np.char.decode(names, "utf-8") if names.dtype.kind == "S" else names.astype(np.str_)
     except UnicodeDecodeError as error:
-        raise TileFormatError(
-            f"{path}[{key}] holds bytes that are no UTF-8 ({reason_of(error)}); save it as text (.astype(str))"
-        ) from None
+        reason = f"holds bytes that are no UTF-8 ({reason_of(error)})"
+        raise TileFormatError(f"{array.where} {reason}; save it as text (.astype(str))") from None

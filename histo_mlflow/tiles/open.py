@@ -7,8 +7,8 @@ from typing import Protocol
 from histo_mlflow.base.escaping import visible
 from histo_mlflow.errors import RequestError, SourceNotFoundError
 from histo_mlflow.tiles import demo, folder, npz
-from histo_mlflow.tiles.address import Address
 from histo_mlflow.tiles.image_files import is_slide
+from histo_mlflow.tiles.options import Address
 from histo_mlflow.tiles.tile_set import TileSet
 
 

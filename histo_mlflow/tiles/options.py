@@ -1,11 +1,39 @@
 """What can be asked of tiles: where they are, how they are split; opens nothing."""
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from histo_mlflow.errors import OptionError
-from histo_mlflow.options import Options, option, stated
+from histo_mlflow.options import Options, option
 
 DEMO = "demo"
+
+
+@dataclass(frozen=True)
+class Address:
+    """What a user writes to name tiles: a path or a name, and perhaps ``#`` and which part of what is there.
+
+    Attributes:
+        name: What stands before the ``#``: mostly a path.
+        part: What stands behind it, or None.
+    """
+
+    name: str
+    part: str | None
+
+    @classmethod
+    def of(cls, text: str) -> "Address":
+        """Return the address that `text` means; a ``#`` that is in the name of an existing file or folder is part of it."""
+        name, _, part = text.rpartition("#")
+        return cls(name, part) if name and not Path(text).expanduser().exists() else cls(text, None)
+
+    def __str__(self) -> str:
+        return self.name if self.part is None else f"{self.name}#{self.part}"
+
+    @property
+    def path(self) -> Path:
+        """The file or folder, whether it exists or not."""
+        return Path(self.name).expanduser()
 
 
 @dataclass(frozen=True)
@@ -43,7 +71,7 @@ class FoldOptions(Options):
     folds: int = option(5, "Number of folds; each tile is validated on exactly once.", at_least=2)
 
 
-def check_given(data: str) -> None:
-    """Raise `OptionError` if no tiles are named: nobody means the demo's drawings where a model is judged."""
-    if stated(data) is None:
-        raise OptionError("data is missing: name the tiles with --data, an npz file or a folder (`demo` for drawings)")
+def given_tiles(help: str) -> Any:  # noqa: A002 - the word that click uses too
+    """Declare an option for tiles that must be given: nobody means the demo's drawings where a model is judged."""
+    missing = "data is missing: name the tiles with --data, an npz file or a folder (`demo` for drawings)"
+    return option("", help, missing=missing)

@@ -132,13 +132,13 @@ def check_classes(names: list[str], *, where: str) -> tuple[str, ...]:
     names = [unicodedata.normalize("NFC", name) for name in names]
     if len(names) < 2:
         raise TileFormatError(f"{where} names {len(names)} class(es); a classifier needs at least two")
-    if len(set(names)) < len(names):
-        raise TileFormatError(f"{where} has repeated class names: {' '.join(names)}; give each class its own")
     if unfit := [name for name in names if not _CLASS_NAME.fullmatch(name)]:
         raise TileFormatError(
             f"{where} has the class name {unfit[0]!r}; names become parts of metric names: rename it to letters, digits, "
             "spaces, '.', '-', '_' or ':', the first no '-'"
         )
+    if len(set(names)) < len(names):
+        raise TileFormatError(f"{where} has repeated class names: {' '.join(names)}; give each class its own")
     return tuple(names)
 
 

@@ -1,5 +1,6 @@
 """Images to be classified, with or without labels, in blocks that fit in memory; one bad file does not stop the others."""
 
+from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -9,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histo_mlflow.errors import RequestError, TileFormatError
-from histo_mlflow.tiles.address import Address
-from histo_mlflow.tiles.image_files import decode_image, image_size_px, is_tile, list_images, walk_folders
+from histo_mlflow.tiles.image_files import decode_image, edge_px, is_tile, list_files, walk_folders
 from histo_mlflow.tiles.npz import read_npz_images
 from histo_mlflow.tiles.open import check_source, open_tiles
-from histo_mlflow.tiles.options import DEMO
+from histo_mlflow.tiles.options import DEMO, Address
 
 _BEGINNINGS_OF_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 
@@ -68,7 +68,8 @@ class ImageSource:
         positions: list[int] = []
         n_pixels = 0
         for position, file in enumerate(self.files):
-            size = _n_pixels(file)
+            edge = edge_px(file)
+            size = edge**2 if isinstance(edge, int) else 0  # what is wrong is said when the file is decoded
             if positions and (len(positions) == _BLOCK_TILES or n_pixels + size > _BLOCK_PIXELS):
                 yield positions
                 positions, n_pixels = [], 0
@@ -78,27 +79,17 @@ class ImageSource:
             yield positions
 
 
-def _n_pixels(file: Path) -> int:
-    """Return the size that the header tells; what can't be read is said when the file is decoded."""
-    try:
-        width, height = image_size_px(file)
-    except TileFormatError:
-        return 0
-    return width * height
-
-
 def open_images(source: str) -> ImageSource:
     """Return the images of an npz (labels not needed), of a folder with or without sub-folders, of ``demo``, or one image."""
     check_source(source)
     address = Address.of(source)
-    if address.name == DEMO:
-        return _from_array(open_tiles(source).images)
     path = address.path
-    if is_tile(path) and path.is_file():
-        return ImageSource("path", [_name_of(path)], files=(path,))
-    if path.is_file():
-        return _from_array(read_npz_images(path, address.part))
-    files = tuple(file for folder in walk_folders(path) for file in list_images(folder))
+    is_demo, is_one = address.name == DEMO, is_tile(path) and path.is_file()
+    if is_demo or (path.is_file() and not is_one):
+        array = open_tiles(source).images if is_demo else read_npz_images(path, address.part)
+        return ImageSource("index", [str(k) for k in range(len(array))], array=array)
+    walked = (file for folder in walk_folders(path) for file in list_files(folder) if is_tile(file))
+    files = (path,) if is_one else tuple(walked)
     if not files:
         raise RequestError(f"{path} holds no images; put png, jpg or tif files there, or name another folder")
     return ImageSource("path", [_name_of(file) for file in files], files=files)
@@ -110,30 +101,13 @@ def _name_of(file: Path) -> str:
     return f"./{name}" if name.startswith(_BEGINNINGS_OF_FORMULAS) else name
 
 
-def _from_array(array: NDArray[np.uint8]) -> ImageSource:
-    return ImageSource("index", [str(k) for k in range(len(array))], array=array)
-
-
 def _decode_block(files: tuple[Path, ...], positions: list[int], failures: list[str]) -> list[ImageBlock]:
-    by_size: dict[int, tuple[list[int], list[NDArray[np.uint8]]]] = {}
+    by_size: dict[int, dict[int, NDArray[np.uint8]]] = defaultdict(dict)
     with ThreadPoolExecutor() as pool:
-        decoded = pool.map(_decode_or_error, (files[position] for position in positions))
+        decoded = pool.map(decode_image, (files[position] for position in positions))
         for position, image in zip(positions, decoded, strict=True):
             if isinstance(image, TileFormatError):
                 failures.append(str(image))
-                continue
-            of_size = by_size.setdefault(image.shape[0], ([], []))
-            of_size[0].append(position)
-            of_size[1].append(image)
-    return [ImageBlock(found, np.stack(images)) for found, images in by_size.values()]
-
-
-def _decode_or_error(file: Path) -> NDArray[np.uint8] | TileFormatError:
-    try:
-        image = decode_image(file)
-    except TileFormatError as error:
-        return error
-    height, width, _ = image.shape
-    if height != width:
-        return TileFormatError(f"{file} has {width} x {height} px; tiles must be square: cut or pad them")
-    return image
+            else:
+                by_size[len(image)][position] = image
+    return [ImageBlock(list(images), np.stack(list(images.values()))) for images in by_size.values()]

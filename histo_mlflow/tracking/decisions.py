@@ -16,12 +16,12 @@ from mlflow import MlflowClient
 
 from histo_mlflow.base.interruption import shielded
 from histo_mlflow.base.plain_values import build_plain, parse_json
-from histo_mlflow.errors import RequestError, SourceNotFoundError, StoreError
+from histo_mlflow.errors import RequestError, SourceNotFoundError
 from histo_mlflow.tracking.origin import user_name
-from histo_mlflow.tracking.production import move_pointers, read_pointers
+from histo_mlflow.tracking.production import move_pointers, production_version, read_pointers, versions_of
 from histo_mlflow.tracking.registry import CANDIDATE_ALIAS, VersionFacts, changing_model, create_version
 from histo_mlflow.tracking.store import Store, alone_in
-from histo_mlflow.tracking.store_errors import is_missing, suppressing_refusals
+from histo_mlflow.tracking.store_errors import found_or_none, suppressing_refusals
 
 FIRST, PROMOTED, REFUSED, FORCED, ROLLED_BACK = "first", "promoted", "refused", "forced", "rolled back"
 _TAG = "histo.decision."
@@ -85,14 +85,9 @@ class Decision:
 
 
 def register_model(store: Store, model_uri: str, name: str, about: VersionFacts, *, objection: str = "") -> Registration:
-    """Register a logged model: a first version goes to Production unless there is an `objection`, others become the candidate.
+    """Register the logged model ``models:/m-...`` under `name`.
 
-    Args:
-        store: Where.
-        model_uri: ``models:/m-...``.
-        name: Of the registered model.
-        about: What is kept with the version.
-        objection: Why it may not be a first version in Production, or empty.
+    A first version goes to Production unless there is an `objection`, in words; others become the candidate.
     """
     with _deciding(store, name):
         version = create_version(store, model_uri, name, about)
@@ -174,14 +169,11 @@ def _write(client: MlflowClient, name: str, number: int, decision: Decision) -> 
 
 
 def kept_decisions(client: MlflowClient, name: str) -> dict[int, Decision]:
-    """Return the decisions on a registered model by number; none if there is no such model."""
-    try:
-        tags = client.get_registered_model(name).tags
-    except StoreError as error:
-        if not is_missing(error):
-            raise
-        return {}
-    return {int(tag.removeprefix(_TAG)): _parse(tag, value) for tag, value in tags.items() if _NUMBERED.fullmatch(tag)}
+    """Return the decisions on a registered model by number, in order; none if there is no such model."""
+    model = found_or_none(client.get_registered_model, name)
+    tags = model.tags if model else {}
+    kept = {int(tag.removeprefix(_TAG)): _parse(tag, value) for tag, value in tags.items() if _NUMBERED.fullmatch(tag)}
+    return dict(sorted(kept.items()))
 
 
 def _parse(tag: str, value: str) -> Decision:
@@ -193,8 +185,8 @@ def _parse(tag: str, value: str) -> Decision:
 
 def last_on(client: MlflowClient, name: str, version: str) -> Decision | None:
     """Return the last decision on a version, or None."""
-    kept = kept_decisions(client, name)
-    return next((kept[number] for number in sorted(kept, reverse=True) if kept[number].version == version), None)
+    decided = [each for each in kept_decisions(client, name).values() if each.version == version]
+    return decided[-1] if decided else None
 
 
 def read_history(store: Store, name: str) -> list[Decision]:
@@ -203,13 +195,13 @@ def read_history(store: Store, name: str) -> list[Decision]:
     Raises:
         SourceNotFoundError: There is no such model.
     """
-    versions = store.client.search_model_versions(f"name = '{name}'")
+    versions = versions_of(store.client, name)
     kept = kept_decisions(store.client, name)
     # Before they were the model's, decisions were tags of its versions.
     older = [_parse(tag, value) for version in versions for tag, value in version.tags.items() if tag.startswith(_TAG)]
     if not versions and not kept:
         raise SourceNotFoundError(f"model_name={name}: nothing is registered under it; `mlflow ui` shows what is there")
-    return [*sorted(older, key=lambda decision: decision.time), *(kept[number] for number in sorted(kept))]
+    return [*sorted(older, key=lambda decision: decision.time), *kept.values()]
 
 
 def version_before(store: Store, name: str) -> tuple[str, str]:
@@ -219,18 +211,14 @@ def version_before(store: Store, name: str) -> tuple[str, str]:
         RequestError: None is in Production, nothing says what was there before, or that version was deleted.
     """
     history = read_history(store, name)
-    pointers = read_pointers(store.client, name)
-    existing = {str(each.version) for each in store.client.search_model_versions(f"name = '{name}'")}
-    if not pointers.agree:
-        raise RequestError(pointers.describe_disagreement())
-    present = pointers.version
+    present = production_version(store.client, name)
     if present is None:
         raise RequestError(f"{name}: no version is in Production; histo promote --version N puts one there")
     moves = [decision for decision in history if decision.moves_production and decision.version == present]
     before = moves[-1].incumbent if moves else None
     if before is None:
         raise RequestError(f"{name}: nothing was in Production before version {present}; there is nothing to go back to")
-    if before not in existing:
+    if before not in {str(each.version) for each in versions_of(store.client, name)}:
         raise RequestError(
             f"{name}: version {before}, which was in Production before version {present}, was deleted; put another there: "
             "histo promote --version N --force --reason TEXT"

@@ -1,15 +1,19 @@
-"""Runs that are looked up: one to go on with, one nested in another."""
+"""Runs that are looked up: one to go on with, those nested in another, those that have looked at a labelled test set."""
 
 from collections.abc import Mapping
+from functools import partial
 
 from mlflow.entities import Run as KeptRun
+from mlflow.utils import get_results_from_paginated_fn
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from histo_mlflow.errors import RequestError
-from histo_mlflow.tracking.kept import kept_run, runs_under, state_of
-from histo_mlflow.tracking.runs import Run
-from histo_mlflow.tracking.signs_of_life import PATIENCE, is_silent, last_sign, process_of
+from histo_mlflow.tracking.kept import PATIENCE, is_silent, kept_run, last_sign, process_of, runs_under, state_of
+from histo_mlflow.tracking.runs import LOOKS_TAG, Run
 from histo_mlflow.tracking.store import Store
+
+_FINGERPRINT_TAG = "histo.test_fingerprint"
+_PAGE = 1000
 
 
 def find_ended_run(store: Store, run_id: str, *, entry_point: str, take_over: bool = False) -> Run:
@@ -67,16 +71,24 @@ def find_run_at_rest(store: Store, run_id: str) -> KeptRun:
     return found
 
 
-def find_nested_run(parent: Run, tag: str, value: object) -> Run | None:
-    """Return the newest run under `parent` whose `tag` is `value`, or None."""
+def nested_runs(parent: Run, tag: str) -> dict[int, Run]:
+    """Return the runs under `parent` that have the number `tag`, by that number, in its order."""
     client = parent.store.client
-    found = runs_under(client, client.get_run(parent.id), tag=tag, value=value)
-    return Run(parent.store, found[0].info.run_id) if found else None
+    found = reversed(runs_under(client, client.get_run(parent.id)))  # of two with one number the newer counts
+    numbered = {int(each.data.tags[tag]): each.info.run_id for each in found if tag in each.data.tags}
+    return {number: Run(parent.store, numbered[number]) for number in sorted(numbered)}
 
 
-def nested_runs(parent: Run, tag: str) -> list[Run]:
-    """Return the runs under `parent` that have the number `tag`, in its order."""
-    client = parent.store.client
-    found = runs_under(client, client.get_run(parent.id))
-    numbered = {int(each.data.tags[tag]): each for each in found if tag in each.data.tags}
-    return [Run(parent.store, numbered[number].info.run_id) for number in sorted(numbered)]
+def note_looks(run: Run, fingerprint: str, looks: int) -> None:
+    """Note on `run` how often it has scored the labelled set so far: many looks make its figures optimistic."""
+    run.set_tags({_FINGERPRINT_TAG: fingerprint, LOOKS_TAG: looks})
+
+
+def count_looks(store: Store, fingerprint: str) -> int:
+    """Return how often models were scored on the set with this fingerprint, in all experiments of the store."""
+    experiment_ids = [experiment.experiment_id for experiment in store.client.search_experiments()]
+    search = partial(store.client.search_runs, experiment_ids, f"tags.`{_FINGERPRINT_TAG}` = '{fingerprint}'")
+    found = get_results_from_paginated_fn(  # type: ignore[no-untyped-call]
+        lambda n, token: search(max_results=n, page_token=token), _PAGE
+    )
+    return sum(int(run.data.tags.get(LOOKS_TAG, 0)) for run in found)

@@ -44,9 +44,9 @@ def journals_folder() -> Path:
 class Journal:
     """The writes to one run: carried out at once while the server answers, else in order when it does again."""
 
-    def __init__(self, target: Target, uri: str) -> None:
+    def __init__(self, target: Target) -> None:
         self.folder = journals_folder() / target.run_id
-        self._target, self._reach = target, reach_of(uri)
+        self._target, self._reach = target, reach_of(target.client.tracking_uri)
         self._seconds: int | None = None
 
     def hurry(self) -> None:
@@ -56,22 +56,17 @@ class Journal:
     def write(self, write: Write) -> None:
         """Carry out a write, or keep it if the server can't be reached."""
         is_clear = self.deliver() if self._seconds is None else not self.entries() and self._answers()
-        if not is_clear:
-            self._keep(write)
-            return
-        try:
-            self._carry_out(write, self._seconds)
-        except Exception as error:
-            self._note_lost(error)
-            self._keep(write)
+        if is_clear:
+            try:
+                self._carry_out(write, self._seconds)
+                return
+            except Exception as error:
+                self._reach.note_lost(error)
+        self._keep(write)
 
     def entries(self) -> list[Path]:
         """Return the files of what is left, the oldest first."""
         return sorted(file for file in self.folder.glob("*.json") if file.stem.isdecimal())
-
-    def left(self) -> list[Write]:
-        """Return what is left, the oldest first."""
-        return [_read(entry) for entry in self.entries()]
 
     def deliver(self, *, now: bool = False) -> bool:
         """Send what is left and return whether the server has got all; it is not asked each time while it is away."""
@@ -81,14 +76,13 @@ class Journal:
         entries = self.entries()
         try:
             for entry in entries:
-                write = _read(entry)
-                self._carry_out(write)
+                self._carry_out(_read(entry))
                 entry.unlink()
                 shutil.rmtree(entry.with_suffix(""), ignore_errors=True)
         except RequestError:  # a damaged entry, not a lost server
             raise
         except Exception as error:
-            self._note_lost(error)
+            self._reach.note_lost(error)
             return False
         if self.folder.exists():
             shutil.rmtree(self.folder)
@@ -106,9 +100,8 @@ class Journal:
             return True
         if self._reach.is_given_up:
             return False
-        patience = patience_seconds()
-        _log.warning("waiting for the tracking server, %.0f seconds at most", patience)
-        end = time.monotonic() + patience
+        _log.warning("waiting for the tracking server, %.0f seconds at most", patience_seconds())
+        end = time.monotonic() + patience_seconds()
         while time.monotonic() < end:
             time.sleep(_POLL_SECONDS)
             if self.deliver(now=True):
@@ -121,10 +114,7 @@ class Journal:
             write.carry_out(self._target)
 
     def _answers(self, *, now: bool = False) -> bool:
-        was_lost = self._reach.is_lost
-        does_answer = self._reach.answers(lambda: self._target.client.get_run(self._target.run_id), now=now)
-        self._say_if_lost(was_lost=was_lost)
-        return does_answer
+        return self._reach.answers(lambda: self._target.client.get_run(self._target.run_id), now=now)
 
     def _keep(self, write: Write) -> None:
         self.folder.parent.mkdir(parents=True, exist_ok=True)
@@ -144,28 +134,11 @@ class Journal:
         _sync(draft)
         draft.replace(entry)
         if isinstance(write, File):
-            self._forget_older(write.artifact, entries)
-
-    def _forget_older(self, artifact: str, entries: list[Path]) -> None:
-        # The state to resume from is 170 MB and new in every epoch.
-        for entry in entries:
-            older = _read(entry)
-            if isinstance(older, File) and older.artifact == artifact:
-                entry.unlink()
-                shutil.rmtree(entry.with_suffix(""))
-
-    def _note_lost(self, error: Exception) -> None:
-        was_lost = self._reach.is_lost
-        self._reach.note_lost(error)
-        self._say_if_lost(was_lost=was_lost)
-
-    def _say_if_lost(self, *, was_lost: bool) -> None:
-        if self._reach.is_lost and not was_lost:
-            _log.warning(
-                "the tracking server %s does not answer; the work goes on, and what is to be written is kept in %s until it "
-                "does",
-                hide_secrets(self._reach.uri), self.folder,
-            )  # fmt: skip
+            for each in entries:  # the state to resume from is 170 MB and new in every epoch
+                older = _read(each)
+                if isinstance(older, File) and older.artifact == write.artifact:
+                    each.unlink()
+                    shutil.rmtree(each.with_suffix(""))
 
     def say_what_is_left(self, whole: str) -> None:
         """Name the ways to deliver what is left, if anything is; `whole` is the run that the user began."""
@@ -189,8 +162,8 @@ def deliver_left(store: Store, run_id: str) -> Counter[str]:
     other = hide_secrets(f"this store is {store.uri}, MLFLOW_TRACKING_URI names another")
     run = kept_run(store.client, run_id, asked=run_id, advice=other)
     for each in (*runs_under(store.client, run), run):
-        journal = Journal(Target(store.client, each.info.run_id), store.uri)
-        left = journal.left()
+        journal = Journal(Target(store.client, each.info.run_id))
+        left = [_read(entry) for entry in journal.entries()]
         if left and each.info.status == "RUNNING" and not isinstance(left[-1], End):
             raise RequestError(f"{each.info.run_id} is still going on, and delivers for itself when the server is back")
         if not journal.wait():

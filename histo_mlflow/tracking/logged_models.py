@@ -2,26 +2,22 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict
 
 import torch
-from mlflow import MlflowClient
 from mlflow.entities import LoggedModelStatus
-from mlflow.entities import Run as KeptRun
 from mlflow.models import Model
 
 from histo_mlflow.base.interruption import shielded
 from histo_mlflow.errors import Interrupted
 from histo_mlflow.models.facts import ModelFacts
 from histo_mlflow.tracking import model_flavor
+from histo_mlflow.tracking.kept import end_models_of
 from histo_mlflow.tracking.reach import ANSWER_SECONDS, trying_once
 from histo_mlflow.tracking.runs import Run
-from histo_mlflow.tracking.signs_of_life import end_models_of
 from histo_mlflow.tracking.store_errors import reporting_store_errors
 
-MODEL_ARTIFACT = "model"
 MODEL_KIND = "tile classifier"
 _FACTS_TAG = "histo.facts_sha256"
 
@@ -33,39 +29,27 @@ def log_model(run: Run, network: torch.nn.Module, facts: ModelFacts, card: str, 
     """
     client = run.store.client
     kept = client.get_run(run.id)
-    tags = {_FACTS_TAG: _digest_of(facts)}
+    tags = {_FACTS_TAG: hashlib.sha256(json.dumps(asdict(facts), sort_keys=True).encode()).hexdigest()}
     earlier = client.search_logged_models([kept.info.experiment_id], filter_string=f"source_run_id = '{run.id}'")
     if same := [each for each in earlier if each.status == LoggedModelStatus.READY and tags.items() <= each.tags.items()]:
         return str(same[0].model_uri)
     end_models_of(client, kept)  # of an attempt that was cut short
     # Begun here, for left alone `Model.log` begins it in the experiment of MLflow's global state, which need not exist.
-    begun = client.create_logged_model(
-        kept.info.experiment_id, MODEL_ARTIFACT, run.id, tags, kept.data.params, model_type=MODEL_KIND
-    )
-    with reporting_store_errors(run.store.uri), _ended_in_any_case(client, kept):
-        Model.log(
-            None,
-            flavor=model_flavor,
-            model_id=begun.model_id,
-            run_id=run.id,
-            step=step,
-            network=network,
-            facts=facts,
-            card=card,
-        )
-    return str(begun.model_uri)
-
-
-@contextmanager
-def _ended_in_any_case(client: MlflowClient, run: KeptRun) -> Iterator[None]:
-    """Do for an interruption what MLflow does for other errors: the model does not stay PENDING."""
+    begun = client.create_logged_model(kept.info.experiment_id, "model", run.id, tags, kept.data.params, model_type=MODEL_KIND)
     try:
-        yield
-    except Interrupted:
+        with reporting_store_errors(run.store.uri):
+            Model.log(
+                None,
+                flavor=model_flavor,
+                model_id=begun.model_id,
+                run_id=run.id,
+                step=step,
+                network=network,
+                facts=facts,
+                card=card,
+            )
+    except Interrupted:  # after other errors MLflow itself does not leave the model PENDING
         with shielded(), suppress(Exception), trying_once(ANSWER_SECONDS):
-            end_models_of(client, run)
+            end_models_of(client, kept)
         raise
-
-
-def _digest_of(facts: ModelFacts) -> str:
-    return hashlib.sha256(json.dumps(asdict(facts), sort_keys=True).encode()).hexdigest()
+    return str(begun.model_uri)

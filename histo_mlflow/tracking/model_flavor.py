@@ -10,11 +10,10 @@ import json
 import shutil
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 from zipfile import BadZipFile
 
 import mlflow.pyfunc
@@ -51,13 +50,17 @@ def save_model(path: str, mlflow_model: Model, *, network: torch.nn.Module, fact
     """
     # Batch, height and width are symbols in the exported graph: sizes 0 and 1 and equal sizes would be taken for constants.
     example = torch.zeros((2, facts.tile_size_px + 2, facts.tile_size_px + 5, 3), dtype=torch.uint8)
+    loader_folder = Path(loader.__file__).parent
+    loader_sha256 = loader.code_sha256(loader_folder)
+    loader_name = _loader_name(loader_sha256)
     with tempfile.TemporaryDirectory() as draft, warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
+        code = shutil.copytree(loader_folder, Path(draft, loader_name), ignore=shutil.ignore_patterns("__pycache__"))
         mlflow.pytorch.save_model(
             copy.deepcopy(network).eval().cpu().to(memory_format=torch.contiguous_format),
             path,
             mlflow_model=mlflow_model,
-            code_paths=[str(_copy_loader(Path(draft)))],
+            code_paths=[str(code)],
             # MLflow wants it in order to export; what is kept is the signature below.
             signature=ModelSignature(Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))])),
             input_example=example,
@@ -67,14 +70,14 @@ def save_model(path: str, mlflow_model: Model, *, network: torch.nn.Module, fact
     root = Path(path)
     stored = asdict(facts) | {
         "weights_sha256": _sha256(root / _DATA_FOLDER / loader.WEIGHTS_FILE),
-        "loader_sha256": loader.code_sha256(_loader_folder()),
+        "loader_sha256": loader_sha256,
     }
     (root / _DATA_FOLDER / loader.FACTS_FILE).write_text(json.dumps(stored, indent=2) + "\n")
     (root / _CARD_FILE).write_text(card)
     mlflow_model.signature = _signature(facts.classes)
     mlflow.pyfunc.add_to_model(
         mlflow_model,
-        loader_module=f"{_loader_name()}.loader",
+        loader_module=f"{loader_name}.loader",
         data=_DATA_FOLDER,
         code=_CODE_FOLDER,
         conda_env="conda.yaml",
@@ -82,16 +85,6 @@ def save_model(path: str, mlflow_model: Model, *, network: torch.nn.Module, fact
         model_config={"device": None},
     )
     mlflow_model.save(str(root / MLMODEL_FILE_NAME))
-
-
-def read_facts(model_folder: Path) -> ModelFacts:
-    """Return the facts of a model that `save_model` wrote."""
-    return facts_from(_read_stored(model_folder))
-
-
-def _read_stored(model_folder: Path) -> dict[str, Any]:
-    file = model_folder / _DATA_FOLDER / loader.FACTS_FILE
-    return dict(parse_json(read_small(file, max_bytes=_MAX_FACTS_BYTES)))
 
 
 def load_saved(model_folder: Path) -> tuple[torch.nn.Module, ModelFacts]:
@@ -105,10 +98,12 @@ def load_saved(model_folder: Path) -> tuple[torch.nn.Module, ModelFacts]:
         RequestError: It is another model, or was changed since.
     """
     try:
-        stored = _read_stored(model_folder)
+        stored = parse_json(read_small(model_folder / _DATA_FOLDER / loader.FACTS_FILE, max_bytes=_MAX_FACTS_BYTES))
         facts = facts_from(stored)
         read_small(model_folder / MLMODEL_FILE_NAME, max_bytes=_MAX_FACTS_BYTES)
-        _check_loader(Model.load(str(model_folder)), stored)
+        wanted = f"{_loader_name(str(stored.get('loader_sha256')))}.loader"
+        if Model.load(str(model_folder)).flavors["python_function"]["loader_module"] != wanted:
+            raise ValueError("its loader is another than the one that it was logged with")
     except (OSError, LookupError, TypeError, ValueError, AttributeError, RecursionError, MlflowException, yaml.YAMLError):
         raise RequestError(f"{model_folder} is an MLflow model but not one of histo-mlflow: it has no class names") from None
     weights = model_folder / _DATA_FOLDER / loader.WEIGHTS_FILE
@@ -127,13 +122,6 @@ def load_saved(model_folder: Path) -> tuple[torch.nn.Module, ModelFacts]:
     except _DAMAGE as error:
         reason = str(error).partition(". ")[0]
         raise RequestError(f"{weights} can't be loaded ({reason}); {_REFUSED}") from None
-
-
-def _check_loader(model: Model, stored: Mapping[str, Any]) -> None:
-    """Raise `ValueError` unless MLflow would start the loader that the model was logged with."""
-    wanted = f"histo_served_model_{str(stored.get('loader_sha256'))[:12]}.loader"
-    if model.flavors["python_function"]["loader_module"] != wanted:
-        raise ValueError("its loader is another than the one that it was logged with")
 
 
 def _check_graph(program: torch.export.ExportedProgram, facts: ModelFacts) -> None:
@@ -161,19 +149,9 @@ def _signature(classes: Sequence[str]) -> ModelSignature:
     return ModelSignature(outputs=Schema(outputs), params=ParamSchema([ParamSpec("abstain", DataType.boolean, False)]))
 
 
-def _loader_folder() -> Path:
-    return Path(loader.__file__).parent
-
-
-def _loader_name() -> str:
+def _loader_name(sha256: str) -> str:
     """Return a package name that changes with the loader's code, so that two models in one process never share code."""
-    return f"histo_served_model_{loader.code_sha256(_loader_folder())[:12]}"
-
-
-def _copy_loader(folder: Path) -> Path:
-    copy = folder / _loader_name()
-    shutil.copytree(_loader_folder(), copy, ignore=shutil.ignore_patterns("__pycache__"))
-    return copy
+    return f"histo_served_model_{sha256[:12]}"
 
 
 def _sha256(file: Path) -> str:

@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 
 import histo_mlflow
@@ -18,15 +18,20 @@ _PROJECT_FOLDER = Path(histo_mlflow.__file__).resolve().parent.parent
 
 def describe_origin() -> Mapping[str, str]:
     """Return tags with the command, the git commit and whether files differ from it, and the versions in use."""
+    started, commit = Path(sys.argv[0]), _git("rev-parse", "HEAD")
+    program = ["python", "-m", "histo_mlflow"] if started.name == "__main__.py" else [started.name]
     tags = {
-        "histo.command": shlex.join([*_program(), *sys.argv[1:]]),
+        "histo.command": shlex.join([*program, *sys.argv[1:]]),
         "histo.version": histo_mlflow.__version__,
         "histo.python": platform.python_version(),
         "histo.platform": platform.platform(),
         "histo.cpu_count": str(os.cpu_count()),
+        **{f"histo.{name}": version(name) for name in _PACKAGES},
+        "histo.git_commit": commit or "none",
     }
-    tags |= {f"histo.{name}": _version_of(name) for name in _PACKAGES}
-    return tags | _describe_git()
+    if commit:
+        tags["histo.git_dirty"] = str(bool(_git("status", "--porcelain"))).lower()
+    return tags
 
 
 def user_name() -> str:
@@ -37,25 +42,6 @@ def user_name() -> str:
         return f"uid {os.getuid()}"
 
 
-def _program() -> list[str]:
-    started = Path(sys.argv[0])
-    return ["python", "-m", "histo_mlflow"] if started.name == "__main__.py" else [started.name]
-
-
-def _version_of(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
-
-
-def _describe_git() -> dict[str, str]:
-    commit = _git("rev-parse", "HEAD")
-    if commit is None:
-        return {"histo.git_commit": "none"}
-    return {"histo.git_commit": commit, "histo.git_dirty": str(bool(_git("status", "--porcelain"))).lower()}
-
-
 def _git(*arguments: str) -> str | None:
     try:
         done = subprocess.run(  # noqa: S603 - fixed words, no shell
@@ -63,8 +49,8 @@ def _git(*arguments: str) -> str | None:
             capture_output=True,
             text=True,
             timeout=30,
-            check=False,
+            check=True,
         )
-    except (OSError, subprocess.TimeoutExpired):
+    except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return done.stdout.strip()

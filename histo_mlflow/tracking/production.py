@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from histo_mlflow.errors import RequestError, StoreError
-from histo_mlflow.tracking.store_errors import is_missing
+from histo_mlflow.errors import RequestError
+from histo_mlflow.tracking.store_errors import found_or_none
 
 PRODUCTION_STAGE = "Production"
 PRODUCTION_ALIASES = ("champion", "Production")
@@ -34,26 +34,19 @@ class Pointers:
 
     def describe_disagreement(self) -> str:
         """Return what points where, and the two ways out."""
-        said = [f"the stage {PRODUCTION_STAGE} is {_said(self.stage)}"]
-        said += [f"the alias {alias} {_said(self.aliases.get(alias))}" for alias in PRODUCTION_ALIASES]
+        named = {f"the stage {PRODUCTION_STAGE} is": self.stage}
+        named |= {f"the alias {alias}": self.aliases.get(alias) for alias in PRODUCTION_ALIASES}
+        said = [f"{name} {f'version {version}' if version else 'no version'}" for name, version in named.items()]
         others = sorted({version for version in (self.stage, *self.aliases.values()) if version}, key=int)
         ways = " or ".join(f"histo promote --model-name {self.name} --version {each} --force --reason TEXT" for each in others)
         return f"{self.name}: {', '.join(said)}: moved by hand? Nothing was changed; say which is meant: {ways}"
 
 
-def _said(version: str | None) -> str:
-    return f"version {version}" if version else "no version"
-
-
 def read_pointers(client: MlflowClient, name: str) -> Pointers:
     """Return what the names of the version in use point to; nothing, if nothing is registered."""
     staged = [str(each.version) for each in versions_of(client, name) if each.current_stage == PRODUCTION_STAGE]
-    try:
-        aliases = client.get_registered_model(name).aliases
-    except StoreError as error:
-        if not is_missing(error):
-            raise
-        aliases = {}
+    model = found_or_none(client.get_registered_model, name)
+    aliases = model.aliases if model else {}
     ours = {alias: str(version) for alias, version in aliases.items() if alias in PRODUCTION_ALIASES}
     return Pointers(name, max(staged, key=int, default=None), ours)
 
@@ -64,10 +57,10 @@ def production_version(client: MlflowClient, name: str) -> str | None:
     Raises:
         RequestError: Stage and aliases point to different versions.
     """
-    found = read_pointers(client, name)
-    if not found.agree:
-        raise RequestError(found.describe_disagreement())
-    return found.version
+    pointers = read_pointers(client, name)
+    if not pointers.agree:
+        raise RequestError(pointers.describe_disagreement())
+    return pointers.version
 
 
 def move_pointers(client: MlflowClient, name: str, version: str) -> None:
@@ -79,7 +72,7 @@ def move_pointers(client: MlflowClient, name: str, version: str) -> None:
     for alias in PRODUCTION_ALIASES:
         client.set_registered_model_alias(name, alias, version)
     with warnings.catch_warnings():
-        # MLflow has deprecated stages, yet ``models:/<name>/Production`` is the address that others' code uses.
+        # MLflow has deprecated stages, yet ``models:/<name>/Production`` is what others' code uses (docs/decisions/0002).
         warnings.simplefilter("ignore", FutureWarning)
         client.transition_model_version_stage(name, version, PRODUCTION_STAGE)
         for each in versions_of(client, name):

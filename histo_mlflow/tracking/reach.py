@@ -1,5 +1,6 @@
 """Whether a tracking server answers: asked shortly, and while it does not, only now and then."""
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,10 @@ from mlflow.environment_variables import (
     MLFLOW_HTTP_REQUEST_TIMEOUT,
 )
 from mlflow.exceptions import MlflowException
+
+from histo_mlflow.base.secrets import hide_secrets
+
+_log = logging.getLogger(__name__)
 
 ANSWER_SECONDS = 2
 _TRUSTED_SECONDS = 1.0
@@ -51,17 +56,21 @@ class Reach:
         return True
 
     def note_lost(self, error: Exception) -> None:
-        """Note that a call has found nobody; raise every other `error`: a refusal is an answer."""
+        """Note that a call has found nobody, and say so once; raise every other `error`: a refusal is an answer."""
         if not _is_unreachable(error, self.uri):
             raise error
+        if not self.is_lost:
+            _log.warning(
+                "the tracking server %s does not answer; the work goes on, and what is to be written is kept on this machine "
+                "until it does",
+                hide_secrets(self.uri),
+            )
         self.is_lost = True
         self._did_answer, self._known_until = False, time.monotonic() + _PAUSE_SECONDS
 
 
-@cache
-def reach_of(uri: str) -> Reach:
-    """Return what is known of the store."""
-    return Reach(uri)
+reach_of = cache(Reach)
+"""What is known of the store of that address."""
 
 
 def patience_seconds() -> float:
@@ -81,16 +90,14 @@ def trying_once(seconds: int | None = None) -> Iterator[None]:
         wanted = {name: value for name, value in wanted.items() if name not in os.environ}
     else:
         wanted[MLFLOW_HTTP_REQUEST_TIMEOUT.name] = str(seconds)
-    before = {name: os.environ.get(name) for name in wanted}
+    before = {name: os.environ[name] for name in wanted if name in os.environ}
     os.environ.update(wanted)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        for name in wanted.keys() - before.keys():
+            os.environ.pop(name, None)
+        os.environ.update(before)
 
 
 def _is_unreachable(error: BaseException, uri: str) -> bool:

@@ -22,13 +22,9 @@ from histo_mlflow.tracking.store_errors import naming_what_is_refused
 
 CANDIDATE_ALIAS = "candidate"
 MODEL_URI_TAG = "histo.model_uri"
-
 _KIND_TAG = "histo.kind"
-
-# Columns of MLflow's database; SQLite lets more pass, PostgreSQL does not.
-_MAX_DESCRIPTION = 5000
+_MAX_DESCRIPTION = 5000  # a column of MLflow's database; SQLite lets more pass, PostgreSQL does not
 _BEST_CHECKPOINT = "checkpoints/best.safetensors"
-_MODEL_NAME = re.compile(r"[\w.-]+")
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 _IS_WHOLE = re.compile(r"models:/(m-\w+|[^/@]+[/@].+)|runs:/[^/]+/.+")
 
@@ -54,13 +50,7 @@ def changing_model(name: str) -> AbstractContextManager[None]:
 
 @dataclass(frozen=True)
 class VersionFacts:
-    """What is kept with a version.
-
-    Attributes:
-        run_id: The run that it comes from; its version is found again if it has one.
-        description: The card, in Markdown.
-        tags: Of the version.
-    """
+    """What is kept with a version: the run that it comes from, its card in Markdown, tags."""
 
     run_id: str
     description: str = ""
@@ -72,21 +62,16 @@ def create_version(store: Store, model_uri: str, name: str, about: VersionFacts)
     _ensure_registered_model(store.client, name)
     if earlier := [each for each in versions_of(store.client, name) if each.run_id == about.run_id]:
         return max((str(each.version) for each in earlier), key=int)
+    card, rest = about.description, "\n\n... (the whole card lies in the model as model_card.md)"
     created = store.client.create_model_version(
         name,
         source=model_uri,
         run_id=about.run_id,
-        description=_shortened(about.description),
+        description=card if len(card) <= _MAX_DESCRIPTION else card[: _MAX_DESCRIPTION - len(rest)] + rest,
         tags=dict(about.tags),
         model_id=model_uri.removeprefix("models:/"),
     )
     return str(created.version)
-
-
-def _shortened(card: str) -> str:
-    """Return a description that the registry's database can hold."""
-    rest = "\n\n... (the whole card lies in the model as model_card.md)"
-    return card if len(card) <= _MAX_DESCRIPTION else card[: _MAX_DESCRIPTION - len(rest)] + rest
 
 
 def find_version(store: Store, name: str, *, version: str, run_id: str) -> str:
@@ -156,24 +141,31 @@ def located_model(store: Store, address: str, *, option: str = "model") -> Itera
     Raises:
         SourceNotFoundError: There is no such model.
     """
-    if Path(address).exists():
-        yield LocatedModel(_check_kind(Path(address), f"{option}={address}"), address)
-        return
-    artifact_uri = address
-    if _RUN_ID.fullmatch(address):
-        artifact_uri = _model_of_run(store.client, address, option)
-    if not artifact_uri.startswith(("models:/", "runs:/")) or not _IS_WHOLE.fullmatch(artifact_uri):
-        raise SourceNotFoundError(f"{option}={address}: {_advise(address)}")
-    uri = store.opened().uri
+    asked = f"{option}={address}"
     with scratch_folder() as draft:
-        try:
-            local = mlflow.artifacts.download_artifacts(artifact_uri=artifact_uri, tracking_uri=uri, dst_path=str(draft))
-        except (MlflowException, OSError) as error:
-            reason = str(error).partition("\n")[0][:200]
-            raise SourceNotFoundError(
-                hide_secrets(f"{option}={address} is not in the store {store.uri} ({reason}); `mlflow ui` shows what is there")
-            ) from None
-        yield LocatedModel(_check_kind(Path(local), f"{option}={address}"), address)
+        path = Path(address) if Path(address).exists() else _fetch(store, address, asked, draft)
+        if not (path.is_dir() or path.is_file()):  # a pipe would be waited for for ever
+            raise RequestError(f"{asked} is neither a file nor a folder; give a model or a .safetensors checkpoint")
+        if path.is_dir() and not (path / "MLmodel").exists():
+            raise RequestError(f"{asked} is a folder without a file MLmodel; give a model or a .safetensors checkpoint")
+        yield LocatedModel(path, address)
+
+
+def _fetch(store: Store, address: str, asked: str, folder: Path) -> Path:
+    uri = address
+    if _RUN_ID.fullmatch(address):
+        tags = kept_run(store.client, address, asked=asked).data.tags
+        uri = tags.get(MODEL_URI_TAG, f"runs:/{address}/{_BEST_CHECKPOINT}")
+    if not _IS_WHOLE.fullmatch(uri):
+        raise SourceNotFoundError(f"{asked}: {_advise(address)}")
+    source = store.client.tracking_uri  # of a store that is there: `download_artifacts` would create a missing file
+    try:
+        return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=source, dst_path=str(folder)))
+    except (MlflowException, OSError) as error:
+        reason = str(error).partition("\n")[0][:200]
+        raise SourceNotFoundError(
+            hide_secrets(f"{asked} is not in the store {store.uri} ({reason}); `mlflow ui` shows what is there")
+        ) from None
 
 
 def _advise(address: str) -> str:
@@ -204,16 +196,3 @@ def version_of(store: Store, address: str) -> str | None:
     except StoreError:  # loading says what is missing
         pass
     return None
-
-
-def _model_of_run(client: MlflowClient, run_id: str, option: str) -> str:
-    tags = kept_run(client, run_id, asked=f"{option}={run_id}").data.tags
-    return str(tags.get(MODEL_URI_TAG, f"runs:/{run_id}/{_BEST_CHECKPOINT}"))
-
-
-def _check_kind(path: Path, asked: str) -> Path:
-    if not (path.is_dir() or path.is_file()):  # a pipe would be waited for for ever
-        raise RequestError(f"{asked} is neither a file nor a folder; give a model or a .safetensors checkpoint")
-    if path.is_dir() and not (path / "MLmodel").exists():
-        raise RequestError(f"{asked} is a folder without a file MLmodel; give a model or a .safetensors checkpoint")
-    return path

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import mlflow
-from mlflow import MlflowClient
-from mlflow.entities import RunStatus
 from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
 
@@ -21,9 +19,8 @@ from histo_mlflow.base.scratch import scratch_folder
 from histo_mlflow.base.secrets import hide_secrets
 from histo_mlflow.errors import Interrupted, StoreError
 from histo_mlflow.tracking.journal import Journal
-from histo_mlflow.tracking.kept import ENDED_TAG
-from histo_mlflow.tracking.signs_of_life import giving_signs_of, tags_of_this_process
-from histo_mlflow.tracking.sinks import MirroredRun, RunFacts, Sink
+from histo_mlflow.tracking.kept import ENDED_TAG, giving_signs_of, tags_of_this_process
+from histo_mlflow.tracking.sinks import MirroredRun, Sink
 from histo_mlflow.tracking.store import Store, changing_experiment
 from histo_mlflow.tracking.writes import Deletion, End, File, Metrics, Params, Tags, Target, Tiles, Write
 
@@ -44,14 +41,10 @@ class Run:
         self.is_reopened = False
         self._mirrored: list[MirroredRun] = []
 
-    @property
-    def _client(self) -> MlflowClient:
-        return self.store.client
-
     @cached_property
     def journal(self) -> Journal:
         """What the server has not got of this run."""
-        return Journal(Target(self._client, self.id), self.store.uri)
+        return Journal(Target(self.store.client, self.id))
 
     @property
     def sinks(self) -> tuple[Sink, ...]:
@@ -60,12 +53,10 @@ class Run:
 
     def mirror(self) -> None:
         """Write to the store's mirrors too, from now on."""
-        if not self.store.mirrors:
-            return
-        facts = RunFacts.of(self._client.get_run(self.id), self.store.uri)
-        self._mirrored = [mirror.begin(facts) for mirror in self.store.mirrors]
-        addresses = {of.tag: run.address for of, run in zip(self.store.mirrors, self._mirrored, strict=True) if run.address}
-        if addresses:
+        if self.store.mirrors:
+            kept = self.store.client.get_run(self.id)
+            self._mirrored = [MirroredRun(mirror, kept, self.store.uri) for mirror in self.store.mirrors]
+        if addresses := {each.mirror.tag: each.address for each in self._mirrored if each.address}:
             self.set_tags(addresses)
 
     def send(self, write: Write) -> None:
@@ -75,8 +66,7 @@ class Run:
 
     def settle(self) -> None:
         """Wait until the server has got all, which some work needs; raise `StoreError` if it stays away."""
-        is_settled = self.journal.wait()
-        if not is_settled:
+        if not self.journal.wait():
             raise StoreError(hide_secrets(f"the tracking server {self.store.uri} does not answer"))
 
     def log_metrics(self, metrics: Mapping[str, float], *, step: int = 0) -> None:
@@ -134,11 +124,11 @@ class Run:
 
     def has_file(self, artifact: str) -> bool:
         """Return whether there is an artifact of that path."""
-        return Target(self._client, self.id).has_file(artifact)
+        return Target(self.store.client, self.id).has_file(artifact)
 
     def fetch_file(self, artifact: str, folder: Path) -> Path:
         """Copy the artifact of that path into `folder` and return where it is."""
-        return Path(self._client.download_artifacts(self.id, artifact, str(folder)))
+        return Path(self.store.client.download_artifacts(self.id, artifact, str(folder)))
 
     def delete_file(self, artifact: str) -> None:
         """Delete the artifact of that path, if it is there."""
@@ -150,12 +140,12 @@ class Run:
 
     def logged_values(self, metric: str) -> dict[int, float]:
         """Return the values of `metric` by the step at which each was logged, in the order of steps."""
-        found = self._client.get_metric_history(self.id, metric)
+        found = self.store.client.get_metric_history(self.id, metric)
         return {each.step: each.value for each in sorted(found, key=lambda each: each.step)}
 
     def tags(self) -> dict[str, str]:
         """Return the run's tags."""
-        return dict(self._client.get_run(self.id).data.tags)
+        return dict(self.store.client.get_run(self.id).data.tags)
 
     def log_folder(self, local: Path, folder: str | None = None) -> None:
         """Copy the content of a folder to the run's artifacts, under `folder`."""
@@ -165,16 +155,14 @@ class Run:
 
 
 def begun_run(store: Store) -> Run | None:
-    """Return the run that ``mlflow run`` has begun for a command that opens none itself, or None."""
+    """Return the run that ``mlflow run`` has begun for this command, or None; a leftover variable may name any run."""
     run_id = os.environ.get("MLFLOW_RUN_ID")
-    return Run(store, run_id) if run_id and _is_free(store, run_id) else None
-
-
-def _is_free(store: Store, run_id: str) -> bool:
-    """Return whether a run is open and no command has taken it yet; a leftover variable may name any run."""
+    if not run_id:
+        return None
     found = store.client.get_run(run_id)
     is_open = found.info.status in {"RUNNING", "SCHEDULED"} and found.info.lifecycle_stage == "active"
-    return is_open and "histo.entry_point" not in found.data.tags
+    is_taken = "histo.entry_point" in found.data.tags
+    return Run(store, run_id) if is_open and not is_taken else None
 
 
 @contextmanager
@@ -204,35 +192,33 @@ def open_run(
         with shielded():
             run.send(End("FINISHED", _now_ms()))
     except BaseException as error:
-        is_early_end = isinstance(error, (Interrupted, KeyboardInterrupt, stopped_by or Interrupted))
+        is_interrupted = isinstance(error, (Interrupted, KeyboardInterrupt))
         if isinstance(error, Interrupted):
             acknowledge()
         if run is not None:
+            is_early_end = is_interrupted or isinstance(error, stopped_by or Interrupted)
             _end(run, "KILLED" if is_early_end else "FAILED", error)
-            if isinstance(error, (Interrupted, KeyboardInterrupt)):
-                run.journal.say_what_is_left((parent or run).id)
-            else:
+            if not is_interrupted:
                 with suppress(StoreError):
-                    _settle_at_the_end(run, parent)
+                    run.settle()
         raise
-    _settle_at_the_end(run, parent)
+    else:
+        run.settle()
+    finally:
+        if run is not None:
+            run.journal.say_what_is_left((parent or run).id)
 
 
 def _begin(store: Store, name: str, parent: Run | None, noted: Mapping[str, object]) -> Run:
     with changing_experiment(store.uri, "create runs in it"):
-        # Popped, so that a nested run or a later one in this process does not adopt the same run again.
-        adopted = os.environ.pop("MLFLOW_RUN_ID", None) if parent is None else None
-        if adopted and not _is_free(store, adopted):
-            _log.warning("MLFLOW_RUN_ID=%s names a run that has ended or is another command's; a new run is begun", adopted)
-            adopted = None
-        if adopted:
-            begun = store.client.get_run(adopted).info.run_name or ""
-            kept = begun if begun and not _MADE_UP_NAME.fullmatch(begun) else name
-            store.client.update_run(adopted, status=RunStatus.to_string(RunStatus.RUNNING), name=kept)
-            run = Run(store, adopted)
-            run.set_tags(noted)
-            return run
-        outer = parent.id if parent else _active_run_id()
+        if parent is None and (begun := _taken_over(store)):
+            own_name = store.client.get_run(begun.id).info.run_name or ""
+            kept = name if not own_name or _MADE_UP_NAME.fullmatch(own_name) else own_name
+            store.client.update_run(begun.id, status="RUNNING", name=kept)
+            begun.set_tags(noted)
+            return begun
+        active = mlflow.active_run()
+        outer = parent.id if parent else active.info.run_id if active else None
         # In one call: who dies between two would leave a run that nobody knows to be dead, or to be a fold.
         tags = {**Tags.of({**resolve_tags(), **noted}).shown(), MLFLOW_RUN_NAME: name}
         if outer:
@@ -240,18 +226,26 @@ def _begin(store: Store, name: str, parent: Run | None, noted: Mapping[str, obje
         return Run(store, store.client.create_run(store.experiment_id, tags=tags, run_name=name).info.run_id)
 
 
+def _taken_over(store: Store) -> Run | None:
+    # Popped, so that a nested run or a later one in this process does not adopt the same run again.
+    begun, named = begun_run(store), os.environ.pop("MLFLOW_RUN_ID", None)
+    if named and begun is None:
+        _log.warning("MLFLOW_RUN_ID=%s names a run that has ended or is another command's; a new run is begun", named)
+    return begun
+
+
 def _reopen(run: Run, noted: Mapping[str, object]) -> Run:
     client = run.store.client
     run.is_reopened = True
     run.set_tags(noted)  # first: a run that is RUNNING names its process
-    wrapper = os.environ.pop("MLFLOW_RUN_ID", None)
-    if wrapper and _is_free(run.store, wrapper):
-        # `mlflow run` has begun a run of its own, and will end it.
-        client.update_run(wrapper, name="resume")
-        client.set_tag(wrapper, "histo.resumes", run.id)
+    wrapper = begun_run(run.store)
+    os.environ.pop("MLFLOW_RUN_ID", None)
+    if wrapper:  # `mlflow run` has begun a run of its own, and will end it
+        client.update_run(wrapper.id, name="resume")
+        client.set_tag(wrapper.id, "histo.resumes", run.id)
     for tag in {"error", ENDED_TAG} & client.get_run(run.id).data.tags.keys():
         client.delete_tag(run.id, tag)
-    client.update_run(run.id, status=RunStatus.to_string(RunStatus.RUNNING))
+    client.update_run(run.id, status="RUNNING")
     return run
 
 
@@ -266,15 +260,3 @@ def _end(run: Run, status: str, error: BaseException) -> None:
 
 def _now_ms() -> int:
     return int(time.time() * 1000)
-
-
-def _settle_at_the_end(run: Run, parent: Run | None) -> None:
-    try:
-        run.settle()
-    finally:
-        run.journal.say_what_is_left((parent or run).id)
-
-
-def _active_run_id() -> str | None:
-    active = mlflow.active_run()
-    return active.info.run_id if active else None

@@ -2,49 +2,23 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, Protocol, TypeVar
 
+from mlflow import MlflowClient
 from mlflow.entities import Run as KeptRun
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
+from histo_mlflow.base.plain_values import reason_of
+from histo_mlflow.base.scratch import scratch_folder
 from histo_mlflow.base.secrets import hide_secrets
-from histo_mlflow.tracking.writes import File, Write
+from histo_mlflow.tracking.kept import runs_under, state_of
+from histo_mlflow.tracking.writes import End, File, Metrics, Params, Write
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class RunFacts:
-    """What a mirrored run is called and where it belongs.
-
-    Attributes:
-        id: Of the MLflow run; the mirrored one has the same, so that mirroring it again adds nothing.
-        name: As in MLflow.
-        job_type: The entry point.
-        parent_id: Of the MLflow run that it is nested in, or None.
-        link: Where it is found in MLflow, without a password.
-    """
-
-    id: str
-    name: str
-    job_type: str
-    parent_id: str | None
-    link: str
-
-    @classmethod
-    def of(cls, kept: KeptRun, store_uri: str) -> "RunFacts":
-        """Return what is to be known of a run that MLflow keeps at `store_uri`."""
-        tags, about, uri = kept.data.tags, kept.info, hide_secrets(store_uri)
-        is_server = uri.startswith("http")
-        link = f"{uri}/#/experiments/{about.experiment_id}/runs/{about.run_id}" if is_server else f"run {about.run_id} in {uri}"
-        job_type = tags.get("histo.entry_point", "run")
-        return cls(about.run_id, about.run_name or job_type, job_type, tags.get(MLFLOW_PARENT_RUN_ID), link)
 
 
 class Sink(Protocol):
@@ -71,15 +45,14 @@ class Mirror(ABC):
         self.failure: str | None = None
 
     @abstractmethod
-    def open(self, facts: RunFacts) -> tuple[Sink, str]:
-        """Begin a run, or go on with one of that id; return what its writes go to, and its address."""
+    def open(self, kept: KeptRun, store_uri: str) -> tuple[Sink, str]:
+        """Begin a run, or go on with the one of its id; return what its writes go to, and its address.
+
+        MLflow keeps the run at `store_uri`, an address without a password.
+        """
 
     def close(self, error: Exception) -> None:  # noqa: B027 - there may be nothing to close
         """Let go of all open runs: `error` has come, and no write follows."""
-
-    def begin(self, facts: RunFacts) -> "MirroredRun":
-        """Begin to mirror a run; never fails."""
-        return MirroredRun(self, facts)
 
     def attempt(self, action: Callable[[], T], run_id: str) -> T | None:
         """Return what `action` returns, or None if it fails or something has failed before."""
@@ -88,7 +61,7 @@ class Mirror(ABC):
         try:
             return action()
         except Exception as error:
-            self.failure = first_line(error)
+            self.failure = reason_of(error) or type(error).__name__
             with suppress(Exception):
                 self.close(error)
             _log.warning(
@@ -101,19 +74,50 @@ class Mirror(ABC):
 class MirroredRun:
     """A run in a mirror, to which writing never fails; `address` is where it is kept there, or None."""
 
-    def __init__(self, mirror: Mirror, facts: RunFacts) -> None:
-        self._mirror, self._id = mirror, facts.id
-        opened = mirror.attempt(lambda: mirror.open(facts), facts.id)
-        self._sink: Sink | None = opened[0] if opened else None
-        self.address: str | None = opened[1] if opened else None
+    def __init__(self, mirror: Mirror, kept: KeptRun, store_uri: str) -> None:
+        self.mirror, self._id = mirror, kept.info.run_id
+        self._sink: Sink | None = None
+        self.address: str | None = None
+        if opened := mirror.attempt(lambda: mirror.open(kept, hide_secrets(store_uri)), self._id):
+            self._sink, self.address = opened
 
     def write(self, write: Write) -> None:
         """Hand it on, unless the mirror has stopped or takes no such files."""
-        is_taken = not isinstance(write, File) or Path(write.path).suffix in self._mirror.suffixes
+        is_taken = not isinstance(write, File) or Path(write.path).suffix in self.mirror.suffixes
         if self._sink is not None and is_taken:
-            self._mirror.attempt(partial(self._sink.write, write), self._id)
+            self.mirror.attempt(partial(self._sink.write, write), self._id)
 
 
-def first_line(error: BaseException) -> str:
-    """Return what an error says, shortened to a part of a line."""
-    return str(error).partition("\n")[0][:300] or type(error).__name__
+def replay(client: MlflowClient, kept: KeptRun, mirror: Mirror) -> int:
+    """Send what MLflow has kept of an ended run, and of those nested in it while it is open; return how many were sent."""
+    sink = MirroredRun(mirror, kept, client.tracking_uri)
+    with scratch_folder() as draft:
+        for write in _writes_of(client, kept, mirror, draft):
+            sink.write(write)
+        nested = reversed(runs_under(client, kept))  # in the order in which they were begun
+    n_sent = 1 + sum(replay(client, each, mirror) for each in nested if each.info.status != "RUNNING")
+    sink.write(End(state_of(kept), kept.info.end_time))
+    return n_sent
+
+
+def _writes_of(client: MlflowClient, kept: KeptRun, mirror: Mirror, draft: Path) -> Iterator[Write]:
+    """Give what was written to a run, but for its end; files are fetched into `draft`."""
+    run_id = kept.info.run_id
+    yield Params(kept.data.params)
+    rows: dict[int, dict[str, float]] = {}
+    for name in kept.data.metrics:
+        for each in client.get_metric_history(run_id, name):
+            rows.setdefault(each.step, {})[name] = each.value
+    for step in sorted(rows):
+        yield Metrics(rows[step], step, kept.info.start_time)
+    for artifact in _files(client, run_id):
+        if Path(artifact).suffix in mirror.suffixes:
+            yield File(client.download_artifacts(run_id, artifact, str(draft)), str(Path(artifact).parent))
+
+
+def _files(client: MlflowClient, run_id: str, folder: str | None = None) -> Iterator[str]:
+    for item in client.list_artifacts(run_id, folder):
+        if item.is_dir:
+            yield from _files(client, run_id, item.path)
+        else:
+            yield item.path

@@ -1,19 +1,29 @@
-"""The file of a SQLite store: where it is, how it is written, and whether the installed MLflow has to change it first."""
+"""The file of a SQLite store: where it is, how it is written and waited for, whether another MLflow has written it."""
 
+import logging
 import re
 import shlex
 import sqlite3
+import time
 from contextlib import closing
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import mlflow
-from sqlalchemy.engine import make_url
+from sqlalchemy import event
+from sqlalchemy.engine import Engine, make_url
 
 from histo_mlflow.errors import StoreError
 
 _MIGRATIONS = Path(mlflow.__file__).parent / "store" / "db_migrations" / "versions"
 _REVISION = re.compile(r'^(revision|down_revision)\s*(?::[^=]+)?= *"(\w+)"', re.MULTILINE)
+_PATIENCE_SECONDS = 600.0
 _LOCKED_SECONDS = 60
+_ATTEMPT_MS = 5000  # what a signal may have to wait for
+_MLFLOW_SETS_ITS_OWN = "PRAGMA busy_timeout"
+_log = logging.getLogger(__name__)
+_waited_for: set[str] = set()
 
 
 def sqlite_file(uri: str) -> Path | None:
@@ -57,3 +67,36 @@ def _revision_of(file: Path) -> str | None:
     except sqlite3.Error:
         return None
     return str(row[0]) if row else None
+
+
+def wait_while_locked(file: Path) -> None:
+    """Let each statement to this SQLite file wait while another program keeps it locked, and say so once a statement.
+
+    MLflow gives up after 20 seconds, with pages of traceback.
+    """
+    if not _waited_for:
+        for event_name, method in (("do_execute", "execute"), ("do_executemany", "executemany")):
+            event.listen(Engine, event_name, partial(_insist, method))
+    _waited_for.add(str(file.absolute()))
+
+
+def _insist(method: str, cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
+    """Carry a statement to a file that is waited for out, and return whether that is done; else SQLAlchemy does it itself."""
+    database = context.root_connection.engine.url.database if context and context.dialect.name == "sqlite" else None
+    if not database or str(Path(database).absolute()) not in _waited_for:
+        return False
+    if statement.startswith(_MLFLOW_SETS_ITS_OWN):
+        statement = f"{_MLFLOW_SETS_ITS_OWN} = {_ATTEMPT_MS}"
+    latest, is_told = time.monotonic() + _PATIENCE_SECONDS, False
+    while True:
+        try:
+            getattr(cursor, method)(statement, parameters)
+        except sqlite3.OperationalError as error:
+            # BUSY_SNAPSHOT never passes by waiting: what the transaction has read is no longer true.
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > latest:
+                raise
+            if not is_told:
+                _log.warning("the database is locked by another program; waiting up to %d minutes", _PATIENCE_SECONDS / 60)
+                is_told = True
+        else:
+            return True

@@ -4,7 +4,6 @@ import hashlib
 import logging
 import os
 import tempfile
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,14 +13,14 @@ from pathlib import Path
 import mlflow
 from filelock import FileLock
 from mlflow import MlflowClient
+from mlflow.entities import Experiment
 
 from histo_mlflow.base.secrets import hide_secrets
 from histo_mlflow.errors import SourceNotFoundError, StoreError
-from histo_mlflow.tracking.busy_database import wait_while_locked
+from histo_mlflow.tracking.kept import end_orphans
 from histo_mlflow.tracking.options import MirrorOptions
-from histo_mlflow.tracking.signs_of_life import end_orphans
 from histo_mlflow.tracking.sinks import Mirror
-from histo_mlflow.tracking.sqlite_file import check_schema, sqlite_file, use_write_ahead_log
+from histo_mlflow.tracking.sqlite_file import check_schema, sqlite_file, use_write_ahead_log, wait_while_locked
 from histo_mlflow.tracking.store_errors import (
     client_of,
     naming_what_is_refused,
@@ -61,11 +60,6 @@ class Store:
                 check_schema(file)
         return client_of(self.uri)
 
-    def opened(self) -> "Store":
-        """Return this store, found to be there: MLflow's functions that take its address would create a missing file."""
-        _ = self.client
-        return self
-
 
 def read_store() -> Store:
     """Return the store that MLflow's settings name for somebody who only reads: nothing is created, ended or changed."""
@@ -97,13 +91,16 @@ def open_store(mirroring: MirrorOptions | None = None) -> Store:
             if file and file.exists():
                 check_schema(file)
             client = client_of(uri)  # creates the tables of a new SQLite store
-            store = Store(uri, _experiment_id(client), (Wandb(),) if mirroring and mirroring.wandb else ())
+            experiment = _experiment(client)
             if file:
                 use_write_ahead_log(file)
-                _refuse_experiment_of_a_server(store)
-            _show_as_training(store)
-        end_orphans(client, store.experiment_id)
-    return store
+                _refuse_if_of_a_server(experiment)
+            # Without this tag MLflow's pages open on its tools for language models and call our runs evaluations.
+            if _KIND_TAG not in experiment.tags:
+                with suppressing_refusals():
+                    client.set_experiment_tag(experiment.experiment_id, _KIND_TAG, "custom_model_development")
+        end_orphans(client, experiment.experiment_id)
+    return Store(uri, experiment.experiment_id, (Wandb(),) if mirroring and mirroring.wandb else ())
 
 
 @contextmanager
@@ -114,9 +111,8 @@ def changing_experiment(uri: str, right: str) -> Iterator[None]:
         yield
 
 
-def _refuse_experiment_of_a_server(store: Store) -> None:
+def _refuse_if_of_a_server(experiment: Experiment) -> None:
     # `mlflow ui` in an empty folder makes the default experiment its own: artifacts then go through that server only.
-    experiment = store.client.get_experiment(store.experiment_id)
     if experiment.artifact_location.startswith("mlflow-artifacts:"):
         raise StoreError(
             f"experiment {experiment.name!r} was made by a server (`mlflow ui` before the first run), which alone can keep its "
@@ -138,26 +134,19 @@ def alone_in(uri: str) -> Iterator[None]:
         yield
 
 
-def _show_as_training(store: Store) -> None:
-    # Without this tag MLflow's pages open on its tools for language models and call our runs evaluations.
-    if _KIND_TAG not in store.client.get_experiment(store.experiment_id).tags:
-        with suppressing_refusals():
-            store.client.set_experiment_tag(store.experiment_id, _KIND_TAG, "custom_model_development")
-
-
-def _experiment_id(client: MlflowClient) -> str:
+def _experiment(client: MlflowClient) -> Experiment:
     if chosen := os.environ.get("MLFLOW_EXPERIMENT_ID"):
-        return chosen
+        return client.get_experiment(chosen)
     name = _experiment_name()
     experiment = client.get_experiment_by_name(name)
-    if experiment is not None and experiment.lifecycle_stage == "active":
-        return str(experiment.experiment_id)
-    if experiment is not None:
+    if experiment is None:
+        return client.get_experiment(client.create_experiment(name))
+    if experiment.lifecycle_stage != "active":
         raise StoreError(
             f"experiment {name!r} was deleted; bring it back: mlflow experiments restore --experiment-id "
             f"{experiment.experiment_id}, or set MLFLOW_EXPERIMENT_NAME to another"
         )
-    return str(client.create_experiment(name))
+    return experiment
 
 
 def _experiment_name() -> str:
@@ -169,7 +158,6 @@ def _quiet_libraries() -> None:
     logging.getLogger("histo_mlflow").setLevel(logging.INFO)
     # MLflow draws a bar for every small file that it fetches.
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    # Table creation logs every migration; stages are deprecated yet part of what we promise (docs/decisions/0002).
+    # Table creation logs every migration.
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # logs tracebacks of what it raises as well
-    warnings.filterwarnings("ignore", message=".*transition_model_version_stage.*", category=FutureWarning)

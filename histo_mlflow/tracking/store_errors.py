@@ -4,11 +4,11 @@ import os
 import re
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from errno import EACCES, ENOENT, EPERM, EROFS
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -17,6 +17,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from histo_mlflow.base.secrets import hide_secrets
 from histo_mlflow.errors import RequestError, StoreError, WorkError
+
+T = TypeVar("T")
 
 _NOT_THERE = {ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAMETER_VALUE)}
 _REASON_CHARACTERS = 300
@@ -97,9 +99,14 @@ class _ReportingClient:
         return reporting_store_errors(self._uri)(found) if callable(found) else found
 
 
-def is_missing(error: StoreError) -> bool:
-    """Return whether the store has answered that there is no such thing, or could be none."""
-    return _code_of(error) in _NOT_THERE
+def found_or_none(ask: Callable[[str], T], name: str) -> T | None:
+    """Return what `ask` finds, or None if the store answers that there is no such thing, or could be none."""
+    try:
+        return ask(name)
+    except StoreError as error:
+        if _code_of(error) not in _NOT_THERE:
+            raise
+        return None
 
 
 @contextmanager

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from mlflow.entities import Run as KeptRun
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from histo_mlflow.tracking.sinks import Mirror, RunFacts, first_line
+from histo_mlflow.base.plain_values import reason_of
+from histo_mlflow.tracking.sinks import Mirror
 from histo_mlflow.tracking.writes import End, File, Metrics, Params, Write
 
 _log = logging.getLogger(__name__)
@@ -34,16 +37,20 @@ class Wandb(Mirror):
         self._folders: list[str] = []
         self._open: list[Any] = []
 
-    def open(self, facts: RunFacts) -> tuple["_WandbRun", str]:
-        """Begin a run, offline if there is no key or the server can't be reached."""
+    def open(self, kept: KeptRun, store_uri: str) -> tuple["_WandbRun", str]:
+        """Begin a run of the same id, offline if there is no key or the server can't be reached."""
+        about, tags = kept.info, kept.data.tags
+        link = f"run {about.run_id} in {store_uri}"
+        if store_uri.startswith("http"):
+            link = f"{store_uri}/#/experiments/{about.experiment_id}/runs/{about.run_id}"
+        job = tags.get("histo.entry_point", "run")
         run = self._init(
-            id=facts.id,
-            name=facts.name,
-            group=facts.parent_id or facts.id,
-            job_type=facts.job_type,
-            notes=f"MLflow: {facts.link}",
-            config={"mlflow_run_id": facts.id, "mlflow_link": facts.link},
-            resume="allow",
+            id=about.run_id,
+            name=about.run_name or job,
+            group=tags.get(MLFLOW_PARENT_RUN_ID, about.run_id),
+            job_type=job,
+            notes=f"MLflow: {link}",
+            config={"mlflow_run_id": about.run_id, "mlflow_link": link},
         )
         self._open.append(run)
         run.define_metric("*", step_metric="epoch")
@@ -76,41 +83,30 @@ class Wandb(Mirror):
             self._folders.clear()
 
     def _init(self, **about: Any) -> Any:
-        wandb = self._library()
-        settings = wandb.Settings(
-            silent=True, console="off", x_disable_stats=True, disable_git=True, save_code=False, init_timeout=_INIT_SECONDS
-        )
-        about = {**about, "project": os.environ.get("WANDB_PROJECT", _PROJECT), "reinit": "create_new", "settings": settings}
-        if not self._is_offline:
-            try:
-                return wandb.init(**about)
-            except wandb.Error as error:
-                self._record_here(f"W&B can't be reached ({first_line(error)})")
-        return wandb.init(**about, mode="offline")
-
-    def _library(self) -> Any:
-        if self._wandb is None:
+        if is_first := self._wandb is None:
             os.environ.setdefault("WANDB_SILENT", "true")
             os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
             try:
                 self._wandb = importlib.import_module("wandb")
             except ImportError as error:
                 raise ImportError(f"W&B is not installed ({error}): python -m pip install -e '.[wandb]'") from None
-            if os.environ.get("WANDB_MODE") is None:
-                self._log_in()
-        return self._wandb
-
-    def _log_in(self) -> None:
-        # Before `init`, which without a key would ask for one at the terminal.
-        try:
-            if not self._wandb.login(prompt=False):
-                self._record_here("no W&B key (`wandb login` stores one)")
-        except self._wandb.Error as error:
-            self._record_here(f"W&B can't be reached ({first_line(error)})")
-
-    def _record_here(self, reason: str) -> None:
-        self._is_offline = True
-        _log.info("%s: runs are recorded here instead", reason)
+        wandb = self._wandb
+        settings = wandb.Settings(
+            silent=True, console="off", x_disable_stats=True, disable_git=True, save_code=False, init_timeout=_INIT_SECONDS
+        )
+        project = os.environ.get("WANDB_PROJECT", _PROJECT)
+        about |= {"project": project, "resume": "allow", "reinit": "create_new", "settings": settings}
+        if not self._is_offline:
+            try:
+                # Before `init`, which without a key would ask for one at the terminal.
+                if not is_first or "WANDB_MODE" in os.environ or wandb.login(prompt=False):
+                    return wandb.init(**about)
+                reason = "no W&B key (`wandb login` stores one)"
+            except wandb.Error as error:
+                reason = f"W&B can't be reached ({reason_of(error)})"
+            self._is_offline = True
+            _log.info("%s: runs are recorded here instead", reason)
+        return wandb.init(**about, mode="offline")
 
 
 class _WandbRun:
@@ -128,16 +124,13 @@ class _WandbRun:
             case Metrics(step=0):  # of the run as a whole
                 self._run.summary.update(write.values)
             case Metrics():
-                self._add_row(write)
+                # W&B's own step is the epoch: it takes no row for one that it has passed, so what is sent twice is there once.
+                self._epoch = max(write.step, self._epoch)
+                self._run.log({"epoch": write.step, **write.values}, step=write.step)
             case File():
                 self._show(Path(write.path), str(Path(write.artifact).with_suffix("")))
             case End():
                 self._place.finish(self._run, _EXIT_CODES.get(write.status, 1))
-
-    def _add_row(self, metrics: Metrics) -> None:
-        # W&B's own step is the epoch: it takes no row for a step that it has passed, so what is sent twice is there once.
-        self._epoch = max(metrics.step, self._epoch)
-        self._run.log({"epoch": metrics.step, **metrics.values}, step=metrics.step)
 
     def _show(self, file: Path, name: str) -> None:
         """Show a picture, or a table that is not too large, at the last epoch."""

@@ -81,7 +81,7 @@ class Params:
 
     def shown(self) -> dict[str, Any]:
         """Return them as they may be kept: without secrets."""
-        return _hidden(self.values)
+        return {name: hide_secrets(value) if isinstance(value, str) else value for name, value in self.values.items()}
 
     def carry_out(self, target: Target) -> None:
         """Send what is not there; a value unlike the one that `mlflow run` has logged goes to ``config/<name>``."""
@@ -200,7 +200,7 @@ def to_json(write: Write) -> str:
     """Return a write as text, which holds no secret."""
     content = asdict(write)
     if isinstance(write, (Params, Tags)):
-        content["values"] = _hidden(write.values)
+        content["values"] = write.shown()
     return json.dumps({"kind": type(write).__name__, **content})
 
 
@@ -215,10 +215,6 @@ def from_json(text: str) -> Write:
     if artifact.startswith("/") or ".." in Path(artifact).parts:
         raise ValueError(f"its artifact {shorten(artifact)} lies outside the run")
     return write
-
-
-def _hidden(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: hide_secrets(value) if isinstance(value, str) else value for name, value in values.items()}
 
 
 def _stored(value: float) -> str:

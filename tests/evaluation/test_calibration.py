@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from histo_mlflow.evaluation.calibration import Calibration, fit_temperature, log_loss_of, reliability, scale
-from histo_mlflow.evaluation.selective import choose_threshold, risk_coverage_curve
+from histo_mlflow.evaluation.ranking import choose_threshold, risk_coverage_curve
 
 
 def _overconfident(seed: int, factor: float, n: int = 4000) -> tuple[np.ndarray, np.ndarray]:
@@ -41,9 +41,9 @@ def test_logits_are_divided_only_where_that_is_asked_for() -> None:
 
 def test_reliability_by_hand() -> None:
     bins = reliability(np.array([0.95, 0.95, 0.97, 0.4]), np.array([True, True, False, True]))
-    assert [(b.n, b.share) for b in bins] == [(1, 1.0), (3, pytest.approx(2 / 3))]
+    assert [(b.n, b.share.value) for b in bins] == [(1, 1.0), (3, pytest.approx(2 / 3))]
     assert bins[1].mean_score == pytest.approx((0.95 + 0.95 + 0.97) / 3)
-    assert bins[1].low < 2 / 3 < bins[1].high
+    assert bins[1].share.low < 2 / 3 < bins[1].share.high
 
 
 def test_curve_and_threshold_by_hand() -> None:

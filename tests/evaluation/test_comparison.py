@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import binomtest
 
 from histo_mlflow.errors import RequestError
-from histo_mlflow.evaluation.comparison_sections import ComparisonPage, draw_comparison
+from histo_mlflow.evaluation.comparison_sections import draw_comparison
 from histo_mlflow.evaluation.findings import About
 from histo_mlflow.evaluation.kept_numbers import read_comparison, write_comparison
 from histo_mlflow.evaluation.paired import compare_predictions, mcnemar, permute_groups
@@ -97,7 +97,7 @@ def test_page(pair: tuple[Predictions, Predictions], tmp_path: Path) -> None:
     about = About(source="tiles.npz", fingerprint="f" * 64, models=("models:/m/1", "models:/m/2"), looks=6, is_synthetic=True)
     write_comparison(tmp_path, found, about)
     assert not (tmp_path / "comparison.html").exists(), "numbers come before pictures"
-    draw_comparison(ComparisonPage(tmp_path, found, images, about))
+    draw_comparison(tmp_path, found, about, images)
     content = json.loads((tmp_path / "comparison.json").read_text())
     assert content["differences"]["balanced_accuracy"]["value"] == pytest.approx(
         content["values"]["balanced_accuracy"]["b"] - content["values"]["balanced_accuracy"]["a"]
@@ -110,7 +110,7 @@ def test_page(pair: tuple[Predictions, Predictions], tmp_path: Path) -> None:
     assert page.count("data:image/jpeg") == 18
 
     kept, kept_about = read_comparison(tmp_path)
-    draw_comparison(ComparisonPage(tmp_path, kept, images, kept_about))
+    draw_comparison(tmp_path, kept, kept_about, images)
     assert (tmp_path / "comparison.html").read_text() == page, "drawn from what is kept, it is the same"
-    draw_comparison(ComparisonPage(tmp_path, found, None, about))
+    draw_comparison(tmp_path, found, about)
     assert "data:image/jpeg" not in (tmp_path / "comparison.html").read_text()

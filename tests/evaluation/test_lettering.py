@@ -10,10 +10,11 @@ from matplotlib.font_manager import fontManager
 from matplotlib.text import Text
 
 from histo_mlflow.evaluation import plots
-from histo_mlflow.evaluation.comparison_sections import ComparisonPage, draw_comparison
+from histo_mlflow.evaluation.comparison_sections import draw_comparison
 from histo_mlflow.evaluation.curves import draw_curves
 from histo_mlflow.evaluation.findings import About, Details, Findings
 from histo_mlflow.evaluation.gallery import GalleryRow, Shown, caption, choose_errors
+from histo_mlflow.evaluation.intervals import Estimate
 from histo_mlflow.evaluation.lettering import KEY_FILE, label_classes, letter
 from histo_mlflow.evaluation.metrics import evaluate_predictions
 from histo_mlflow.evaluation.page import png_of
@@ -83,7 +84,7 @@ def _pictures(classes: tuple[str, ...]) -> list[Figure]:
         plots.draw_confusion(predictions.confusion, classes, title="a title"),
         plots.draw_roc_and_precision(predictions),
         plots.draw_calibration(predictions, None, other_label=""),
-        plots.draw_differences(classes, [(0.1, 0.0, 0.2)] * len(classes), figure="sensitivity"),
+        plots.draw_differences(classes, [Estimate(0.1, 0.0, 0.2)] * len(classes)),
         plots.draw_sheet(gallery, classes),
     ]
 
@@ -142,7 +143,7 @@ def test_the_comparison_gives_the_key_too(tmp_path: Path) -> None:
     predictions = _predictions(UNKNOWN)
     about = _about("tiles", "a", "b")
     comparison = compare_predictions(predictions, predictions)
-    draw_comparison(ComparisonPage(tmp_path, comparison, np.zeros((60, 8, 8, 3), np.uint8), about))
+    draw_comparison(tmp_path, comparison, about, np.zeros((60, 8, 8, 3), np.uint8))
     assert f"0 = <bdi>{UNKNOWN[0]}</bdi>" in (tmp_path / "comparison.html").read_text()
     assert (tmp_path / KEY_FILE).exists()
 

@@ -1,5 +1,6 @@
 """What holds for every metric: an entry of the table runs through all of this without a line of its own."""
 
+import html
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,10 @@ from histo_mlflow.evaluation.findings import BASELINE_METRICS, CALIBRATION_METRI
 from histo_mlflow.evaluation.intervals import Estimate, Resampling
 from histo_mlflow.evaluation.kept_numbers import read_numbers, write_numbers
 from histo_mlflow.evaluation.metrics import CLASS_METRICS, OVERALL_METRICS, Evaluation, evaluate_predictions, statistics_of
+from histo_mlflow.evaluation.page import render
 from histo_mlflow.evaluation.paired import COMPARED
 from histo_mlflow.evaluation.predictions import Predictions
-from histo_mlflow.evaluation.report_sections import ReportPage, overall, per_class
+from histo_mlflow.evaluation.report_sections import show_findings
 from histo_mlflow.pipeline import card
 from tests.conftest import PROJECT
 from tests.evaluation.found import find
@@ -133,9 +135,9 @@ class _Shown:
 def shown(tmp_path_factory: pytest.TempPathFactory) -> _Shown:
     folder, findings = tmp_path_factory.mktemp("evaluation"), find()
     write_numbers(folder, findings)
-    report = ReportPage(folder, findings)
-    kept = read_numbers(folder).evaluation
-    return _Shown(findings.evaluation, kept, folder, str(overall(report)), str(per_class(report)))
+    values = show_findings(folder, findings)
+    sections = [html.unescape(render(f"report/{section}.html.j2", values)) for section in ("overall", "per_class")]
+    return _Shown(findings.evaluation, read_numbers(folder).evaluation, folder, *sections)
 
 
 @EVERY

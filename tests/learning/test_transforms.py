@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from histo_mlflow.learning.transforms import Flip, Rotate, StainJitter, Transform
+from histo_mlflow.learning.augmentation import Flip, Rotate, StainJitter, Transform
 from histo_mlflow.tiles.demo import draw_demo
 
 

@@ -18,6 +18,7 @@ from PIL import Image
 from histo_mlflow.models import exports
 from histo_mlflow.models.classifier import TileClassifier, with_temperature
 from histo_mlflow.models.facts import ModelFacts
+from histo_mlflow.models.options import FORMATS
 from histo_mlflow.tiles.demo import draw_demo
 from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.decisions import register_model
@@ -90,7 +91,7 @@ def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     return torch.softmax(torch.from_numpy(logits).double(), dim=1).numpy()
 
 
-@pytest.mark.parametrize("name", exports.FORMATS)
+@pytest.mark.parametrize("name", FORMATS)
 def test_an_export_says_what_the_model_says(name: str, registered: TileSet, histo_here: Histo) -> None:
     done = histo_here("export", "--to", name, "--data", "tiles.npz", "--output", "there")
     assert done.returncode == 0, done.stderr

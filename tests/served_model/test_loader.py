@@ -31,7 +31,7 @@ from histo_mlflow.models.classifier import TileClassifier, with_temperature
 from histo_mlflow.models.facts import ModelFacts
 from histo_mlflow.served_model import loader, requests
 from histo_mlflow.tiles.image_files import decode_image
-from histo_mlflow.tracking.model_flavor import load_saved, read_facts, save_model
+from histo_mlflow.tracking.model_flavor import load_saved, save_model
 
 FACTS = ModelFacts(tuple("abcdefghi"), 32, "f" * 64, is_synthetic=True, microns_per_pixel=0.5, selected="epoch 1")
 
@@ -175,7 +175,7 @@ BAD = {
     "bomb": ([FILES[0], _bomb()], "row 1 "),
     "two columns": (pd.DataFrame({"a": FILES, "b": FILES}), "one column 'image'"),
     "rows of unlike lengths": ([None, []], "tiles are no array"),
-    "another name": ({"tile": np.array(FILES)}, "as 'image'; got ['tile']"),
+    "another name": ({"tile": np.array(FILES)}, "one column 'image' of encoded images; got ['tile']"),
 }
 
 
@@ -250,7 +250,7 @@ def test_a_changed_weight_file_is_refused(saved: Path, tmp_path: Path) -> None:
 
 
 def test_folder_holds_facts_and_nothing_that_unpickles(saved: Path) -> None:
-    assert read_facts(saved) == FACTS
+    assert load_saved(saved)[1] == FACTS
     stored = json.loads((saved / "data" / "model.json").read_text())
     assert len(stored["weights_sha256"]) == len(stored["loader_sha256"]) == 64
     assert (saved / "model_card.md").read_text() == "# A card"

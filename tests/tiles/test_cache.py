@@ -3,12 +3,14 @@
 import errno
 import json
 import os
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from histo_mlflow.errors import CacheError, TilesChangedError
 from histo_mlflow.tiles.mapped import check_unchanged
@@ -136,10 +138,25 @@ def test_a_file_rewritten_with_its_size_and_time_is_unpacked_anew(work: Path, ti
     assert len([path for path in (work / "cache").iterdir() if path.is_dir()]) == 2
 
 
-def test_a_full_disk_names_the_folder_and_the_way_out(work: Path, tiny_tiles: TileSet, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("form", ["npz", "folder"])
+def test_a_full_disk_names_the_folder_and_the_way_out(
+    work: Path, tiny_tiles: TileSet, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
     def no_room(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+    # A map is filled after its blocks are asked for; what is written block by block meets the end of the disk itself.
+    save_npz(work / "a.npz", tiny_tiles, compressed=True)
+    for name, image in zip(("a", "b"), tiny_tiles.images, strict=False):
+        (work / "tiles" / name).mkdir(parents=True)
+        Image.fromarray(image).save(work / "tiles" / name / "1.png")
     monkeypatch.setattr(os, "posix_fallocate", no_room)
-    with pytest.raises(CacheError, match=r"unpacked to .*cache \(No space left on device\); set HISTO_CACHE_DIR"):
-        open_tiles(save_npz(work / "a.npz", tiny_tiles, compressed=True))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, limits[1]))
+    try:
+        with pytest.raises(
+            CacheError, match=r"unpacked to .*cache \((No space left on|File too large).*\); set HISTO_CACHE_DIR"
+        ):
+            open_tiles(work / ("a.npz" if form == "npz" else "tiles"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)

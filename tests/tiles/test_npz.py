@@ -111,11 +111,20 @@ _NAMED = {f"group {kind}": groups for kind, groups in {
     "none": np.array([*map(str, range(53)), "None"]),
 }.items()}  # fmt: skip
 
+
+def _add_a_byte(path: Path, tiles: TileSet) -> None:
+    """Behind the values, where numpy writes nothing."""
+    np.savez(path, labels=tiles.labels)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("data.npy", _npy(str(tiles.images.shape), "|u1", tiles.images.tobytes() + b"x"))
+
+
 BAD_FILES = {
+    "a byte too many": (_add_a_byte, "not as long as its shape"),
     "two labels without names": (lambda p, t: np.savez(p, data=t.images, labels=_TWO), "labels 0 1 and does not name them"),
     "labels from 1": (lambda p, t: np.savez(p, data=t.images, labels=_TWO + 1), "labels 1 2 and does not name them"),
     "flipped byte": (_flip_a_byte, "is damaged .*CRC"),
-    "labels of 80 TB": (lambda p, t: _save_raw(p, t, labels=_npy("(10000000000000,)")), "shorter than its shape"),
+    "labels of 80 TB": (lambda p, t: _save_raw(p, t, labels=_npy("(10000000000000,)")), "not as long as its shape"),
     "labels that inflate": (
         lambda p, t: _save_raw(p, t, labels=_npy("(5000000,)", content=bytes(40_000_000))),
         "one for each of 54 tiles",
@@ -233,8 +242,8 @@ def test_groups_beside_splits_are_named_as_passed_over(work: Path, tiny_tiles: T
 def test_more_tiles_than_labels_fit_in_memory_are_refused_from_the_header(work: Path, tiny_tiles: TileSet) -> None:
     with zipfile.ZipFile(work / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive, archive.open("data.npy", "w") as member:
         member.write(_npy(f"({2**24 + 1}, 1, 1, 3)", "|u1"))
-        for _ in range(4):
-            member.write(bytes(2**24))
+        for _ in range(3):
+            member.write(bytes(2**24 + 1))
     with pytest.raises(TileFormatError, match="16777217 tiles; 16777216 at most"):
         read_npz_images(work / "a.npz")
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from histo_mlflow.pipeline.robustness import choose_tiles, probe
+from histo_mlflow.pipeline.scoring import choose_tiles, probe
 from histo_mlflow.tiles.demo import draw_demo
 from histo_mlflow.tiles.perturbations import PROTOCOL, blur, brightness, hue, jpeg, symmetry
 

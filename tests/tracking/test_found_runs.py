@@ -4,9 +4,8 @@ import pytest
 
 from histo_mlflow.errors import Interrupted, RequestError
 from histo_mlflow.tracking.found_runs import find_ended_run
-from histo_mlflow.tracking.kept import state_of
+from histo_mlflow.tracking.kept import BOOT_TAG, SIGN_TAG, giving_signs_of, state_of, tags_of_this_process
 from histo_mlflow.tracking.runs import open_run
-from histo_mlflow.tracking.signs_of_life import BOOT_TAG, SIGN_TAG, giving_signs_of, tags_of_this_process
 from histo_mlflow.tracking.store import Store
 
 

@@ -30,14 +30,14 @@ from histo_mlflow.tracking.decisions import (
     register_model,
     version_before,
 )
+from histo_mlflow.tracking.found_runs import count_looks, note_looks
+from histo_mlflow.tracking.kept import STARTED_TAG
 from histo_mlflow.tracking.logged_models import log_model
-from histo_mlflow.tracking.looks import count_looks, note_looks
 from histo_mlflow.tracking.model_flavor import load_saved
 from histo_mlflow.tracking.options import RegistryOptions
 from histo_mlflow.tracking.production import production_version
 from histo_mlflow.tracking.registry import VersionFacts, ask_to_register, located_model
 from histo_mlflow.tracking.runs import open_run
-from histo_mlflow.tracking.signs_of_life import STARTED_TAG
 from histo_mlflow.tracking.store import Store, open_store
 
 FACTS = ModelFacts(("a", "b", "c"), 32, "f" * 64, is_synthetic=True, selected="epoch 1")

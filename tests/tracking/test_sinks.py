@@ -6,11 +6,12 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
+from mlflow.entities import Run as KeptRun
 
 from histo_mlflow.tracking.journal import Journal
 from histo_mlflow.tracking.options import MirrorOptions
 from histo_mlflow.tracking.runs import open_run
-from histo_mlflow.tracking.sinks import Mirror, RunFacts, Sink
+from histo_mlflow.tracking.sinks import Mirror, MirroredRun, Sink
 from histo_mlflow.tracking.store import Store, open_store
 from histo_mlflow.tracking.wandb_sink import Wandb
 from histo_mlflow.tracking.writes import Deletion, End, File, Metrics, Params, Tags, Target, Tiles, Write
@@ -47,7 +48,7 @@ def _mlflow(store: Store, work: Path) -> Place:
         files = {item.path for item in store.client.list_artifacts(run_id, "figures")}
         return Kept(run.data.params, epochs, run.data.metrics["best/val_loss"], files, run.info.status == "FINISHED")
 
-    return Place(Journal(Target(store.client, run_id), store.uri), read)
+    return Place(Journal(Target(store.client, run_id)), read)
 
 
 def _wandb(store: Store, work: Path) -> Place:
@@ -62,7 +63,7 @@ def _wandb(store: Store, work: Path) -> Place:
         params = {name: str(recorded.config[name]) for name in ("epochs", "data")}
         return Kept(params, epochs, recorded.summary["best/val_loss"], files, recorded.exit_code == 0)
 
-    return Place(Wandb().begin(RunFacts.of(kept, store.uri)), read)
+    return Place(MirroredRun(Wandb(), kept, store.uri), read)
 
 
 PLACES = {"mlflow": _mlflow, "wandb": _wandb}
@@ -132,8 +133,8 @@ class _Breaking(Mirror):
         super().__init__()
         self.n, self.kept = n, list[object]()
 
-    def open(self, facts: RunFacts) -> tuple["_Breaking", str]:
-        self.write(facts)
+    def open(self, kept: KeptRun, _: str) -> tuple["_Breaking", str]:
+        self.write(kept)
         return self, "somewhere"
 
     def write(self, write: object) -> None:
@@ -162,7 +163,7 @@ def test_a_mirror_that_breaks_costs_one_warning_and_nothing_else(
     assert f"histo mirror {run.id}" in warnings[0]
     assert "\n" not in warnings[0]
     kinds = [type(each) for each in other.kept]
-    assert [kind for kind in kinds if kind is not Tags] == [RunFacts, Params, Metrics, File, End], "the other mirror goes on"
+    assert [kind for kind in kinds if kind is not Tags] == [KeptRun, Params, Metrics, File, End], "the other mirror goes on"
 
 
 def test_the_options_say_where_runs_are_mirrored(store: Store) -> None:

@@ -15,8 +15,7 @@ import pytest
 from mlflow import MlflowClient
 
 from histo_mlflow.errors import RequestError, SourceNotFoundError, StoreError
-from histo_mlflow.tracking.runs import open_run
-from histo_mlflow.tracking.signs_of_life import (
+from histo_mlflow.tracking.kept import (
     BOOT_TAG,
     HOST_TAG,
     NAMESPACE_TAG,
@@ -25,6 +24,7 @@ from histo_mlflow.tracking.signs_of_life import (
     STARTED_TAG,
     tags_of_this_process,
 )
+from histo_mlflow.tracking.runs import open_run
 from histo_mlflow.tracking.store import Store, alone_in, open_store, read_store
 from tests.conftest import Histo
 
@@ -210,7 +210,7 @@ def _lock(user: int, uri: str) -> None:
 def test_a_locked_database_is_waited_for(
     store: Store, work: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("histo_mlflow.tracking.busy_database._ATTEMPT_MS", 50)
+    monkeypatch.setattr("histo_mlflow.tracking.sqlite_file._ATTEMPT_MS", 50)
     with open_run(store, "one") as run:
         other = sqlite3.connect(work / "mlflow.db", isolation_level=None, check_same_thread=False)
         other.execute("BEGIN EXCLUSIVE")
