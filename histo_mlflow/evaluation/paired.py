@@ -34,7 +34,8 @@ class Comparison:
         differences: B minus A with its interval, if it has one.
         sensitivity: B minus A of each class, in class order.
         only_a, only_b: Tiles that only A, only B got right.
-        p_value: Of McNemar's exact test of equal accuracy; 1 where they never differ.
+        p_value: Of a test of equal accuracy; 1 where they never differ.
+        test: Which test, in words.
         intervals: How they were made, in words.
     """
 
@@ -46,6 +47,7 @@ class Comparison:
     only_a: int
     only_b: int
     p_value: float
+    test: str
     intervals: str
 
     @property
@@ -59,8 +61,9 @@ def compare_predictions(a: Predictions, b: Predictions, *, costs: Floats | None 
     """Return the comparison of two models on the same tiles.
 
     Intervals are of a paired jackknife: each unit is left out for both models at once, so that what makes tiles hard for both
-    cancels. There is none where leaving out changes nothing, and none for fewer than 20 groups. McNemar 1947 compares the
-    tiles that only one of them got right, here with the exact binomial distribution; it takes tiles as independent.
+    cancels. There is none where leaving out changes nothing, and none for fewer than 20 groups. Of independent tiles, those
+    that only one of them got right are compared by McNemar 1947, here with the exact binomial distribution. Of tiles in groups
+    it would find differences where there are none, and the models change places in whole groups instead.
 
     Raises:
         RequestError: They were not made on the same labelled tiles with the same classes.
@@ -88,7 +91,11 @@ def compare_predictions(a: Predictions, b: Predictions, *, costs: Floats | None 
     words = f"Paired jackknife over {units.describe()}, left out for both models at once; Student's t."
     if not are_enough(units):
         words += f" No interval: {FEWEST_GROUPS} groups are needed."
-    return Comparison(a, b, pairs, differences, sensitivity, only_a, only_b, mcnemar(only_a, only_b), words)
+    if a.groups is None:
+        p_value, test = mcnemar(only_a, only_b), "McNemar's exact test"
+    else:
+        p_value, test = permute_groups(a, b), "permutation test over whole groups"
+    return Comparison(a, b, pairs, differences, sensitivity, only_a, only_b, p_value, test, words)
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
@@ -96,3 +103,23 @@ def mcnemar(only_a: int, only_b: int) -> float:
     from scipy.stats import binomtest
 
     return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+
+
+def permute_groups(a: Predictions, b: Predictions) -> float:
+    """Return the two-sided p-value that two models, each group's tiles under either's name, are as often right.
+
+    The models are exchanged in each group or not (a paired permutation test, Good 2005, "Permutation, parametric and bootstrap
+    tests"): in all ways where there are few groups, in 9,999 random ones with a fixed seed where there are many.
+    """
+    from scipy.stats import permutation_test
+
+    of_tile = np.unique(np.asarray(a.groups), return_inverse=True)[1]
+    of_a, of_b = (np.bincount(of_tile, each.is_wrong).astype(np.int64) for each in (a, b))
+    if np.array_equal(of_a, of_b):
+        return 1.0
+
+    def more_wrong(of_a: NDArray[np.int64], of_b: NDArray[np.int64], axis: int) -> NDArray[np.int64]:
+        return np.asarray((of_a - of_b).sum(axis=axis))
+
+    found = permutation_test((of_a, of_b), more_wrong, permutation_type="samples", vectorized=True, n_resamples=9999, rng=0)
+    return float(found.pvalue)

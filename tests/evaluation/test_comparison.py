@@ -9,7 +9,7 @@ from histo_mlflow.errors import RequestError
 from histo_mlflow.evaluation.comparison_sections import draw_comparison
 from histo_mlflow.evaluation.findings import About
 from histo_mlflow.evaluation.kept_numbers import read_comparison, write_comparison
-from histo_mlflow.evaluation.paired import compare_predictions, mcnemar
+from histo_mlflow.evaluation.paired import compare_predictions, mcnemar, permute_groups
 from histo_mlflow.evaluation.predictions import Predictions
 from histo_mlflow.evaluation.wording import describe_difference
 
@@ -65,6 +65,28 @@ def test_few_patients_tell_no_two_models_apart(pair: tuple[Predictions, Predicti
 def test_mcnemar_is_the_exact_binomial_test() -> None:
     assert mcnemar(3, 12) == pytest.approx(binomtest(3, 15).pvalue)
     assert mcnemar(1, 1) == 1.0
+
+
+def test_equal_models_whose_errors_come_by_patients_are_not_told_apart() -> None:
+    """Errors of either come in whole patients: McNemar's test rejects in half of the studies."""
+    rng, rejected = np.random.default_rng(0), []
+    for _ in range(40):
+        wrong = (rng.random((2, 10, 1)) < 0.15) & (rng.random((2, 10, 30)) < 0.6)
+        labels, patients = np.zeros(300, np.int64), np.repeat(np.arange(10), 30).astype(str)
+        said = [Predictions(labels, np.eye(3)[each.ravel().astype(int)], CLASSES, patients) for each in wrong]
+        only = [int((x.is_wrong & ~y.is_wrong).sum()) for x, y in (said, said[::-1])]
+        rejected.append((mcnemar(*only) <= 0.05, permute_groups(*said) <= 0.05))
+    of_tiles, of_patients = np.mean(rejected, axis=0)
+    assert of_tiles > 0.4
+    assert of_patients <= 0.05
+
+
+def test_groups_are_exchanged_whole() -> None:
+    labels, patients = np.zeros(6, np.int64), np.array(list("aabbcc"))
+    better, worse = (Predictions(labels, np.eye(3)[[k] * 6], CLASSES, patients) for k in (0, 1))
+    found = compare_predictions(better, worse)
+    assert (found.p_value, found.test) == (pytest.approx(2 / 2**3), "permutation test over whole groups")
+    assert compare_predictions(better, better).p_value == 1
 
 
 def test_other_tiles_are_refused(pair: tuple[Predictions, Predictions]) -> None:
