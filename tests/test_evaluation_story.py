@@ -99,7 +99,7 @@ def test_everything_after_training(trained: Path, histo_here: Histo) -> None:
     assert content["values"]["balanced_accuracy"]["b"] == pytest.approx(summary["balanced_accuracy"]["value"])
     assert content["values"]["log_loss"]["b"] == pytest.approx(summary["log_loss"]["value"])
     assert content["values"]["log_loss"]["a"] != pytest.approx(content["values"]["log_loss"]["b"])
-    assert (content["n_disagreements"], content["mcnemar_p"], content["looks"]) == (0, 1.0, 4)
+    assert (content["n_disagreements"], content["p_value"], content["looks"]) == (0, 1.0, 4)
 
     # Abstention is by the threshold of the validation tiles, or refused where there is none.
     threshold = facts["abstain_below"]

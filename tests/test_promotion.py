@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from histo_mlflow.errors import RequestError
+from histo_mlflow.errors import OptionError, RequestError
+from histo_mlflow.jobs.promote import Promote, promote
+from histo_mlflow.options import build
 from histo_mlflow.tiles.demo import draw_demo
 from histo_mlflow.tracking.decisions import FORCED, Decision, carry_out, read_history
 from histo_mlflow.tracking.production import production_version
@@ -31,6 +33,14 @@ def tiles(work: Path) -> str:
     images = np.clip(base + rng.normal(0, 4, (300, 32, 32, 3)), 0, 255).astype(np.uint8)
     np.savez(work / "labelled.npz", data=images, labels=labels, classes=np.array(CLASSES))
     return "labelled.npz"
+
+
+def without_blue(tiles: str) -> str:
+    """Write the tiles of the other classes to a file, and return its name."""
+    with np.load(tiles) as all_tiles:
+        rows = all_tiles["labels"] < 2
+        np.savez("without_blue.npz", data=all_tiles["data"][rows], labels=all_tiles["labels"][rows], classes=np.array(CLASSES))
+    return "without_blue.npz"
 
 
 def _names() -> dict[str, float]:
@@ -73,10 +83,18 @@ def test_the_story(work: Path, kept: None, tiles: str, histo_here: Histo) -> Non
     done = histo_here("promote", "--version", worse, "--test-data", tiles)
     assert done.returncode == 1, "a script can tell a refusal"
     assert re.search(r"NOT MET: balanced accuracy -0\.\d+", done.stderr)
+    assert "decision 1 on this set: its error may be 2.500%" in done.stdout
+    assert "you have 300; needed are about 2,200 tiles" in done.stdout
     _in_production(first)
+
+    done = histo_here("promote", "--version", better, "--test-data", without_blue(tiles))
+    assert done.returncode == 1
+    assert "too few tiles of blue (0 tiles): each class needs 5 at least" in done.stderr
+    assert "nothing was scored" in done.stderr
 
     done = histo_here("promote", "--run", MlflowClient().get_model_version("histo-b3", better).run_id, "--test-data", tiles)
     assert done.returncode == 0, done.stderr
+    assert "decision 2 on this set: its error may be 1.250%" in done.stdout
     assert f"promoted: version {better}" in done.stdout
     _in_production(better)
 
@@ -91,21 +109,25 @@ def test_the_story(work: Path, kept: None, tiles: str, histo_here: Histo) -> Non
 
     history = read_history(open_store(), "histo-b3")
     assert [(each.what, each.version, each.incumbent) for each in history] == [
-        ("first", first, None), ("refused", worse, first), ("promoted", better, first), ("forced", odd, better),
-        ("rolled back", better, odd),
+        ("first", first, None), ("refused", worse, first), ("refused", better, first), ("promoted", better, first),
+        ("forced", odd, better), ("rolled back", better, odd),
     ]  # fmt: skip
     assert history[1].evidence["n_tiles"] == 300
     assert history[1].evidence["differences"]["balanced_accuracy"]["high"] < 0
-    assert [each.evidence["looks"] for each in history[1:3]] == [2, 4]
-    decision = json.loads(Path(MlflowClient().download_artifacts(str(history[2].run), "decision.json")).read_text())
+    decided = [history[1], history[3]]
+    assert [each.evidence["looks"] for each in decided] == [2, 4]
+    assert [(each.evidence["bar"]["look"], each.evidence["bar"]["alpha"]) for each in decided] == [(1, 0.025), (2, 0.0125)]
+    decision = json.loads(Path(MlflowClient().download_artifacts(str(decided[1].run), "decision.json")).read_text())
     assert decision["version"] == better
-    assert decision["reason"] == history[2].reason
+    assert decision["reason"] == decided[1].reason
 
     done = histo_here("history")
     assert done.returncode == 0, done.stderr
     for words in ("first", "refused", "promoted", "forced", "rolled back", "the scanner changed", "reads everything as red"):
         assert words in done.stdout
     assert f"in Production: version {better}" in done.stdout
+    assert "margin=0.01, loss_margin=0.05, class_margin=0.05; decision 2 on its set, error 1.250%" in done.stdout
+    assert "TAMPERED" not in done.stdout
 
 
 def test_bad_requests(work: Path, histo_here: Histo) -> None:
@@ -124,6 +146,15 @@ def test_bad_requests(work: Path, histo_here: Histo) -> None:
     assert done.returncode == 2
     assert "nothing to go back to" in done.stderr
     assert "already" in histo_here("promote", "--version", "1").stderr
+
+
+def test_a_first_version_that_was_objected_to_needs_a_reason(work: Path) -> None:
+    version = register(0.0, objection="no better than chance")
+    with pytest.raises(OptionError, match="no better than chance"):
+        promote(build(Promote, {"version": version}))
+    assert production_version(MlflowClient(), "histo-b3") is None
+    assert promote(build(Promote, {"version": version, "force": True, "reason": "a demonstration"})).version == version
+    assert production_version(MlflowClient(), "histo-b3") == version
 
 
 def test_two_promotions_at_once_have_one_winner(work: Path) -> None:

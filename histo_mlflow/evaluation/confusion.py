@@ -1,7 +1,7 @@
 """Figures that depend on the confusion matrix alone; needs nothing but NumPy, for training follows some of them.
 
 A confusion matrix is ``(..., n_classes, n_classes)``, rows true and columns predicted; leading axes are resamples, so that one
-function serves the value and its bootstrap. What is not defined, the sensitivity of a class without tiles for one, is NaN.
+function serves the value and its jackknife. What is not defined, the sensitivity of a class without tiles for one, is NaN.
 """
 
 import numpy as np

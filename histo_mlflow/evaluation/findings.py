@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from histo_mlflow.evaluation.calibration import Calibration, scale
 from histo_mlflow.evaluation.costs import default_costs
 from histo_mlflow.evaluation.drawn import TARGET_ACCURACY
-from histo_mlflow.evaluation.intervals import Estimate, Floats, Resampling
+from histo_mlflow.evaluation.intervals import Estimate, Floats, Units
 from histo_mlflow.evaluation.metrics import Evaluation, evaluate_predictions, statistics_of
 from histo_mlflow.evaluation.perturbed import Perturbed
 from histo_mlflow.evaluation.predictions import Predictions
@@ -19,7 +19,6 @@ from histo_mlflow.tiles.tile_set import Part
 
 CALIBRATION_METRICS = ("log_loss", "brier_score", "ece_top_label", "ece_classwise")
 BASELINE_METRICS = ("balanced_accuracy", "accuracy", "log_loss")
-_BASELINE_RESAMPLES = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +136,7 @@ class Findings:
         if self.rescaled is None:
             return {}
         own = {name: self.evaluation.overall[name].value for name in CALIBRATION_METRICS}
-        found = Resampling(self.rescaled.labels).original(statistics_of(self.rescaled, self.costs, CALIBRATION_METRICS))
+        found = Units(len(self.rescaled.labels)).value(statistics_of(self.rescaled, self.costs, CALIBRATION_METRICS))
         other = {name: float(value) for name, value in found.items()}
         return {"before": other, "after": own} if self.details.calibration.is_applied else {"before": own, "after": other}
 
@@ -155,8 +154,5 @@ class Findings:
 
 def evaluate_baselines(said: Mapping[str, Predictions], costs: Floats | None = None) -> dict[str, dict[str, Estimate]]:
     """Return the metrics of classifiers that are compared with the model, by name, from their predictions."""
-    evaluated = {
-        name: evaluate_predictions(predictions, costs=costs, n_resamples=_BASELINE_RESAMPLES)
-        for name, predictions in said.items()
-    }
+    evaluated = {name: evaluate_predictions(predictions, costs=costs) for name, predictions in said.items()}
     return {name: {metric: each.overall[metric] for metric in BASELINE_METRICS} for name, each in evaluated.items()}

@@ -6,10 +6,28 @@ from dataclasses import dataclass
 import numpy as np
 
 from histo_mlflow.evaluation.confusion import epoch_figures
+from histo_mlflow.evaluation.evidence import Layout, gain_in_balanced_accuracy, gain_in_log_loss, loss_of_class
+from histo_mlflow.evaluation.intervals import QUANTILE
+from histo_mlflow.evaluation.limits import wilson_limits
 from histo_mlflow.evaluation.metrics import Evaluation
 from histo_mlflow.evaluation.options import GateOptions
 from histo_mlflow.evaluation.paired import Comparison
 from histo_mlflow.evaluation.predictions import Predictions
+
+ALPHA = 0.025
+"""One-sided error of the first decision on a set: of passing a candidate that is worse by just the margin."""
+CLASS_ALPHA = 0.05
+"""One-sided error of refusing a candidate for a class that has lost just the margin; the same for every decision."""
+METHOD = "Bayesian bootstrap with one unseen worst unit (Gaffke 2005), tiles and patients, one-sided"
+
+
+def alpha_of_look(look: int) -> float:
+    """Return the error that decision number `look` on one set may have; all together have at most twice `ALPHA`.
+
+    Half of what is left is spent on each (alpha spending, Lan and DeMets 1983), whatever the decisions before have come to:
+    by Bonferroni's inequality the error over all of them stays at 5 %.
+    """
+    return ALPHA * 0.5 ** (look - 1)
 
 
 @dataclass(frozen=True)
@@ -24,36 +42,46 @@ class Verdict:
         return "; ".join(self.reasons)
 
 
-def judge(comparison: Comparison, options: GateOptions) -> Verdict:
-    """Return whether B, the candidate, is not inferior to A, the incumbent.
+def judge(comparison: Comparison, options: GateOptions, alpha: float = ALPHA) -> Verdict:
+    """Return whether B, the candidate, is not inferior to A, the incumbent (non-inferiority, Piaggio et al. 2012).
 
-    Three conditions must hold, the first two with their 95 % intervals (non-inferiority, Piaggio et al. 2012): the difference
-    in balanced accuracy lies above ``-margin``, that in log loss below ``loss_margin``, and no class loses more than
-    ``class_margin`` of sensitivity. Few tiles give wide intervals and pass only a candidate that is much better.
+    The lower limits of its gains, at a one-sided error of `alpha`, lie above ``-margin`` in balanced accuracy and above
+    ``-loss_margin`` in log loss, and of no class is it shown that it lost more than ``class_margin`` of sensitivity. A set that
+    lacks tiles of a class, or patients, can't decide and passes none.
     """
-    balanced, loss = comparison.differences["balanced_accuracy"], comparison.differences["log_loss"]
+    a, b = comparison.a, comparison.b
+    if lack := Layout(a.labels, a.classes, a.groups).describe_lack():
+        return Verdict(False, (f"NOT MET: {lack}",))
+    accuracy, loss = gain_in_balanced_accuracy(a, b), gain_in_log_loss(a, b)
+    difference = comparison.differences
+    sure = f"{100 * (1 - alpha):.4g} % sure"
     found = [
         (
-            balanced.low >= -options.margin,
-            f"balanced accuracy {balanced.value:+.4f} ({balanced.low:+.4f} to {balanced.high:+.4f}), "
-            f"must stay above -{options.margin:g}",
+            bool(accuracy.p_value(options.margin) <= alpha),
+            f"balanced accuracy {difference['balanced_accuracy'].value:+.4f}, above {accuracy.lower(alpha):+.4f} is {sure}, "
+            f"must be above -{options.margin:g}",
         ),
         (
-            loss.high <= options.loss_margin,
-            f"log loss {loss.value:+.4f} ({loss.low:+.4f} to {loss.high:+.4f}), must stay below +{options.loss_margin:g}",
+            bool(loss.p_value(options.loss_margin) <= alpha),
+            f"log loss {difference['log_loss'].value:+.4f}, below {-loss.lower(alpha):+.4f} is {sure}, "
+            f"must be below +{options.loss_margin:g}",
         ),
+        _judge_classes(comparison, options.class_margin),
     ]
-    losses = {
-        name: figure.value
-        for name, figure in zip(comparison.a.classes, comparison.sensitivity, strict=True)
-        if figure.is_defined
-    }
-    if losses:
-        worst = min(losses, key=lambda name: losses[name])
-        words = f"sensitivity of {worst} {losses[worst]:+.4f}, no class may lose more than {options.class_margin:g}"
-        found.append((losses[worst] >= -options.class_margin - 1e-9, words))
     return Verdict(
         all(is_met for is_met, _ in found), tuple(f"{'ok' if is_met else 'NOT MET'}: {words}" for is_met, words in found)
+    )
+
+
+def _judge_classes(comparison: Comparison, class_margin: float) -> tuple[bool, str]:
+    """Return whether no class is shown to have lost more than its margin, and the figures of the most suspect one."""
+    classes = range(len(comparison.a.classes))
+    p_values = [float(loss_of_class(comparison.a, comparison.b, k).p_value(-class_margin)) for k in classes]
+    worst = int(np.argmin(p_values))
+    return (
+        p_values[worst] > CLASS_ALPHA,
+        f"sensitivity of {comparison.a.classes[worst]} {comparison.sensitivity[worst].value:+.4f}, no class may be shown to "
+        f"lose more than {class_margin:g} (p = {p_values[worst]:.2g}, shown at {CLASS_ALPHA:g})",
     )
 
 
@@ -61,12 +89,16 @@ def object_to(evaluation: Evaluation, baselines: Mapping[str, Predictions]) -> s
     """Return why a model may not be the first in Production, or an empty text.
 
     It must call the validation tiles better than chance, beyond the noise that its 95 % interval tells of, and no worse than
-    classifiers that see colour alone, whose word must be there.
+    classifiers that see colour alone, whose word must be there. Where groups are too few for an interval, each counts as one
+    tile, as if its tiles were all the same.
     """
-    balanced = evaluation.overall["balanced_accuracy"]
+    balanced, groups = evaluation.overall["balanced_accuracy"], evaluation.predictions.groups
+    low, high = balanced.low, balanced.high
+    if groups is not None and not balanced.has_interval:
+        low, high = wilson_limits(balanced.value, 0.0, len(np.unique(groups)), QUANTILE)
     chance = 1 / len(np.unique(evaluation.predictions.labels))
-    said = f"balanced accuracy {balanced.value:.3f} ({balanced.low:.3f} to {balanced.high:.3f}) on the validation tiles"
-    if not balanced.low > chance:
+    said = f"balanced accuracy {balanced.value:.3f} ({low:.3f} to {high:.3f}) on the validation tiles"
+    if not low > chance:
         return f"{said} is not above chance ({chance:.3f})"
     if not baselines:
         return f"{said} could not be compared with what colour alone tells: the baselines could not be made"

@@ -1,11 +1,12 @@
-"""Intervals: Wilson's for proportions, percentiles of a bootstrap for everything else; knows nothing of the figures."""
+"""Intervals from leaving units out, and Wilson's for proportions; knows nothing of the figures.
+
+A unit is a tile, or all tiles of a group (patient, slide) where groups are known.
+"""
 
 import math
-import os
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from statistics import NormalDist
 
 import numpy as np
@@ -15,114 +16,128 @@ Floats = NDArray[np.float64]
 Weights = NDArray[np.float32]
 Statistics = Callable[[Weights], Mapping[str, Floats]]
 
-N_RESAMPLES = 2000
 CONFIDENCE = 0.95
-_Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-_WEIGHTS_AT_ONCE = 1_000_000  # so that memory stays bounded and a part stays near the processor's caches
+QUANTILE = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+_MOST_UNITS = 200
+_TINY = 1e-12
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its 95 % interval; NaN where not defined."""
+    """A value with its 95 % interval; NaN where not defined. A value may be defined and have no interval."""
 
     value: float
-    low: float
-    high: float
+    low: float = math.nan
+    high: float = math.nan
 
     @property
     def is_defined(self) -> bool:
         """Whether there was anything to compute it from."""
         return not math.isnan(self.value)
 
+    @property
+    def has_interval(self) -> bool:
+        """Whether anything can be said of its uncertainty."""
+        return not math.isnan(self.low)
+
 
 def wilson(hits: int, n: int) -> Estimate:
     """Return hits / n with the score interval of Wilson 1927, "Probable inference, the law of succession, ..."."""
     if n == 0:
-        return Estimate(math.nan, math.nan, math.nan)
-    share, spread = hits / n, _Z**2 / n
+        return Estimate(math.nan)
+    return Estimate(hits / n, *score_limits(hits / n, n))
+
+
+def score_limits(share: float, n: float, quantile: float = QUANTILE) -> tuple[float, float]:
+    """Return Wilson's limits of a share of `n` independent tiles; `n` may be an effective number, and no whole one."""
+    spread = quantile**2 / n
     middle = (share + spread / 2) / (1 + spread)
-    reach = math.sqrt(share * (1 - share) * spread + spread**2 / 4) / (1 + spread)
-    return Estimate(share, 0.0 if hits == 0 else middle - reach, 1.0 if hits == n else middle + reach)
+    reach = math.sqrt(max(share * (1 - share), 0) * spread + spread**2 / 4) / (1 + spread)
+    return (0.0 if share <= 0 else middle - reach), (1.0 if share >= 1 else middle + reach)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """What leaving units out says of a figure's error.
+
+    Attributes:
+        variance: Of the figure.
+        freedom: Degrees of freedom of `variance`: about the number of units that the error comes from.
+    """
+
+    variance: float
+    freedom: float
+
+    @property
+    def quantile(self) -> float:
+        """Of Student's t for a two-sided interval."""
+        from scipy.stats import t
+
+        return float(t.ppf((1 + CONFIDENCE) / 2, self.freedom))
 
 
 @dataclass(frozen=True, eq=False)
-class Resampling:
-    """How resamples of a labelled set are drawn: in each, tile i counts as often as it was drawn.
-
-    Without groups, tiles are drawn with replacement within each class. With groups (patients, slides) whole groups are drawn,
-    within each class if no group has tiles of several (Davison and Hinkley 1997, section 3.8, first strategy).
+class Units:
+    """A labelled set in units that are independent of one another.
 
     Attributes:
-        labels: ``(n_tiles,)``.
-        groups: ``(n_tiles,)`` or None.
-        seed: Of the draws; the same for the same set whatever is computed from them, so that models can be compared in pairs.
-        n_resamples: How many.
+        n_tiles: In all.
+        groups: ``(n_tiles,)`` ids of patient or slide, or None: then each tile is a unit.
     """
 
-    labels: NDArray[np.int64]
+    n_tiles: int
     groups: NDArray[np.str_] | None = None
-    seed: int = 0
-    n_resamples: int = N_RESAMPLES
-
-    def describe(self) -> str:
-        """Return what was drawn, in words."""
-        if self.groups is None:
-            return f"{self.n_resamples} bootstrap resamples of tiles, stratified by class"
-        n_groups = len(np.unique(self.groups))
-        return f"{self.n_resamples} bootstrap resamples of {n_groups} whole groups (cluster bootstrap)"
-
-    def original(self, statistics: Statistics) -> dict[str, Floats]:
-        """Return each statistic of the set itself, without the axis of resamples."""
-        return {name: value[0] for name, value in statistics(np.ones((1, len(self.labels)), np.float32)).items()}
-
-    def bootstrap(self, statistics: Statistics) -> dict[str, Floats]:
-        """Return each statistic of every resample, ``(n_resamples, ...)``.
-
-        Args:
-            statistics: From counts ``(n, n_tiles)`` of `n` resamples to arrays ``(n, ...)`` by name. Called from all cores.
-        """
-        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-            parts = list(pool.map(lambda draw: statistics(draw()), self._draws()))
-        return {name: np.concatenate([part[name] for part in parts]).astype(np.float64) for name in parts[0]}
-
-    def _draws(self) -> Iterator[Callable[[], Weights]]:
-        strata = self._strata()
-        at_once = max(1, min(self.n_resamples, _WEIGHTS_AT_ONCE // len(self.labels)))
-        starts = range(0, self.n_resamples, at_once)
-        # A generator for each part: the draws do not depend on which core is faster.
-        for start, seed in zip(starts, np.random.SeedSequence(self.seed).spawn(len(starts)), strict=True):
-            n = min(at_once, self.n_resamples - start)
-            yield partial(self._draw, strata, n, seed)
-
-    def _strata(self) -> list[NDArray[np.int64]]:
-        """Return the units (tiles or groups) in sets; of each set as many are drawn as it has."""
-        if self.groups is None:
-            return [np.flatnonzero(self.labels == label) for label in np.unique(self.labels)]
-        n_groups = int(self._group_of_tile.max()) + 1
-        pairs = np.unique(np.stack([self._group_of_tile, self.labels]), axis=1)
-        if pairs.shape[1] > n_groups:
-            return [np.arange(n_groups)]
-        return [pairs[0][pairs[1] == label] for label in np.unique(pairs[1])]
 
     @cached_property
-    def _group_of_tile(self) -> NDArray[np.int64]:
-        return np.asarray(np.unique(np.asarray(self.groups), return_inverse=True)[1], dtype=np.int64)
+    def n(self) -> int:
+        """Number of units."""
+        return self.n_tiles if self.groups is None else len(np.unique(self.groups))
 
-    def _draw(self, strata: list[NDArray[np.int64]], n: int, seed: np.random.SeedSequence) -> Weights:
-        rng = np.random.default_rng(seed)
-        n_units = sum(len(units) for units in strata)
-        counts = np.zeros((n, n_units), dtype=np.float32)
-        offsets = np.arange(n)[:, None]
-        for units in strata:
-            drawn = rng.integers(len(units), size=(n, len(units))) + offsets * len(units)
-            counts[:, units] = np.bincount(drawn.ravel(), minlength=n * len(units)).reshape(n, len(units))
-        return counts if self.groups is None else counts[:, self._group_of_tile]
+    @cached_property
+    def effective(self) -> float:
+        """Number of units of equal size that would tell as much (Kish 1965, "Survey sampling", section 11.7)."""
+        return float(1 / ((np.bincount(self._unit_of_tile) / self.n_tiles) ** 2).sum())
 
+    @cached_property
+    def _unit_of_tile(self) -> NDArray[np.int64]:
+        if self.groups is None:
+            return np.arange(self.n_tiles)
+        return np.asarray(np.unique(self.groups, return_inverse=True)[1], dtype=np.int64)
 
-def with_percentiles(value: float, resampled: Floats) -> Estimate:
-    """Return `value` with the percentile interval of its resamples ``(n_resamples,)``; undefined ones are left out."""
-    defined = resampled[np.isfinite(resampled)]
-    if math.isnan(value) or len(defined) == 0:
-        return Estimate(value, math.nan, math.nan)
-    low, high = np.quantile(defined, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Estimate(value, float(low), float(high))
+    def describe(self) -> str:
+        """Return what is left out, in words."""
+        if self.groups is None:
+            return f"{self.n} tiles"
+        return f"{self.n} whole groups (patients, slides), which tell as much as {self.effective:.1f} of equal size"
+
+    def value(self, statistics: Statistics) -> dict[str, Floats]:
+        """Return each statistic of the set itself, without the axis of resamples."""
+        return {name: value[0] for name, value in statistics(np.ones((1, self.n_tiles), np.float32)).items()}
+
+    def spreads(self, statistics: Statistics) -> dict[str, list[Spread]]:
+        """Return the jackknife's variance of each statistic, one for each of its columns.
+
+        One unit is left out at a time; of more than 200 units, a random 200th of them (Kott 2001, "The delete-a-group
+        jackknife"). The errors of a good model come from few tiles or patients. How many, the kurtosis of the differences
+        says: from it follow the degrees of freedom (Satterthwaite 1946), at most the effective number of units less one.
+
+        Args:
+            statistics: From counts ``(n, n_tiles)`` of `n` resamples to arrays ``(n, ...)`` by name.
+        """
+        unit = self._unit_of_tile
+        if self.n > _MOST_UNITS:
+            unit = (np.random.default_rng(0).permutation(self.n) % _MOST_UNITS)[unit]
+        n = int(unit.max()) + 1
+        counts = np.ones((n, self.n_tiles), np.float32)
+        if n > 1:  # without its only unit nothing is left
+            counts[unit, np.arange(self.n_tiles)] = 0
+        return {name: [self._spread(column) for column in left.reshape(n, -1).T] for name, left in statistics(counts).items()}
+
+    def _spread(self, left: Floats) -> Spread:
+        n = len(left)
+        squares = (left - left.mean()) ** 2
+        if n < 2 or not np.isfinite(squares).all() or squares.mean() < _TINY**2:
+            return Spread(math.nan, math.nan)
+        kurtosis = float((squares**2).mean() / squares.mean() ** 2)
+        most = self.effective - 1 if self.groups is not None else n - 1
+        return Spread((n - 1) * float(squares.mean()), min(n / max(kurtosis - 1, _TINY), most))

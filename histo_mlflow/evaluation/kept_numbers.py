@@ -193,7 +193,8 @@ def _as_content(comparison: Comparison, about: About) -> dict[str, object]:
         "sensitivity": {name: as_json(figure) for name, figure in zip(classes, comparison.sensitivity, strict=True)},
         "only_a_right": comparison.only_a,
         "only_b_right": comparison.only_b,
-        "mcnemar_p": comparison.p_value,
+        "p_value": comparison.p_value,
+        "test": comparison.test,
         "n_disagreements": len(comparison.disagree),
         "intervals": comparison.intervals,
     }
@@ -208,5 +209,5 @@ def _comparison_in(content: Mapping[str, Any], arrays: Arrays) -> Comparison:
         a, b, {name: (pair["a"], pair["b"]) for name, pair in content["values"].items()},
         {name: from_json(kept) for name, kept in content["differences"].items()},
         tuple(from_json(kept) for kept in content["sensitivity"].values()),
-        content["only_a_right"], content["only_b_right"], content["mcnemar_p"], content["intervals"],
+        content["only_a_right"], content["only_b_right"], content["p_value"], content["test"], content["intervals"],
     )  # fmt: skip

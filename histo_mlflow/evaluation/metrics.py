@@ -3,8 +3,10 @@
 What is added to a table is in every report, file and test of metrics at once.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -12,29 +14,35 @@ from histo_mlflow.evaluation import confusion as of_confusion
 from histo_mlflow.evaluation.confusion import Counts, Proportion, mean_defined, ratio
 from histo_mlflow.evaluation.costs import default_costs
 from histo_mlflow.evaluation.drawn import Drawn, Prepared
-from histo_mlflow.evaluation.intervals import (
-    N_RESAMPLES,
-    Estimate,
-    Floats,
-    Resampling,
-    Statistics,
-    Weights,
-    wilson,
-    with_percentiles,
+from histo_mlflow.evaluation.intervals import QUANTILE, Estimate, Floats, Spread, Statistics, Units, Weights, wilson
+from histo_mlflow.evaluation.limits import (
+    NO_LIMITS,
+    Limits,
+    effective_number,
+    effective_number_of_tiles,
+    log_limits,
+    logit_limits,
+    wilson_limits,
 )
 from histo_mlflow.evaluation.predictions import Predictions
+
+FEWEST_GROUPS = 20
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One figure of merit.
+    """One figure of merit, and what its interval is made from.
 
     Attributes:
         name: In files and in the tracking store.
         words: On pages, in tables and on the model card.
         compute: From `n` resamples to ``(n,)``, or to ``(n, n_classes)`` if it is one of each class.
-        proportion: From one confusion matrix to hits and of how many, if it is a proportion: where tiles are independent
-            it has Wilson's interval. Any other has percentiles of the bootstrap.
+        proportion: From one confusion matrix to hits and of how many, if it is a proportion.
+        fewest_tiles: That an interval needs; of a proportion, how many it must be of.
+        fewest_errors: That an interval over tiles needs.
+        of_confusion: From confusion matrices ``(n, n_classes, n_classes)``, if it depends on nothing else.
+        lowest: The worst value of one that has 1 as its best; NaN of one that has no upper end.
+        has_interval: False where no method is known whose interval holds the truth as often as it says.
         is_lower_better: Whether less is better.
         is_on_page: False if only files hold it.
     """
@@ -43,55 +51,87 @@ class Metric:
     words: str
     compute: Callable[[Drawn], Floats]
     proportion: Callable[[Counts], Proportion] | None = None
+    fewest_tiles: int = 0
+    fewest_errors: int = 0
+    of_confusion: Callable[[Counts], Floats] | None = None
+    lowest: float = 0.0
+    has_interval: bool = True
     is_lower_better: bool = False
     is_on_page: bool = True
 
 
-def _share(name: str, words: str, proportion: Callable[[Counts], Proportion], *, is_on_page: bool = True) -> Metric:
-    return Metric(name, words, lambda drawn: ratio(*proportion(drawn.confusion)), proportion, is_on_page=is_on_page)
+def _share(
+    name: str, words: str, proportion: Callable[[Counts], Proportion], *, fewest_tiles: int = 0, is_on_page: bool = True
+) -> Metric:
+    def compute(drawn: Drawn) -> Floats:
+        return ratio(*proportion(drawn.confusion))
+
+    return Metric(name, words, compute, proportion, fewest_tiles=fewest_tiles, is_on_page=is_on_page)
+
+
+def _counted(name: str, words: str, function: Callable[[Counts], Floats], *, lowest: float = 0.0) -> Metric:
+    return Metric(name, words, lambda drawn: function(drawn.confusion), of_confusion=function, lowest=lowest)
+
+
+def _ranked(name: str, words: str, compute: Callable[[Drawn], Floats]) -> Metric:
+    return Metric(name, words, compute, fewest_tiles=200, fewest_errors=12)
+
+
+def _loss(name: str, words: str, compute: Callable[[Drawn], Floats], **needs: Any) -> Metric:
+    return Metric(name, words, compute, lowest=math.nan, is_lower_better=True, **needs)
 
 
 def _table(*metrics: Metric) -> Mapping[str, Metric]:
     return {metric.name: metric for metric in metrics}
 
 
+def _mean_one_vs_rest(confusion: Counts) -> Floats:
+    return np.asarray(ratio(*of_confusion.one_vs_rest_accuracy(confusion)).mean(axis=-1))
+
+
 OVERALL_METRICS = _table(
-    Metric("balanced_accuracy", "Balanced accuracy", lambda drawn: of_confusion.balanced_accuracy(drawn.confusion)),
+    _counted("balanced_accuracy", "Balanced accuracy", of_confusion.balanced_accuracy),
     _share("accuracy", "Accuracy (multi-class)", of_confusion.accuracy),
-    Metric("macro_f1", "Macro F1", lambda drawn: of_confusion.macro_f1(drawn.confusion)),
-    Metric("matthews_correlation", "Matthews correlation", lambda drawn: of_confusion.matthews_correlation(drawn.confusion)),
-    Metric("cohens_kappa", "Cohen's kappa", lambda drawn: of_confusion.cohens_kappa(drawn.confusion)),
-    Metric("macro_auroc", "Macro AUROC (one-vs-rest)", lambda drawn: mean_defined(drawn.auroc_and_precision[0])),
-    Metric("macro_auprc", "Macro AUPRC (one-vs-rest)", lambda drawn: mean_defined(drawn.auroc_and_precision[1])),
-    Metric("log_loss", "Log loss (nats)", lambda drawn: drawn.loss_and_squares[0], is_lower_better=True),
-    Metric("brier_score", "Brier score (0 to 2)", lambda drawn: drawn.loss_and_squares[1], is_lower_better=True),
-    Metric("expected_cost", "Expected cost per tile", lambda drawn: drawn.cost, is_lower_better=True),
-    Metric("ece_top_label", "Calibration error, predicted class", lambda drawn: drawn.calibration_error, is_lower_better=True),
-    Metric(
+    _counted("macro_f1", "Macro F1", of_confusion.macro_f1),
+    _counted("matthews_correlation", "Matthews correlation", of_confusion.matthews_correlation, lowest=-1.0),
+    _counted("cohens_kappa", "Cohen's kappa", of_confusion.cohens_kappa, lowest=-1.0),
+    _ranked("macro_auroc", "Macro AUROC (one-vs-rest)", lambda drawn: mean_defined(drawn.auroc_and_precision[0])),
+    _ranked("macro_auprc", "Macro AUPRC (one-vs-rest)", lambda drawn: mean_defined(drawn.auroc_and_precision[1])),
+    _loss("log_loss", "Log loss (nats)", lambda drawn: drawn.loss_and_squares[0], fewest_tiles=60),
+    _loss("brier_score", "Brier score (0 to 2)", lambda drawn: drawn.loss_and_squares[1], fewest_tiles=60),
+    _loss("expected_cost", "Expected cost per tile", lambda drawn: drawn.cost, fewest_tiles=200, fewest_errors=12),
+    _loss("ece_top_label", "Calibration error, predicted class", lambda drawn: drawn.calibration_error, has_interval=False),
+    _loss(
         "ece_classwise",
         "Calibration error, mean of classes",
         lambda drawn: drawn.calibration_errors.mean(axis=1),
-        is_lower_better=True,
+        has_interval=False,
     ),
-    Metric("aurc", "Area under the risk-coverage curve", lambda drawn: drawn.risk_and_coverage[0], is_lower_better=True),
-    Metric("coverage_at_99_accuracy", "Coverage at 99 % accuracy", lambda drawn: drawn.risk_and_coverage[1]),
+    _loss(
+        "aurc",
+        "Area under the risk-coverage curve",
+        lambda drawn: drawn.risk_and_coverage[0],
+        fewest_tiles=200,
+        fewest_errors=12,
+    ),
     Metric(
-        "mean_one_vs_rest_accuracy",
-        "One-vs-rest accuracy, mean of classes",
-        lambda drawn: ratio(*of_confusion.one_vs_rest_accuracy(drawn.confusion)).mean(axis=1),
+        "coverage_at_99_accuracy", "Coverage at 99 % accuracy", lambda drawn: drawn.risk_and_coverage[1], has_interval=False
     ),
+    _counted("mean_one_vs_rest_accuracy", "One-vs-rest accuracy, mean of classes", _mean_one_vs_rest),
 )
 """By name; of all classes together, the headline first."""
 
 CLASS_METRICS = _table(
-    _share("sensitivity", "sensitivity", of_confusion.sensitivity),
-    _share("specificity", "specificity", of_confusion.specificity),
-    _share("ppv", "PPV", of_confusion.ppv),
-    _share("npv", "NPV", of_confusion.npv),
-    Metric("f1", "F1", lambda drawn: of_confusion.f1_of_classes(drawn.confusion)),
-    Metric("auroc", "AUROC", lambda drawn: drawn.auroc_and_precision[0]),
-    Metric("auprc", "AUPRC", lambda drawn: drawn.auroc_and_precision[1]),
-    _share("one_vs_rest_accuracy", "one-vs-rest accuracy", of_confusion.one_vs_rest_accuracy, is_on_page=False),
+    _share("sensitivity", "sensitivity", of_confusion.sensitivity, fewest_tiles=15),
+    _share("specificity", "specificity", of_confusion.specificity, fewest_tiles=60),
+    _share("ppv", "PPV", of_confusion.ppv, fewest_tiles=15),
+    _share("npv", "NPV", of_confusion.npv, fewest_tiles=60),
+    _counted("f1", "F1", of_confusion.f1_of_classes),
+    _ranked("auroc", "AUROC", lambda drawn: drawn.auroc_and_precision[0]),
+    _ranked("auprc", "AUPRC", lambda drawn: drawn.auroc_and_precision[1]),
+    _share(
+        "one_vs_rest_accuracy", "one-vs-rest accuracy", of_confusion.one_vs_rest_accuracy, fewest_tiles=60, is_on_page=False
+    ),
 )
 """By name; of each class against all others."""
 
@@ -117,33 +157,43 @@ class Evaluation:
     intervals: str
 
 
-def evaluate_predictions(
-    predictions: Predictions, *, costs: Floats | None = None, seed: int = 0, n_resamples: int = N_RESAMPLES
-) -> Evaluation:
-    """Return every metric with its interval.
-
-    Without groups, proportions (accuracy and, of each class, sensitivity, specificity, PPV, NPV and one-vs-rest accuracy) have
-    Wilson intervals and take tiles as independent; all others have percentiles of a bootstrap over tiles, stratified by class.
-    With groups every interval is of a bootstrap over whole groups.
+def evaluate_predictions(predictions: Predictions, *, costs: Floats | None = None) -> Evaluation:
+    """Return every metric with its 95 % interval, or without one where none is known to hold the truth in 95 of 100 studies.
 
     Args:
         predictions: Labels and probabilities.
         costs: ``(n_classes, n_classes)``, of calling a tile of the row's class the column's; None for the default.
-        seed: Of the bootstrap.
-        n_resamples: Of the bootstrap.
     """
-    resampling = Resampling(predictions.labels, predictions.groups, seed, n_resamples)
+    units = Units(len(predictions.labels), predictions.groups)
     statistics = statistics_of(predictions, costs)
-    values, resampled = resampling.original(statistics), resampling.bootstrap(statistics)
-    found = {name: _estimate(metric, predictions, values[name], resampled[name]) for name, metric in _METRICS.items()}
+    values, spreads = units.value(statistics), units.spreads(statistics)
+    has_any = are_enough(units)
+    found = {
+        name: [
+            Estimate(
+                value,
+                *(
+                    _limits(metric, k, value, spreads[name][k], predictions)
+                    if has_any and metric.has_interval and not math.isnan(value)
+                    else NO_LIMITS
+                ),
+            )
+            for k, value in enumerate(np.atleast_1d(values[name]).tolist())
+        ]
+        for name, metric in _METRICS.items()
+    }
     n_of_class = predictions.confusion.sum(axis=1)
     per_class = tuple(
         ClassEvaluation(of_class, int(n_of_class[k]), {name: found[name][k] for name in CLASS_METRICS})
         for k, of_class in enumerate(predictions.classes)
     )
-    first = "All figures" if predictions.groups is not None else "Proportions: Wilson. All other figures"
-    words = f"{first}: percentiles of {resampling.describe()}"
-    return Evaluation(predictions, {name: found[name][0] for name in OVERALL_METRICS}, per_class, words)
+    overall = {name: found[name][0] for name in OVERALL_METRICS}
+    return Evaluation(predictions, overall, per_class, _describe_intervals(units, overall))
+
+
+def are_enough(units: Units) -> bool:
+    """Return whether there are so many units that an interval over them holds."""
+    return units.groups is None or units.n >= FEWEST_GROUPS
 
 
 def statistics_of(predictions: Predictions, costs: Floats | None = None, names: Iterable[str] = tuple(_METRICS)) -> Statistics:
@@ -158,10 +208,47 @@ def statistics_of(predictions: Predictions, costs: Floats | None = None, names: 
     return compute
 
 
-def _estimate(metric: Metric, predictions: Predictions, value: Floats, resampled: Floats) -> list[Estimate]:
-    """Return one estimate, or one of each class."""
-    if metric.proportion is not None and predictions.groups is None:
-        hits, n = map(np.atleast_1d, metric.proportion(predictions.confusion))
-        return [wilson(int(each), int(of)) for each, of in zip(hits, n, strict=True)]
-    columns = resampled.reshape(len(resampled), -1).T
-    return [with_percentiles(float(each), of) for each, of in zip(np.atleast_1d(value), columns, strict=True)]
+def _limits(metric: Metric, k: int, value: float, spread: Spread, predictions: Predictions) -> Limits:
+    """Return the ends of the interval of a metric's `k`-th value, NaN where it has none."""
+    confusion, are_tiles = predictions.confusion, predictions.groups is None
+    hits, n = metric.proportion(confusion) if metric.proportion else (np.nan, confusion.sum())
+    if np.atleast_1d(n)[k if metric.proportion else 0] < metric.fewest_tiles:
+        return NO_LIMITS
+    if are_tiles and metric.proportion is not None:
+        found = wilson(int(np.atleast_1d(hits)[k]), int(np.atleast_1d(n)[k]))
+        return found.low, found.high
+    if metric.proportion is not None or metric.of_confusion is not None:
+        observed = effective_number(value, metric.lowest, spread)
+        if metric.of_confusion is None or not are_tiles:
+            return wilson_limits(value, metric.lowest, observed, spread.quantile)
+        n_tiles = effective_number_of_tiles(metric.of_confusion, k, confusion, metric.lowest, observed)
+        return wilson_limits(value, metric.lowest, n_tiles, QUANTILE)
+    if metric.fewest_errors and are_tiles:
+        errors = confusion.sum() - np.trace(confusion)
+        if metric.name in CLASS_METRICS:
+            errors = confusion[k].sum() + confusion[:, k].sum() - 2 * confusion[k, k]
+        if errors < metric.fewest_errors:
+            return NO_LIMITS
+        spread = Spread(spread.variance, float(errors) - 1)
+    return log_limits(value, spread) if math.isnan(metric.lowest) else logit_limits(value, spread)
+
+
+def _describe_intervals(units: Units, overall: Mapping[str, Estimate]) -> str:
+    """Return how intervals were made, and which figures have none and why, in sentences."""
+    if units.groups is None:
+        words = (
+            "Proportions: Wilson. What depends on the confusion matrix alone: Wilson with an effective number of tiles. All "
+            "other figures: jackknife over tiles, log odds or logarithm, Student's t."
+        )
+        needed = "up to 200 tiles and 12 errors are needed"
+    else:
+        words = (
+            f"All figures: jackknife over {units.describe()}; Wilson with an effective number of tiles, log odds or logarithm, "
+            "Student's t."
+        )
+        needed = f"{FEWEST_GROUPS} groups are needed, some of them with errors, and up to 200 tiles"
+    without = [OVERALL_METRICS[name] for name, each in overall.items() if each.is_defined and not each.has_interval]
+    for reason, is_for_ever in ((f"Too few for an interval ({needed})", False), ("No interval is known that holds", True)):
+        if named := [metric.words for metric in without if metric.has_interval is not is_for_ever]:
+            words += f" {reason}: {'; '.join(named)}."
+    return words

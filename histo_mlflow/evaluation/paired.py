@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histo_mlflow.errors import RequestError
-from histo_mlflow.evaluation.intervals import Estimate, Floats, Resampling, Weights, with_percentiles
-from histo_mlflow.evaluation.metrics import statistics_of
+from histo_mlflow.evaluation.intervals import Estimate, Floats, Units, Weights
+from histo_mlflow.evaluation.limits import NO_LIMITS, plain_limits
+from histo_mlflow.evaluation.metrics import FEWEST_GROUPS, are_enough, statistics_of
 from histo_mlflow.evaluation.predictions import Predictions
 
 COMPARED = (
@@ -30,10 +31,11 @@ class Comparison:
     Attributes:
         a, b: What each model said.
         values: (A, B) by name of metric.
-        differences: B minus A with its interval, from the same resamples for both.
+        differences: B minus A with its interval, if it has one.
         sensitivity: B minus A of each class, in class order.
         only_a, only_b: Tiles that only A, only B got right.
-        p_value: Of McNemar's exact test of equal accuracy; 1 where they never differ.
+        p_value: Of a test of equal accuracy; 1 where they never differ.
+        test: Which test, in words.
         intervals: How they were made, in words.
     """
 
@@ -45,6 +47,7 @@ class Comparison:
     only_a: int
     only_b: int
     p_value: float
+    test: str
     intervals: str
 
     @property
@@ -54,12 +57,13 @@ class Comparison:
         return rows[np.argsort(-(self.a.confidence + self.b.confidence)[rows], kind="stable")]
 
 
-def compare_predictions(a: Predictions, b: Predictions, *, costs: Floats | None = None, seed: int = 0) -> Comparison:
+def compare_predictions(a: Predictions, b: Predictions, *, costs: Floats | None = None) -> Comparison:
     """Return the comparison of two models on the same tiles.
 
-    Intervals are percentiles of a paired bootstrap: each resample is drawn once and both models are scored on it, so that what
-    makes tiles hard for both cancels. McNemar 1947 compares the tiles that only one of them got right, here with the exact
-    binomial distribution; it takes tiles as independent.
+    Intervals are of a paired jackknife: each unit is left out for both models at once, so that what makes tiles hard for both
+    cancels. There is none where leaving out changes nothing, and none for fewer than 20 groups. Of independent tiles, those
+    that only one of them got right are compared by McNemar 1947, here with the exact binomial distribution. Of tiles in groups
+    it would find differences where there are none, and the models change places in whole groups instead.
 
     Raises:
         RequestError: They were not made on the same labelled tiles with the same classes.
@@ -68,23 +72,30 @@ def compare_predictions(a: Predictions, b: Predictions, *, costs: Floats | None 
         raise RequestError("the two models were not scored on the same tiles with the same classes in the same order")
     statistics = [statistics_of(each, costs, (*COMPARED, "sensitivity")) for each in (a, b)]
 
-    def both(counts: Weights) -> dict[str, Floats]:
+    def difference(counts: Weights) -> dict[str, Floats]:
         of_a, of_b = (of_model(counts) for of_model in statistics)
-        return {f"{side}/{name}": value for side, of in (("a", of_a), ("b", of_b)) for name, value in of.items()}
+        return {name: of_b[name] - of_a[name] for name in of_a}
 
-    resampling = Resampling(a.labels, a.groups, seed)
-    values, resampled = resampling.original(both), resampling.bootstrap(both)
-    pairs = {name: (float(values[f"a/{name}"]), float(values[f"b/{name}"])) for name in COMPARED}
-    differences = {
-        name: with_percentiles(pairs[name][1] - pairs[name][0], resampled[f"b/{name}"] - resampled[f"a/{name}"])
-        for name in COMPARED
-    }
-    by_class = values["b/sensitivity"] - values["a/sensitivity"]
-    drawn = resampled["b/sensitivity"] - resampled["a/sensitivity"]
-    sensitivity = tuple(with_percentiles(float(by_class[k]), drawn[:, k]) for k in range(len(a.classes)))
+    units = Units(len(a.labels), a.groups)
+    of_a, of_b = (units.value(of_model) for of_model in statistics)
+    spreads = units.spreads(difference)
+
+    def estimate(name: str, k: int = 0) -> Estimate:
+        value = float(np.atleast_1d(of_b[name] - of_a[name])[k])
+        return Estimate(value, *(plain_limits(value, spreads[name][k]) if are_enough(units) else NO_LIMITS))
+
+    pairs = {name: (float(of_a[name]), float(of_b[name])) for name in COMPARED}
+    differences = {name: estimate(name) for name in COMPARED}
+    sensitivity = tuple(estimate("sensitivity", k) for k in range(len(a.classes)))
     only_a, only_b = int((b.is_wrong & ~a.is_wrong).sum()), int((a.is_wrong & ~b.is_wrong).sum())
-    words = f"percentiles of {resampling.describe()}, the same for both models"
-    return Comparison(a, b, pairs, differences, sensitivity, only_a, only_b, mcnemar(only_a, only_b), words)
+    words = f"Paired jackknife over {units.describe()}, left out for both models at once; Student's t."
+    if not are_enough(units):
+        words += f" No interval: {FEWEST_GROUPS} groups are needed."
+    if a.groups is None:
+        p_value, test = mcnemar(only_a, only_b), "McNemar's exact test"
+    else:
+        p_value, test = permute_groups(a, b), "permutation test over whole groups"
+    return Comparison(a, b, pairs, differences, sensitivity, only_a, only_b, p_value, test, words)
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
@@ -92,3 +103,23 @@ def mcnemar(only_a: int, only_b: int) -> float:
     from scipy.stats import binomtest
 
     return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+
+
+def permute_groups(a: Predictions, b: Predictions) -> float:
+    """Return the two-sided p-value that two models, each group's tiles under either's name, are as often right.
+
+    The models are exchanged in each group or not (a paired permutation test, Good 2005, "Permutation, parametric and bootstrap
+    tests"): in all ways where there are few groups, in 9,999 random ones with a fixed seed where there are many.
+    """
+    from scipy.stats import permutation_test
+
+    of_tile = np.unique(np.asarray(a.groups), return_inverse=True)[1]
+    of_a, of_b = (np.bincount(of_tile, each.is_wrong).astype(np.int64) for each in (a, b))
+    if np.array_equal(of_a, of_b):
+        return 1.0
+
+    def more_wrong(of_a: NDArray[np.int64], of_b: NDArray[np.int64], axis: int) -> NDArray[np.int64]:
+        return np.asarray((of_a - of_b).sum(axis=axis))
+
+    found = permutation_test((of_a, of_b), more_wrong, permutation_type="samples", vectorized=True, n_resamples=9999, rng=0)
+    return float(found.pvalue)

@@ -1,7 +1,7 @@
 """Figures that depend on the order of scores: AUROC, average precision, risk and coverage, calibration error.
 
 Functions of counts ``(n, n_tiles)``, how often each tile counts in each of `n` resamples (ones for the set itself), return one
-value per resample, so that value and bootstrap come from the same lines. Tests hold them to scikit-learn.
+value per resample, so that value and jackknife come from the same lines. Tests hold them to scikit-learn.
 """
 
 from dataclasses import dataclass

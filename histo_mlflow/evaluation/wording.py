@@ -30,7 +30,7 @@ def describe_verdict(findings: Findings) -> list[str]:
     if details.baselines:
         values = {name: each["balanced_accuracy"].value for name, each in details.baselines.items()}
         name, value = max(values.items(), key=lambda pair: pair[1])
-        if value >= evaluation.overall["balanced_accuracy"].low:
+        if not value < evaluation.overall["balanced_accuracy"].low:  # without an interval nothing is clear
             sentences.append(
                 f"It is not clearly ahead of a classifier that sees only colour ({name}: balanced accuracy {value:.3f})."
             )
@@ -58,7 +58,8 @@ def signed(difference: Estimate) -> str:
     """Return a difference with its interval, or "not defined"."""
     if not difference.is_defined:
         return "not defined"
-    return f"{difference.value:+.4f} ({difference.low:+.4f} to {difference.high:+.4f})"
+    interval = f"{difference.low:+.4f} to {difference.high:+.4f}" if difference.has_interval else "no interval"
+    return f"{difference.value:+.4f} ({interval})"
 
 
 def in_words(estimate: Estimate) -> str:
@@ -69,14 +70,15 @@ def in_words(estimate: Estimate) -> str:
 
 def in_percent(estimate: Estimate) -> str:
     """Return a share with its interval in percent."""
-    return f"{100 * estimate.value:.1f} % ({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
+    interval = f" ({100 * estimate.low:.1f} to {100 * estimate.high:.1f})" if estimate.has_interval else ""
+    return f"{100 * estimate.value:.1f} %{interval}"
 
 
 def in_two_parts(estimate: Estimate) -> tuple[str, str]:
     """Return a value and its interval; "not defined" and nothing where there is none."""
     if not estimate.is_defined:
         return "not defined", ""
-    return f"{estimate.value:.3f}", "" if math.isnan(estimate.low) else f"{estimate.low:.3f} to {estimate.high:.3f}"
+    return f"{estimate.value:.3f}", f"{estimate.low:.3f} to {estimate.high:.3f}" if estimate.has_interval else ""
 
 
 def short(value: float) -> str:

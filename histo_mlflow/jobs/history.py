@@ -24,18 +24,20 @@ def history(options: History) -> "Sequence[Decision]":
     """Print the decisions on a registered model, and return them."""
     from histo_mlflow.base.escaping import visible
     from histo_mlflow.console import format_table, say, warn
+    from histo_mlflow.tracking.bars import describe_bar, read_bars
     from histo_mlflow.tracking.decisions import complete, read_history
     from histo_mlflow.tracking.production import read_pointers
     from histo_mlflow.tracking.store import read_store
 
     store, name = read_store(), options.name.model_name
     complete(store, name)
-    decisions = read_history(store, name)
+    decisions, bars = read_history(store, name), read_bars(store.client, name)
     rows = [[each.time[:19].replace("T", " "), each.version, each.what, each.incumbent or "-", each.user] for each in decisions]
     lines = format_table(["time (UTC)", "version", "decision", "before", "who"], rows).splitlines()
     told = [*lines[:2]]
     for line, decision in zip(lines[2:], decisions, strict=True):
         told += [line, *(f"    {visible(reason)}" for reason in decision.reason.split("; "))]
+        told += [f"    {visible(words)}" for words in describe_bar(decision, bars)]
     say("\n".join(told))
     pointers = read_pointers(store.client, name)
     say(f"\nin Production: version {pointers.version or 'none'} of {name}")

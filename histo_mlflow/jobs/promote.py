@@ -44,7 +44,7 @@ def promote(options: Promote) -> "Decision":
     from histo_mlflow.pipeline.inputs import announce
     from histo_mlflow.pipeline.session import begin_run, open_judging
     from histo_mlflow.tiles.open import check_source, open_tiles
-    from histo_mlflow.tracking.decisions import FIRST, FORCED, REFUSED, Decision, complete
+    from histo_mlflow.tracking.decisions import FIRST, FORCED, REFUSED, Decision, complete, last_on
     from histo_mlflow.tracking.origin import describe_origin
     from histo_mlflow.tracking.production import read_pointers
     from histo_mlflow.tracking.registry import ask_to_register, find_version
@@ -62,6 +62,12 @@ def promote(options: Promote) -> "Decision":
     incumbent = pointers.version
     if incumbent == version and pointers.agree:
         raise RequestError(f"{name}: version {version} is in Production already")
+    before = last_on(store.client, name, version)
+    if incumbent is None and not options.force and before is not None and before.what == REFUSED:
+        raise OptionError(
+            f"version {version} of {name} was refused ({before.reason}): to put it into Production all the same, give --force "
+            "--reason TEXT"
+        )
     tiles = None
     if incumbent is not None and not options.force:
         if test_data is None:

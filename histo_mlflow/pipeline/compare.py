@@ -2,11 +2,13 @@
 
 import json
 from dataclasses import asdict, dataclass
+from typing import Any
 
-from histo_mlflow.console import format_table, warn
+from histo_mlflow.console import format_table, say, warn
 from histo_mlflow.errors import RequestError
+from histo_mlflow.evaluation.evidence import Layout
 from histo_mlflow.evaluation.findings import About
-from histo_mlflow.evaluation.gate import judge
+from histo_mlflow.evaluation.gate import METHOD, alpha_of_look, judge
 from histo_mlflow.evaluation.intervals import Floats
 from histo_mlflow.evaluation.kept_numbers import write_comparison
 from histo_mlflow.evaluation.metrics import OVERALL_METRICS
@@ -22,6 +24,7 @@ from histo_mlflow.pipeline.draw import draw_models
 from histo_mlflow.pipeline.inputs import load_model
 from histo_mlflow.pipeline.split import score_part
 from histo_mlflow.tiles.tile_set import TileSet, with_class_order
+from histo_mlflow.tracking.bars import BAR, Bar, write_bar
 from histo_mlflow.tracking.decisions import PROMOTED, REFUSED, Decision, carry_out
 from histo_mlflow.tracking.found_runs import count_looks, note_looks
 from histo_mlflow.tracking.runs import Run
@@ -68,16 +71,16 @@ def _predict(model: Model, tiles: TileSet, classes: tuple[str, ...], compute: Co
 
 
 def describe_comparison(comparison: Comparison) -> str:
-    """Return both models' figures and their differences as a table with a sentence on McNemar's test."""
+    """Return both models' figures and their differences as a table with a sentence on the test of equal accuracy."""
     rows = []
     for name in COMPARED:
         of_a, of_b = comparison.values[name]
         difference = comparison.differences[name]
-        interval = f"{difference.low:+.4f} to {difference.high:+.4f}"
+        interval = f"{difference.low:+.4f} to {difference.high:+.4f}" if difference.has_interval else "none"
         rows.append([OVERALL_METRICS[name].words, f"{of_a:.4f}", f"{of_b:.4f}", f"{difference.value:+.4f}", interval])
     table = format_table(["figure", "A", "B", "B - A", "95 % interval"], rows)
     return (
-        f"{table}\nonly A right: {comparison.only_a} tiles, only B right: {comparison.only_b}; McNemar's exact test: "
+        f"{table}\nonly A right: {comparison.only_a} tiles, only B right: {comparison.only_b}; {comparison.test}: "
         f"p = {comparison.p_value:.3g}"
     )
 
@@ -94,20 +97,30 @@ class Candidacy:
 def pass_gate(run: Run, candidacy: Candidacy, tiles: TileSet, compute: Compute, options: GateOptions) -> Decision:
     """Compare a version with the incumbent on `tiles`, promote it or refuse it, and return the decision.
 
-    The figures, the page of the comparison and ``decision.json`` are kept in `run`, the decision on the registered model too.
+    The bar is written down before anything is scored. The figures, the page of the comparison and ``decision.json`` are kept in
+    `run`, the decision on the registered model too. A set that can't decide is not looked at.
     """
     name, version, incumbent = candidacy.name, candidacy.version, candidacy.incumbent
     old, new = (load_model(run.store, f"models:/{name}/{each}", compute.device) for each in (incumbent, version))
     check_comparable(old, new)
-    comparison, about = compare_models(run, (old, new), with_class_order(tiles, old.classes), compute)
-    verdict = judge(comparison, options)
+    tiles = with_class_order(tiles, old.classes)
+    layout = Layout(tiles.labels, tiles.classes, tiles.groups)
+    if lack := layout.describe_lack():
+        decision = Decision(REFUSED, version, incumbent, f"{tiles.source}: {lack}; nothing was scored", run=run.id)
+        keep_decision(run, name, decision)
+        return decision
+    bar, kept_bar = _set_bar(run, candidacy, tiles.fingerprint, options)
+    say(f"decision {bar.look} on this set: its error may be {bar.alpha:.3%}, as much is left for all later ones")
+    say(layout.describe_need(options.margin, bar.alpha))
+    comparison, about = compare_models(run, (old, new), tiles, compute)
+    verdict = judge(comparison, options, bar.alpha)
     evidence = {
         "test_data": tiles.source,
         "test_data_fingerprint": tiles.fingerprint,
         "n_tiles": len(tiles),
         "looks": about.looks,
         "differences": {figure: as_json(value) for figure, value in comparison.differences.items()},
-        "options": asdict(options),
+        BAR: kept_bar,
         "incumbent_learnt_from_these_tiles": tiles.fingerprint == old.facts.data_fingerprint,
     }
     what = PROMOTED if verdict.is_passed else REFUSED
@@ -115,6 +128,16 @@ def pass_gate(run: Run, candidacy: Candidacy, tiles: TileSet, compute: Compute, 
     keep_decision(run, name, decision)
     draw_models(run, comparison, about, tiles)
     return decision
+
+
+def _set_bar(run: Run, candidacy: Candidacy, fingerprint: str, options: GateOptions) -> tuple[Bar, dict[str, Any]]:
+    def make_bar(look: int) -> Bar:
+        asked = asdict(options)
+        return Bar(candidacy.version, candidacy.incumbent, fingerprint, asked, METHOD, look, alpha_of_look(look))
+
+    bar, kept = write_bar(run.store, candidacy.name, fingerprint, make_bar)
+    run.set_tags({"histo.bar_sha256": kept["sha256"]})
+    return bar, kept
 
 
 def keep_decision(run: Run, name: str, decision: Decision) -> None:

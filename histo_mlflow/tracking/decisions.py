@@ -94,8 +94,7 @@ def register_model(store: Store, model_uri: str, name: str, about: VersionFacts,
         pointers = read_pointers(store.client, name)
         present = pointers.version
         if present == version:  # registered before its run was cut short and went on
-            decided = [each for each in _kept(store.client, name).values() if each.version == version]
-            return Registration(name, version, None, decided[-1] if decided else None)
+            return Registration(name, version, None, last_on(store.client, name, version))
         decision = None
         if present is None:
             reason = objection or "no version was in Production"
@@ -129,7 +128,7 @@ def carry_out(store: Store, name: str, decision: Decision) -> None:
 
 def complete(store: Store, name: str) -> Decision | None:
     """Carry out what a crash has cut short, and return it; None if nothing was."""
-    if all(each.is_done for each in _kept(store.client, name).values()):
+    if all(each.is_done for each in kept_decisions(store.client, name).values()):
         return None  # without a lock, for which who only reads may have no right
     with _deciding(store, name) as completed:
         return completed
@@ -139,7 +138,7 @@ def complete(store: Store, name: str) -> Decision | None:
 def _deciding(store: Store, name: str) -> Iterator[Decision | None]:
     """Keep interruptions and other processes of this machine out; gives what was completed on the way in, or None."""
     with shielded(), changing_model(name), alone_in(store.uri):
-        kept = _kept(store.client, name)
+        kept = kept_decisions(store.client, name)
         number, last = max(kept.items(), default=(0, None))
         if last is None or last.is_done:
             yield None
@@ -150,7 +149,7 @@ def _deciding(store: Store, name: str) -> Iterator[Decision | None]:
 
 
 def _write_and_do(client: MlflowClient, name: str, decision: Decision) -> None:
-    number = max(_kept(client, name), default=0) + 1
+    number = max(kept_decisions(client, name), default=0) + 1
     _write(client, name, number, replace(decision, is_done=False))
     _do(client, name, number, decision)
 
@@ -169,7 +168,7 @@ def _write(client: MlflowClient, name: str, number: int, decision: Decision) -> 
     client.set_registered_model_tag(name, f"{_TAG}{number:06d}", json.dumps(asdict(decision)))
 
 
-def _kept(client: MlflowClient, name: str) -> dict[int, Decision]:
+def kept_decisions(client: MlflowClient, name: str) -> dict[int, Decision]:
     """Return the decisions on a registered model by number, in order; none if there is no such model."""
     model = found_or_none(client.get_registered_model, name)
     tags = model.tags if model else {}
@@ -184,6 +183,12 @@ def _parse(tag: str, value: str) -> Decision:
         raise RequestError(f"the tag {tag} holds no decision ({error}); correct or delete it in `mlflow ui`") from None
 
 
+def last_on(client: MlflowClient, name: str, version: str) -> Decision | None:
+    """Return the last decision on a version, or None."""
+    decided = [each for each in kept_decisions(client, name).values() if each.version == version]
+    return decided[-1] if decided else None
+
+
 def read_history(store: Store, name: str) -> list[Decision]:
     """Return all decisions on a registered model, the oldest first.
 
@@ -191,7 +196,7 @@ def read_history(store: Store, name: str) -> list[Decision]:
         SourceNotFoundError: There is no such model.
     """
     versions = versions_of(store.client, name)
-    kept = _kept(store.client, name)
+    kept = kept_decisions(store.client, name)
     # Before they were the model's, decisions were tags of its versions.
     older = [_parse(tag, value) for version in versions for tag, value in version.tags.items() if tag.startswith(_TAG)]
     if not versions and not kept:

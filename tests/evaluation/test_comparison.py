@@ -3,13 +3,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, ttest_rel
 
 from histo_mlflow.errors import RequestError
 from histo_mlflow.evaluation.comparison_sections import draw_comparison
 from histo_mlflow.evaluation.findings import About
 from histo_mlflow.evaluation.kept_numbers import read_comparison, write_comparison
-from histo_mlflow.evaluation.paired import compare_predictions, mcnemar
+from histo_mlflow.evaluation.paired import compare_predictions, mcnemar, permute_groups
 from histo_mlflow.evaluation.predictions import Predictions
 from histo_mlflow.evaluation.wording import describe_difference
 
@@ -41,25 +41,52 @@ def test_a_better_model_is_found_better(pair: tuple[Predictions, Predictions]) -
 
 def test_a_model_does_not_differ_from_itself(pair: tuple[Predictions, Predictions]) -> None:
     found = compare_predictions(pair[0], pair[0])
-    assert all((f.value, f.low, f.high) == (0, 0, 0) for f in found.differences.values())
+    assert all(f.value == 0 and not f.has_interval for f in found.differences.values()), "an interval of no width is none"
     assert (found.p_value, len(found.disagree)) == (1.0, 0)
     assert "don't tell them apart" in describe_difference(found)
 
 
-def test_the_paired_bootstrap_is_that_of_a_plain_loop(pair: tuple[Predictions, Predictions]) -> None:
+def test_the_interval_of_a_mean_difference_is_that_of_students_paired_test(pair: tuple[Predictions, Predictions]) -> None:
     a, b = pair
     found = compare_predictions(a, b).differences["log_loss"]
-    rng, values = np.random.default_rng(9), []
-    for _ in range(1500):
-        rows = np.concatenate([rng.choice(np.flatnonzero(a.labels == k), (a.labels == k).sum()) for k in range(3)])
-        values.append((b.losses - a.losses)[rows].mean())
-    low, high = np.quantile(values, [0.025, 0.975])
-    assert (found.low, found.high) == pytest.approx((low, high), abs=0.12 * (high - low))
+    expected = ttest_rel(b.losses, a.losses).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.1 * (expected.high - expected.low))
+
+
+def test_few_patients_tell_no_two_models_apart(pair: tuple[Predictions, Predictions]) -> None:
+    groups = np.array([f"p{k % 5}" for k in range(400)])
+    a, b = (Predictions(each.labels, each.probabilities, CLASSES, groups) for each in pair)
+    found = compare_predictions(a, b)
+    assert not any(each.has_interval for each in (*found.differences.values(), *found.sensitivity))
+    assert "20 groups are needed" in found.intervals
+    assert describe_difference(found).endswith("(no interval)")
 
 
 def test_mcnemar_is_the_exact_binomial_test() -> None:
     assert mcnemar(3, 12) == pytest.approx(binomtest(3, 15).pvalue)
     assert mcnemar(1, 1) == 1.0
+
+
+def test_equal_models_whose_errors_come_by_patients_are_not_told_apart() -> None:
+    """Errors of either come in whole patients: McNemar's test rejects in half of the studies."""
+    rng, rejected = np.random.default_rng(0), []
+    for _ in range(40):
+        wrong = (rng.random((2, 10, 1)) < 0.15) & (rng.random((2, 10, 30)) < 0.6)
+        labels, patients = np.zeros(300, np.int64), np.repeat(np.arange(10), 30).astype(str)
+        said = [Predictions(labels, np.eye(3)[each.ravel().astype(int)], CLASSES, patients) for each in wrong]
+        only = [int((x.is_wrong & ~y.is_wrong).sum()) for x, y in (said, said[::-1])]
+        rejected.append((mcnemar(*only) <= 0.05, permute_groups(*said) <= 0.05))
+    of_tiles, of_patients = np.mean(rejected, axis=0)
+    assert of_tiles > 0.4
+    assert of_patients <= 0.05
+
+
+def test_groups_are_exchanged_whole() -> None:
+    labels, patients = np.zeros(6, np.int64), np.array(list("aabbcc"))
+    better, worse = (Predictions(labels, np.eye(3)[[k] * 6], CLASSES, patients) for k in (0, 1))
+    found = compare_predictions(better, worse)
+    assert (found.p_value, found.test) == (pytest.approx(2 / 2**3), "permutation test over whole groups")
+    assert compare_predictions(better, better).p_value == 1
 
 
 def test_other_tiles_are_refused(pair: tuple[Predictions, Predictions]) -> None:
