@@ -81,7 +81,7 @@ def test_a_served_model_takes_arrays_and_encoded_images_and_outlives_bad_request
             "row 2 is not an image": {"inputs": [*encoded[:2], base64.b64encode(b"no image").decode()]},
             "row 1 is not base64": {"inputs": [encoded[0], "?!"]},
             "row 1 can't be decoded": {"inputs": [encoded[0], base64.b64encode(base64.b64decode(encoded[1])[:900]).decode()]},
-            "row 3 is 16 x 32 px": {"dataframe_records": [{"image": i} for i in [*encoded[:3], _png(tiles[0][:, :16])]]},
+            "row 3 has 16 x 32 px": {"dataframe_records": [{"image": i} for i in [*encoded[:3], _png(tiles[0][:, :16])]]},
             "row 1 can't be decoded (Image size (3600000000 pixels)": {"inputs": [encoded[0], _bomb()]},
             "row 0 is not a colour image": {"inputs": [_png(tiles[0, :, :, 0])]},
             "row 2 is float": {"dataframe_records": [{"image": i} for i in [*encoded[:2], 0.5]]},
