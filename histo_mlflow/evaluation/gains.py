@@ -72,17 +72,17 @@ def gains_in_accuracy(gained: NDArray[Any], lost: NDArray[Any], tiles: NDArray[A
 
 
 def gains_of_units(values: Floats, unseen: Floats | float, weights: Floats | None = None) -> Gains:
-    """Return the gains of units one by one; the unseen one is of mean size.
+    """Return the gains of units one by one; the unseen one has the size that the unit of a tile has in mean.
 
     Args:
         values: ``(..., n_units)``.
         unseen: ``(...)``, of the one that was not drawn.
         weights: ``(n_units,)``, 1 in mean; None if all are alike.
     """
-    n_units = values.shape[-1]
+    weights = np.ones(values.shape[-1]) if weights is None else weights
     last = np.broadcast_to(np.asarray(unseen, np.float64)[..., None], (*values.shape[:-1], 1))
     values = np.concatenate([values, last], axis=-1)
-    return Gains(values, np.append(np.ones(n_units) if weights is None else weights, 1.0), np.ones(values.shape))
+    return Gains(values, np.append(weights, (weights**2).mean()), np.ones(values.shape))
 
 
 def gains_of_patients(values: Floats, weights: Floats, least_worst: float, most: float = math.inf) -> Gains:
