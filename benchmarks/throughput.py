@@ -178,8 +178,9 @@ def run_arm(name: str, folder: Path, options: argparse.Namespace, *, label: str)
 
 def measure(options: argparse.Namespace) -> None:
     """Run the arm that `options` name in this process and write what it measured."""
-    keep_freed_memory()  # as our command line does; the peers get the same
     arm = ARMS[options.arm]
+    if arm.keeps_memory:
+        keep_freed_memory()  # as our command line does; the peers get the same
     is_training = options.arm in TRAINING
     n_tiles = options.tiles if is_training else options.infer_tiles
     batch_size = options.batch_size if is_training else options.infer_batch_size

@@ -27,6 +27,7 @@ from histo_mlflow.learning.fit import EpochReport, fit
 from histo_mlflow.learning.infer import infer
 from histo_mlflow.learning.optimiser import make_optimizer
 from histo_mlflow.learning.options import ComputeOptions, FitOptions, Recipe
+from histo_mlflow.learning.pooling import use_fast_pooling
 from histo_mlflow.models.classifier import TileClassifier, fold_batch_norms
 from histo_mlflow.options import build
 from histo_mlflow.tiles.splits import Split
@@ -103,6 +104,7 @@ class Arm:
         ours: The arm of ours that it is compared with.
         needs: A package that may be missing.
         is_compiled: Whether it begins with `torch.compile`.
+        keeps_memory: Whether it gets our command line's settings of the allocator (`keep_freed_memory`).
     """
 
     run: Callable[[Job], Measured]
@@ -110,6 +112,7 @@ class Arm:
     ours: str
     needs: str | None = None
     is_compiled: bool = False
+    keeps_memory: bool = True
 
 
 class WarmUpSampler(Sampler[int]):
@@ -212,8 +215,10 @@ def train_ours(job: Job) -> Measured:
 def train_ceiling(job: Job) -> Measured:
     """Repeat the step of `fit` on one batch that lies on the device: no loading, augmentation or bookkeeping."""
     network, compute = make_our_network(job).train(), resolve(job, "auto")
-    if compute.is_bf16 and job.device == "cpu":
-        use_fast_depthwise(network)
+    if job.device == "cpu":
+        use_fast_pooling(network)
+        if compute.is_bf16:
+            use_fast_depthwise(network)
     tiles, labels = _first_batch(job)
     optimizer = make_optimizer(network, FitOptions())
 
@@ -434,7 +439,8 @@ def _make_lightning(job: Job, *, max_epochs: int, is_bf16: bool) -> tuple[Any, A
 TRAINING: dict[str, Arm] = {
     "train/ours": Arm(train_ours, "fit, default options", "train/ours"),
     "train/ceiling": Arm(train_ceiling, "our step on one resident batch", "train/ours"),
-    "train/original": Arm(train_original, "PIL, DataLoader, fp32, NCHW", "train/ours"),
+    "train/original": Arm(train_original, "PIL, DataLoader, fp32, NCHW", "train/ours", keeps_memory=False),
+    "train/original-kept": Arm(train_original, "the same with our settings of the allocator", "train/ours"),
     "train/timm": Arm(train_timm, "timm, its loader, channels_last, our precision", "train/ours", needs="timm"),
     "train/lightning": Arm(train_lightning, "Lightning, channels_last, our precision", "train/ours", needs="lightning"),
 }

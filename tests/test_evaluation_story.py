@@ -112,7 +112,7 @@ def test_everything_after_training(trained: Path, histo_here: Histo) -> None:
         assert predict("--abstain", "true")["abstain"].tolist() == expected
     done = histo_here("predict", "--model", checkpoint, "--data", "test.npz", "--output", "out.csv", "--abstain", "true")
     assert done.returncode == 2
-    assert "no threshold" in done.stderr
+    assert "no threshold to abstain by" in done.stderr
 
 
 def _predict_elsewhere(folder: Path) -> pd.DataFrame:

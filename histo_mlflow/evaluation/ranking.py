@@ -87,21 +87,11 @@ def risk_and_coverage(ranked: Ranked, counts: Weights, *, accuracy: float) -> tu
 
 def risk_coverage_curve(confidence: Floats, is_wrong: NDArray[np.bool_]) -> tuple[Floats, Floats]:
     """Return coverage and risk ``(n_thresholds,)``: the share of tiles of at least a confidence, and their error rate."""
-    _, kept, wrong = _count_down(confidence, is_wrong)
+    _, kept, wrong = count_down(confidence, is_wrong)
     return kept / len(confidence), wrong / kept
 
 
-def choose_threshold(confidence: Floats, is_wrong: NDArray[np.bool_], *, accuracy: float) -> float | None:
-    """Return the lowest confidence down to which at least `accuracy` of the tiles are right, or None if there is none.
-
-    To be chosen on validation tiles; on others the accuracy of what is kept may be lower.
-    """
-    thresholds, kept, wrong = _count_down(confidence, is_wrong)
-    good = np.flatnonzero(wrong <= (1 - accuracy) * kept + 1e-9)
-    return float(thresholds[good[-1]]) if len(good) else None
-
-
-def _count_down(confidence: Floats, is_wrong: NDArray[np.bool_]) -> tuple[Floats, NDArray[np.int64], NDArray[np.int64]]:
+def count_down(confidence: Floats, is_wrong: NDArray[np.bool_]) -> tuple[Floats, NDArray[np.int64], NDArray[np.int64]]:
     """Return each confidence that occurs, from the highest down, with the tiles and the wrong ones of at least that."""
     ranked = Ranked.of(confidence, is_wrong)
     ends = np.unique(ranked.last)  # equals are kept or left together

@@ -28,7 +28,9 @@ SECTIONS = (
     "colour_alone", "errors", "intervals", "guidelines",
 )  # fmt: skip
 """In the order of the page."""
-_FOLD_COLUMNS = ("balanced_accuracy", "accuracy", "loss", "best_epoch")
+_FOLD_COLUMNS = (
+    "balanced_accuracy", "accuracy", "loss", "best_epoch", "nested_balanced_accuracy", "nested_accuracy", "nested_loss",
+)  # fmt: skip
 
 
 def draw_report(folder: Path, findings: Findings, gallery: Sequence[GalleryRow] = ()) -> None:

@@ -61,7 +61,7 @@ def cv(options: Cv) -> CvResult:
         pooled = record_summary(session, folds)
         table = folds.describe()
         session.run.describe(f"```\n{table}\n```")
-        handed_on = hand_on(session, folds.best, best_fold=str(folds.best_fold))
+        handed_on = hand_on(session, folds.best, folds.beside(pooled), best_fold=str(folds.best_fold))
         draw_folds(session, folds, pooled)
     say(f"\n{table}\n\n{handed_on.describe()}\n\nNext: mlflow ui    (this run: {session.run.id})")
     return CvResult(session.run.id, handed_on.model_uri, handed_on.version, folds.best_fold, folds.table, pooled.evaluation)

@@ -23,6 +23,7 @@ from histo_mlflow.learning.depthwise import use_fast_depthwise
 from histo_mlflow.learning.infer import cross_entropy_of, infer
 from histo_mlflow.learning.optimiser import Objective, make_average, make_optimizer, make_scheduler
 from histo_mlflow.learning.options import EngineOptions, FitOptions, Recipe
+from histo_mlflow.learning.pooling import use_fast_pooling
 from histo_mlflow.learning.ranks import ALONE, Ranks, local_device
 from histo_mlflow.learning.state import TrainingState
 from histo_mlflow.tiles.splits import Split
@@ -161,8 +162,10 @@ def _prepare(network: nn.Module, train: Part, recipe: Recipe, ranks: Ranks) -> _
     compute = resolve_compute(recipe.compute, tile_size_px=recipe.network.image_size or train.tiles.tile_size_px)
     compute = Compute(local_device(compute.device), compute.is_bf16)
     network.to(compute.device).to(memory_format=torch.channels_last)
-    if compute.is_bf16 and compute.device.type == "cpu":
-        use_fast_depthwise(network)
+    if compute.device.type == "cpu":
+        use_fast_pooling(network)
+        if compute.is_bf16:
+            use_fast_depthwise(network)
     smallest = 2 * ranks.size  # each process needs two tiles for batch norm
     if options.batch_size < smallest:
         raise OptionError(f"batch_size={options.batch_size}: {ranks.size} processes need at least {smallest}")

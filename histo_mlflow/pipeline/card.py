@@ -4,6 +4,7 @@ Its sections follow Mitchell et al. 2019, "Model Cards for Model Reporting".
 """
 
 import platform
+from dataclasses import dataclass
 from importlib.metadata import version
 
 import histo_mlflow
@@ -13,10 +14,39 @@ from histo_mlflow.evaluation.wording import in_words
 from histo_mlflow.models.facts import ModelFacts
 
 _HEADLINES = ("balanced_accuracy", "accuracy", "macro_f1", "macro_auroc", "log_loss", "ece_top_label")
+_SELECTED = "The validation tiles selected the epoch, so their figures are optimistic."
 _PACKAGES = ("mlflow", "torch", "torchvision", "numpy")
 
 
-def write_card(facts: ModelFacts, val: Evaluation, test: tuple[str, Evaluation] | None, *, model_name: str) -> str:
+@dataclass(frozen=True, eq=False)
+class OutOfFold:
+    """What a cross-validation knows beside the fold that it hands on.
+
+    Attributes:
+        evaluation: Of all tiles, each scored by the fold that has not learnt from it.
+        nested: Mean over folds of figures in words, each fold at the epoch that the other folds choose.
+    """
+
+    evaluation: Evaluation
+    nested: str
+
+    def describe(self) -> str:
+        """Return how the figures of the fold and of all tiles are to be read."""
+        return (
+            "The validation tiles selected the epoch and the fold, so their figures are optimistic. Those of all tiles, each "
+            "scored by the fold that has not learnt from it, are free of the choice of the fold. Free of the choice of the "
+            f"epoch too, each fold's being chosen by the other folds, are in the mean: {self.nested}."
+        )
+
+
+def write_card(
+    facts: ModelFacts,
+    val: Evaluation,
+    test: tuple[str, Evaluation] | None,
+    *,
+    model_name: str,
+    out_of_fold: OutOfFold | None = None,
+) -> str:
     """Return the card that MLflow shows for a version and that lies in the model as ``model_card.md``.
 
     Args:
@@ -24,6 +54,7 @@ def write_card(facts: ModelFacts, val: Evaluation, test: tuple[str, Evaluation] 
         val: Its evaluation on the validation tiles that selected it.
         test: Name and evaluation of the test set that was watched, if there was one.
         model_name: Under which it is registered.
+        out_of_fold: Of a cross-validation.
     """
     # This package itself has no metadata in an environment that MLflow has built: it is not installed there.
     packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
@@ -49,11 +80,11 @@ diagnosis, staging or the choice of a treatment.
 
 ## Figures
 
-{_overall_table(val, test)}
+{_overall_table(val, test, out_of_fold)}
 
 {_class_table(facts, val, test)}
 
-Values in brackets are 95 % intervals. The validation tiles selected the epoch, so their figures are optimistic. The
+Values in brackets are 95 % intervals. {_SELECTED if out_of_fold is None else out_of_fold.describe()} The
 intervals know of chance among these tiles, not of other laboratories, scanners or patients.
 
 ## Calibration
@@ -78,8 +109,10 @@ Made with histo-mlflow {histo_mlflow.__version__}, Python {platform.python_versi
 """
 
 
-def _overall_table(val: Evaluation, test: tuple[str, Evaluation] | None) -> str:
+def _overall_table(val: Evaluation, test: tuple[str, Evaluation] | None, out_of_fold: OutOfFold | None) -> str:
     columns = {f"{len(val.predictions.labels)} validation tiles": val}
+    if out_of_fold is not None:
+        columns[f"all {len(out_of_fold.evaluation.predictions.labels)} tiles, out of fold"] = out_of_fold.evaluation
     if test is not None:
         columns[f"{len(test[1].predictions.labels)} test tiles: {test[0]}"] = test[1]
     rows = [
@@ -105,10 +138,12 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def _describe_calibration(facts: ModelFacts) -> str:
-    if facts.is_calibrated:
+    if facts.is_calibrated and facts.temperature != 1:
         said = f"Logits are divided by a temperature of {facts.temperature:.3f}, fitted on the validation tiles"
+    elif facts.is_calibrated:
+        said = "None: no temperature lowered the loss of validation tiles that it was not fitted on"
     else:
         said = "None; the probabilities are the network's own"
     if facts.abstain_below is None:
-        return f"{said}. No threshold reaches 99 % accuracy on the validation tiles, so it can't abstain"
+        return f"{said}. The validation tiles don't show 99 % accuracy above any threshold, so it can't abstain"
     return f'{said}. `predict(tiles, params={{"abstain": True}})` abstains below {facts.abstain_below:.3f}'

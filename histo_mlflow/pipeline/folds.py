@@ -8,9 +8,11 @@ import numpy as np
 import pandas as pd
 
 from histo_mlflow.console import format_table, say
+from histo_mlflow.evaluation.calibration import Calibration, cross_fit, scale
 from histo_mlflow.evaluation.findings import About, Details, Findings, evaluate_baselines
 from histo_mlflow.evaluation.predictions import Predictions
 from histo_mlflow.options import flatten
+from histo_mlflow.pipeline.card import OutOfFold
 from histo_mlflow.pipeline.contents import FOLD_TAG, log_config, log_datasets
 from histo_mlflow.pipeline.record import RecordedSplit, record_split
 from histo_mlflow.pipeline.report import describe_unit, record_findings
@@ -36,14 +38,16 @@ class Folds:
     recorded: Sequence[RecordedSplit]
 
     @property
-    def best(self) -> RecordedSplit:
-        """The fold with the lowest validation loss."""
-        return min(self.recorded, key=lambda fold: fold.val_loss)
+    def best_fold(self) -> int:
+        """Number of the fold with the lowest validation loss, from 1."""
+        return 1 + min(range(len(self.recorded)), key=lambda fold: self.recorded[fold].val_loss)
 
     @property
-    def best_fold(self) -> int:
-        """Its number, from 1."""
-        return self.recorded.index(self.best) + 1
+    def best(self) -> RecordedSplit:
+        """That fold, with the choice among the folds named among its facts."""
+        fold = self.recorded[self.best_fold - 1]
+        chosen = f"fold {self.best_fold} of {len(self.recorded)}, by validation loss; its {fold.facts.selected}"
+        return replace(fold, facts=replace(fold.facts, selected=chosen))
 
     @property
     def table(self) -> pd.DataFrame:
@@ -53,14 +57,44 @@ class Folds:
                 "fold": number,
                 **{name: fold.val.overall[key].value for name, key in _FIGURES.items()},
                 "best_epoch": fold.best.best_epoch,
+                **self._nested(fold),
                 "run_id": fold.run.id,
             }
             for number, fold in enumerate(self.recorded, start=1)
         )
 
-    def pool(self) -> Predictions:
-        """Return what is predicted for each tile of the set by the fold that has not learnt from it."""
-        return self._pooled([fold.val.predictions for fold in self.recorded])
+    def _nested(self, fold: RecordedSplit) -> dict[str, float]:
+        """Return the figures of `fold` at the epoch that the other folds choose: its own tiles have no part in that choice.
+
+        The choice is the epoch of the lowest mean validation loss of the others. Source of the principle, that what is
+        reported must not have chosen: Varma and Simon 2006, "Bias in error estimation when using cross-validation for model
+        selection".
+        """
+        n_epochs = min(len(each.history["val/loss"]) for each in self.recorded)
+        losses = [each.history["val/loss"][:n_epochs] for each in self.recorded if each is not fold]
+        epoch = int(np.nan_to_num(np.mean(losses, axis=0), nan=np.inf).argmin())
+        return {f"nested_{name}": fold.history[f"val/{name}"][epoch] for name in _FIGURES}
+
+    def beside(self, pooled: Findings) -> OutOfFold:
+        """Return what the card of the best fold's model says beside the figures of that fold."""
+        table = self.table
+        means = (f"{name.replace('_', ' ')} {table[f'nested_{name}'].mean():.4f}" for name in _FIGURES)
+        return OutOfFold(pooled.evaluation, ", ".join(means))
+
+    def pool(self, *, is_calibrated: bool) -> Predictions:
+        """Return what is predicted for each tile of the set by the fold that has not learnt from it.
+
+        A calibrated fold has fitted its temperature on these very tiles, so that one is taken back and each tile is scaled by
+        one that was fitted on other tiles of its fold.
+        """
+        said = [fold.val.predictions for fold in self.recorded]
+        if is_calibrated:
+            factors = [1 / fold.facts.divisor for fold in self.recorded]
+            said = [
+                cross_fit(replace(each, probabilities=scale(each.probabilities, factor)))
+                for each, factor in zip(said, factors, strict=True)
+            ]
+        return self._pooled(said)
 
     def pool_baselines(self) -> dict[str, Predictions]:
         """Return the same of the baselines, by name; a baseline that some fold lacks is left out."""
@@ -88,9 +122,10 @@ class Folds:
         rows += [
             ["mean", *(f"{table[name].mean():.4f}" for name in _FIGURES)],
             ["sd", *(f"{table[name].std(ddof=1):.4f}" for name in _FIGURES)],
+            ["nested", *(f"{table[f'nested_{name}'].mean():.4f}" for name in _FIGURES)],
         ]
         header = ["fold", *(name.replace("_", " ") for name in _FIGURES)]
-        return f"{format_table(header, rows)}\n* lowest validation loss"
+        return f"{format_table(header, rows)}\n* lowest validation loss; nested: mean with each epoch chosen by the other folds"
 
 
 def record_folds(session: Session, splits: Sequence[Split]) -> Folds:
@@ -123,20 +158,23 @@ def _log_membership(run: Run, tiles: TileSet, splits: Sequence[Split]) -> None:
 def record_summary(session: Session, folds: Folds) -> Findings:
     """Evaluate the pooled predictions, keep them and the figures of the folds in the session's run, and return the findings."""
     run, tiles, costs, table = session.run, folds.tiles, session.inputs.costs, folds.table
+    is_calibrated = session.options.calibration.is_wanted
     selected = "each tile scored by the fold that did not train on it; each fold's epoch by its own validation loss"
     part = tiles.part("oof")
     details = Details(
         flow={"scored": part.count_classes()},
         split_unit=describe_unit(tiles),
+        calibration=Calibration(is_applied=is_calibrated),
         costs=costs,
         baselines=evaluate_baselines(folds.pool_baselines(), costs),
         folds=table,
     )
     about = About.of(part, f"the {len(table)} fold models of run {run.id}", selected=selected, looks=0)
-    pooled = record_findings(run, folds.pool(), part.rows, about, details)
+    pooled = record_findings(run, folds.pool(is_calibrated=is_calibrated), part.rows, about, details)
     metrics = {f"oof/{name}": pooled.evaluation.overall[key].value for name, key in _FIGURES.items()}
     for name in _FIGURES:
         metrics |= {f"cv/{name}/mean": table[name].mean(), f"cv/{name}/sd": table[name].std(ddof=1)}
+        metrics[f"cv/{name}/nested"] = table[f"nested_{name}"].mean()
     run.log_metrics(metrics)
     run.set_tags({"histo.best_fold": folds.best_fold, "histo.selected": selected})
     run.write("folds.csv", table.to_csv(index=False))

@@ -29,7 +29,7 @@ def run_elsewhere(model: Model, runtime: str, precision: str) -> Model:
 def threshold_of(model: Model) -> float:
     """Return the probability below which `model` abstains; raises `OptionError` if it has none."""
     if model.facts.abstain_below is None:
-        why = "it is a checkpoint" if model.facts.epoch is not None else "none reaches 99 % accuracy on its validation tiles"
+        why = "it is a checkpoint" if model.facts.epoch is not None else "validation tiles show 99 % accuracy above none"
         raise OptionError(f"abstain=true: {model.address} has no threshold to abstain by ({why}); leave abstain out")
     return model.facts.abstain_below
 

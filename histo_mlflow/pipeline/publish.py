@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from histo_mlflow.console import say
 from histo_mlflow.evaluation.gate import object_to
 from histo_mlflow.models.classifier import with_temperature
-from histo_mlflow.pipeline.card import write_card
+from histo_mlflow.pipeline.card import OutOfFold, write_card
 from histo_mlflow.pipeline.compare import Candidacy, describe_decision, pass_gate
 from histo_mlflow.pipeline.record import RecordedSplit, read_best_network
 from histo_mlflow.pipeline.session import Session
@@ -58,11 +58,12 @@ class HandedOn:
         )
 
 
-def hand_on(session: Session, recorded: RecordedSplit, **tags: str) -> HandedOn:
+def hand_on(session: Session, recorded: RecordedSplit, out_of_fold: OutOfFold | None = None, **tags: str) -> HandedOn:
     """Log the network of `recorded` under its run, register it if asked to, and return what became of it.
 
     The session's run is the one that the user started: a cross-validation's parent, or the run of `recorded` itself. If there
-    is a test set and another version is in Production, the gate decides between the two. `tags` are those of the version.
+    is a test set and another version is in Production, the gate decides between the two. The card names what a
+    cross-validation knows `out_of_fold`. `tags` are those of the version.
     """
     run, inputs, options = session.run, session.inputs, session.options
     name = options.registry.model_name
@@ -72,7 +73,7 @@ def hand_on(session: Session, recorded: RecordedSplit, **tags: str) -> HandedOn:
     own_run = run if run.id == recorded.run.id else recorded.run
     network = with_temperature(read_best_network(own_run), facts.divisor)
     test = None if inputs.test is None or recorded.test is None else (inputs.test.source, recorded.test)
-    card = write_card(facts, recorded.val, test, model_name=name)
+    card = write_card(facts, recorded.val, test, model_name=name, out_of_fold=out_of_fold)
     model_uri = log_model(own_run, network, facts, card, step=recorded.best.best_epoch)
     both = {run.id: run, own_run.id: own_run}.values()
     for each in both:

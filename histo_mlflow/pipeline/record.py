@@ -98,7 +98,7 @@ def record_split(session: Session, split: Split, *, title: str) -> RecordedSplit
     n_epochs = len(observer.history["val/loss"])
     selected = f"epoch {result.best.best_epoch} of {n_epochs}, by validation loss, on {title} validation tiles"
     _note_result(session, result, selected)
-    calibration = calibrate(result.val, is_applied=session.options.calibration.is_wanted)
+    calibration = calibrate(result.val, split.val, is_applied=session.options.calibration.is_wanted)
     facts = replace(
         _facts_of(split, result.network),
         weights_origin=result.weights_origin,

@@ -3,10 +3,12 @@
 import json
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from histo_mlflow.evaluation.abstention import choose_threshold
 from histo_mlflow.evaluation.baselines import Baseline, colour_features, fit_baselines, from_json, to_json
 from histo_mlflow.evaluation.calibration import Calibration, fit_temperature
 from histo_mlflow.evaluation.drawn import TARGET_ACCURACY
@@ -15,7 +17,6 @@ from histo_mlflow.evaluation.intervals import Estimate, Floats
 from histo_mlflow.evaluation.kept_numbers import write_numbers
 from histo_mlflow.evaluation.metrics import evaluate_predictions
 from histo_mlflow.evaluation.predictions import Predictions
-from histo_mlflow.evaluation.ranking import choose_threshold
 from histo_mlflow.learning.fit import Scored
 from histo_mlflow.learning.infer import probabilities_of
 from histo_mlflow.models.facts import ModelFacts
@@ -29,13 +30,11 @@ from histo_mlflow.tracking.store import Store
 BASELINES_FILE = "baselines.json"
 
 
-def calibrate(val: Scored, *, is_applied: bool) -> Calibration:
-    """Return what the validation tiles say; nothing else may be asked, and the test set least of all."""
-    temperature = fit_temperature(val.logits, val.labels)
-    probabilities = probabilities_of(val.logits / np.float32(temperature if is_applied else 1.0))
-    is_wrong = probabilities.argmax(axis=1) != val.labels
-    threshold = choose_threshold(probabilities.max(axis=1), is_wrong, accuracy=TARGET_ACCURACY)
-    return Calibration(temperature, is_applied, threshold)
+def calibrate(val: Scored, part: Part, *, is_applied: bool) -> Calibration:
+    """Return what the validation tiles, `part`, say; nothing else may be asked, and the test set least of all."""
+    known = Calibration(fit_temperature(val.logits, val.labels, part.groups), is_applied)
+    predictions = predictions_of(val, part, divisor=known.divisor)
+    return replace(known, abstain_below=choose_threshold(predictions, accuracy=TARGET_ACCURACY))
 
 
 def calibration_of(facts: ModelFacts) -> Calibration:

@@ -55,18 +55,18 @@ class ServedModel:
             model_input: ``(n_tiles, size, size, 3)`` uint8 RGB, 0 to 255; or encoded images: a table with one column
                 ``image`` of PNG, JPEG or TIFF files, as bytes or in base64, all of one size.
             params: ``{"abstain": True}`` adds a column ``abstain``: true where the label should be left to a person, for its
-                probability is below the threshold that was chosen on validation tiles for 99 % accuracy.
+                probability is below the threshold above which validation tiles show 99 % accuracy.
 
         Raises:
             MlflowException: The tiles are of another type, range or shape, or can't be decoded; floats are refused and never
                 truncated. Nothing is returned of the other rows.
-            MlflowException: ``abstain`` is asked for and no threshold reaches that accuracy.
+            MlflowException: ``abstain`` is asked for and the validation tiles show that accuracy above no threshold.
         """
         batches = batches_of(model_input)
         is_abstaining = bool((params or {}).get("abstain", False))
         if is_abstaining and self.abstain_below is None:
             raise MlflowException.invalid_parameter_value(
-                "abstain: no threshold reaches 99 % accuracy on the validation tiles of this model; leave `abstain` out"
+                "abstain: the validation tiles of this model don't show 99 % accuracy above any threshold; leave `abstain` out"
             )
         nothing = np.empty((0, len(self.classes)))
         probabilities = np.concatenate([nothing, *(self._probabilities(batch) for batch in batches)])

@@ -1,8 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from scipy.special import softmax
 
-from histo_mlflow.evaluation.calibration import Calibration, fit_temperature, log_loss_of, reliability, scale
-from histo_mlflow.evaluation.ranking import choose_threshold, risk_coverage_curve
+from histo_mlflow.evaluation.calibration import Calibration, cross_fit, fit_temperature, log_loss_of, reliability, scale
+from histo_mlflow.evaluation.predictions import Predictions
+from histo_mlflow.evaluation.ranking import risk_coverage_curve
 
 
 def _overconfident(seed: int, factor: float, n: int = 4000) -> tuple[np.ndarray, np.ndarray]:
@@ -46,12 +50,41 @@ def test_reliability_by_hand() -> None:
     assert bins[1].share.low < 2 / 3 < bins[1].share.high
 
 
-def test_curve_and_threshold_by_hand() -> None:
+@pytest.mark.parametrize("n", [63, 144])
+def test_a_temperature_from_few_tiles_does_no_harm(n: int) -> None:
+    """Of calibrated logits the plain fit gives temperatures that are worse than none on new tiles, nearly always."""
+    new_logits, new_labels = _overconfident(99, 1.0, 20_000)
+    losses = []
+    for seed in range(40):
+        temperature = fit_temperature(*_overconfident(seed, 1.0, n))
+        losses.append(log_loss_of(new_logits / temperature, new_labels))
+    assert np.mean(losses) < 1.01 * log_loss_of(new_logits, new_labels)
+
+
+def test_a_temperature_of_few_patients_is_not_believed() -> None:
+    logits, labels = _overconfident(2, 4.0, 200)
+    assert fit_temperature(logits, labels) > 2
+    assert fit_temperature(logits, labels, np.full(200, "p1")) == 1.0
+
+
+def test_cross_fitting_scales_each_tile_by_what_others_say() -> None:
+    """The loss of the tiles that a temperature was fitted on is too low; cross-fitted it is that of new tiles."""
+    logits, labels = _overconfident(3, 3.0, 1000)
+    raw = Predictions(labels, softmax(logits, axis=1), tuple("ABCDE"))
+    scaled = cross_fit(raw)
+    assert (scaled.predicted == raw.predicted).all()
+    own = softmax(logits / fit_temperature(logits, labels), axis=1)
+    assert Predictions(labels, own, raw.classes).losses.mean() < scaled.losses.mean() < 0.8 * raw.losses.mean()
+    flipped = labels.copy()
+    flipped[0] = (labels[0] + 1) % 5
+    again = cross_fit(replace(raw, labels=flipped))
+    assert (again.probabilities[0] == scaled.probabilities[0]).all(), "a tile's own label has no part in its temperature"
+    assert (again.probabilities != scaled.probabilities).any(), "it has in that of others"
+
+
+def test_risk_and_coverage_by_hand() -> None:
     confidence = np.array([0.6, 0.9, 0.8, 0.7, 0.8])
     is_wrong = np.array([True, False, False, False, False])
     coverage, risk = risk_coverage_curve(confidence, is_wrong)
     assert coverage.tolist() == [0.2, 0.6, 0.8, 1.0], "the two tiles of 0.8 are kept or left together"
     assert risk.tolist() == [0, 0, 0, 0.2]
-    assert choose_threshold(confidence, is_wrong, accuracy=0.99) == 0.7
-    assert choose_threshold(confidence, is_wrong, accuracy=0.8) == 0.6
-    assert choose_threshold(np.array([0.9, 0.8]), np.array([True, False]), accuracy=0.99) is None
