@@ -27,8 +27,8 @@ def trained(work: Path, histo_here: Histo) -> Path:
     save_npz(work / "tiles.npz", draw_demo(n_tiles=90, tile_size_px=SIZE_PX))
     save_npz(work / "test.npz", draw_demo(n_tiles=45, tile_size_px=SIZE_PX, seed=1))
     done = histo_here(
-        "train", "--data", "tiles.npz", "--weights", "none", "--epochs", "2", "--aug-cutoff", "0", "--batch-size", "9",
-        "--calibration", "temperature", "--val-fraction", "0.4",
+        "train", "--data", "tiles.npz", "--weights", "none", "--epochs", "12", "--aug-cutoff", "0", "--batch-size", "9",
+        "--learning-rate", "0.01", "--label-smoothing", "0.5", "--calibration", "temperature", "--val-fraction", "0.4",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     put_into_production()
@@ -101,15 +101,10 @@ def test_everything_after_training(trained: Path, histo_here: Histo) -> None:
     assert content["values"]["log_loss"]["a"] != pytest.approx(content["values"]["log_loss"]["b"])
     assert (content["n_disagreements"], content["p_value"], content["looks"]) == (0, 1.0, 4)
 
-    # Abstention is by the threshold of the validation tiles, or refused where there is none.
-    threshold = facts["abstain_below"]
-    if threshold is None:
-        with pytest.raises(MlflowException, match="abstain"):
-            model.predict(tiles, params={"abstain": True})
-    else:
-        expected = (served[columns].max(axis=1) < threshold).tolist()
-        assert model.predict(tiles, params={"abstain": True})["abstain"].tolist() == expected
-        assert predict("--abstain", "true")["abstain"].tolist() == expected
+    # 36 validation tiles can't show 99 % accuracy, so there is no threshold to abstain by.
+    assert facts["abstain_below"] is None
+    with pytest.raises(MlflowException, match="above any threshold"):
+        model.predict(tiles, params={"abstain": True})
     done = histo_here("predict", "--model", checkpoint, "--data", "test.npz", "--output", "out.csv", "--abstain", "true")
     assert done.returncode == 2
     assert "no threshold to abstain by" in done.stderr

@@ -41,4 +41,5 @@ class _Mean(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         n_pixels = ctx.shape[-2] * ctx.shape[-1]
         # A view: each sum that it goes into has the layout of the other term.
-        return (gradients[0] / n_pixels).to(ctx.dtype).expand(ctx.shape)
+        spread: Tensor = (gradients[0] / n_pixels).to(ctx.dtype).expand(ctx.shape)
+        return spread
