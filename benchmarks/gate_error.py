@@ -50,7 +50,7 @@ class Truth:
     loser: int | None = None
 
     def rates(self, margin: float) -> tuple[Array, Array]:
-        """Return gained and lost shares of each class of a candidate that is worse by `margin` in mean over the classes."""
+        """Return gained and lost shares of each class of a candidate that is worse by `margin` on average over the classes."""
         gained, lost = np.full(N_CLASSES, self.gained), np.full(N_CLASSES, self.lost)
         lost[slice(None) if self.loser is None else self.loser] += margin if self.loser is None else N_CLASSES * margin
         return gained, lost

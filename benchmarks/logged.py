@@ -1,4 +1,4 @@
-"""A network as a run would log it; not in `common`, for this imports MLflow, which others are measured without."""
+"""A network as a run would log it; not in `common`, because this imports MLflow, which others are measured without."""
 
 from pathlib import Path
 

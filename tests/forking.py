@@ -21,7 +21,7 @@ from tests.small_network import SMALL_NETWORK, get_small_model
 
 
 class Forks:
-    """Commands of ours, one at a time."""
+    """Our commands, one at a time."""
 
     def __init__(self, root: Path, **environment: str) -> None:
         self._server = subprocess.Popen(

@@ -59,13 +59,13 @@ def test_markdown_shows_a_name_and_obeys_nothing_of_it(text: str, escaped: str) 
 
 
 def test_the_terminal_obeys_no_name(capsys: pytest.CaptureFixture[str]) -> None:
-    say(f"tiles: {visible(HOSTILE)}\nsecond line of ours")
+    say(f"tiles: {visible(HOSTILE)}\nour second line")
     say(f"tiles: {HOSTILE}")
     warn(f"passed over: {HOSTILE}")
     said = capsys.readouterr()
     assert not UNFIT.search(said.out + said.err)
     assert "\\x1b[2J" in said.out
-    assert "second line of ours\n" in said.out
+    assert "our second line\n" in said.out
     assert said.err.count("\n") == 1, "a warning is one line, whatever it names"
 
 

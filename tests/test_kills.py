@@ -128,7 +128,7 @@ def _nested(store: Store, run_id: str) -> dict[str, str]:
 
 
 def _assert_true_states() -> Store:
-    """Open the store as the next command does, and find nothing that goes on, for nothing does."""
+    """Open the store as the next command does, and find nothing that still runs."""
     store = open_store()
     runs = store.client.search_runs([store.experiment_id], max_results=1000)
     assert not [run.info.run_id for run in runs if run.info.status not in {"FINISHED", "FAILED"}]

@@ -49,7 +49,7 @@ def _learn(folder: Path, launcher: list[str]) -> dict[str, Any]:
 
 @pytest.mark.usefixtures("small_network")
 def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
-    """To rounding: in fp32, with the statistics of batch norm frozen, for it looks at a process's own tiles."""
+    """To rounding: in fp32, with the statistics of batch norm frozen, because it sees a process's own tiles alone."""
     one, two = _learn(tmp_path, [sys.executable]), _learn(tmp_path, TORCHRUN)
     assert (one["size"], two["size"]) == (1, 2)
     for alone, shared in zip(one["epochs"], two["epochs"], strict=True):

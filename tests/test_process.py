@@ -1,4 +1,4 @@
-"""What a process of ours may do beside its work: nothing that its user has not asked for."""
+"""What our processes may do beside their work: nothing that the user has not asked for."""
 
 import os
 import socket

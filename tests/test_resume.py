@@ -83,7 +83,7 @@ def test_killed_while_writing_a_checkpoint_and_resumed(
     process = _start(work, **options)
 
     def is_writing_the_second_state() -> bool:
-        if not _is_writing(work, ".last.pt.draft"):  # asked first, for the moment is short and the store slow
+        if not _is_writing(work, ".last.pt.draft"):  # asked first: the moment is short and the store slow
             return False
         runs = _runs(store)
         return bool(len(runs) == 2 and runs[0].data.metrics)

@@ -50,7 +50,7 @@ class Noise:
         n_lost = [f"{name} {n}" for name, of in (("best", best), ("default", default)) if (n := int(np.isinf(of).sum()))]
         lost = f"; diverged and left out: {', '.join(n_lost)} of {len(ended)}" if n_lost else ""
         if ended.sum() < 2:  # one gain has no spread
-            return f"too few repeats came to their end to tell gain from noise{lost}"
+            return f"too few repeats finished to tell gain from noise{lost}"
         gains = default[ended] - best[ended]
         error = gains.std(ddof=1) * np.sqrt(1 / len(gains) + self.val_per_train)
         mean, half = gains.mean(), stats.t.ppf(0.975, len(gains) - 1) * error
@@ -64,7 +64,7 @@ class Noise:
 def repeat(study: optuna.Study, objective: Objective, n_seeds: int, cut: Callable[[int], Sequence[Split]]) -> Noise:
     """Train with the best values and with the defaults from `n_seeds` other seeds each, on the splits that `cut` makes of them.
 
-    Not on those of the trials: on them the best values were chosen, for the chance of the split too.
+    Not on those of the trials: the best values were chosen on them, by the luck of the split too.
     """
     ratio = len(objective.splits[0].val) / len(objective.splits[0].train)
     known = study.user_attrs.get(_NOISE_ATTRIBUTE, {})

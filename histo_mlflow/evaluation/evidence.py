@@ -134,7 +134,7 @@ def _rounded(n: float) -> int:
 
 
 def gain_in_balanced_accuracy(a: Predictions, b: Predictions) -> Evidence:
-    """Return by how much B finds more than A, in mean over the classes, all of which must have tiles."""
+    """Return by how much B finds more than A, on average over the classes, all of which must have tiles."""
     n_classes = len(a.classes)
     tiles = np.bincount(a.labels, minlength=n_classes)
     gain = _gain(a, b)
@@ -170,7 +170,7 @@ def _gain(a: Predictions, b: Predictions) -> Floats:
 
 
 def _means(gain: Floats, weight: Floats, groups: NDArray[np.str_]) -> tuple[Floats, Floats]:
-    """Return of each patient the mean gain, and how much it counts: 1 in mean over the patients."""
+    """Return of each patient the mean gain, and how much it counts: 1 on average over the patients."""
     of_tile: NDArray[Any] = np.unique(groups, return_inverse=True)[1]
     weights = np.bincount(of_tile, weight)
     return np.bincount(of_tile, weight * gain) / weights, weights / weights.mean()

@@ -72,12 +72,12 @@ def gains_in_accuracy(gained: NDArray[Any], lost: NDArray[Any], tiles: NDArray[A
 
 
 def gains_of_units(values: Floats, unseen: Floats | float, weights: Floats | None = None) -> Gains:
-    """Return the gains of units one by one; the unseen one has the size that the unit of a tile has in mean.
+    """Return the gains of units one by one; the unseen one has the size that the unit of a tile has on average.
 
     Args:
         values: ``(..., n_units)``.
         unseen: ``(...)``, of the one that was not drawn.
-        weights: ``(n_units,)``, 1 in mean; None if all are alike.
+        weights: ``(n_units,)``, 1 on average; None if all are alike.
     """
     weights = np.ones(values.shape[-1]) if weights is None else weights
     last = np.broadcast_to(np.asarray(unseen, np.float64)[..., None], (*values.shape[:-1], 1))
@@ -90,7 +90,7 @@ def gains_of_patients(values: Floats, weights: Floats, least_worst: float, most:
 
     Args:
         values: ``(..., n_patients)``, mean over the tiles of each.
-        weights: ``(n_patients,)``, how much each counts, 1 in mean.
+        weights: ``(n_patients,)``, how much each counts, 1 on average.
         least_worst: What the unseen one loses at least.
         most: What a patient can lose at most.
     """

@@ -69,7 +69,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], ModelFacts | None]:
             n_rows = file.get_slice(f"{OUR_PREFIX}{find_backbone(facts.backbone).head}.weight").get_shape()[0]
             if len(facts.classes) != n_rows:
                 raise ValueError(f"it names {len(facts.classes)} classes and has weights for {n_rows}")
-        return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118 - safe_open is no dict
+        return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118 - safe_open is not a dict
 
 
 def load_plainly(path: Path) -> Any:

@@ -81,7 +81,7 @@ def _open_weights(weights: str, *, is_synthetic: bool) -> InitialWeights:
 
 
 def announce(tiles: TileSet) -> TileSet:
-    """Say what the tiles are, aloud if they are no tissue, and return them."""
+    """Say what the tiles are, with a warning if they are not tissue, and return them."""
     counts = " ".join(f"{name} {count}" for name, count in tiles.class_counts().items())
     say(f"tiles: {tiles.source}: {len(tiles)} of {tiles.tile_size_px} px ({counts})")
     for note in tiles.passed_over:

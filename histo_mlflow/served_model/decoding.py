@@ -21,7 +21,7 @@ _DAMAGE = (OSError, ValueError, SyntaxError, TypeError, Image.DecompressionBombE
 
 
 class ImageError(ValueError):
-    """The bytes are no tile; the message says why and fits behind the name of what holds them."""
+    """The bytes are not a tile; the message says why and fits behind the name of what holds them."""
 
 
 def check_form(width: int, height: int) -> None:

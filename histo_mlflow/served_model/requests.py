@@ -52,11 +52,11 @@ def _as_array(model_input: Any) -> NDArray[Any]:
         return np.asarray(model_input)
     except (ValueError, OverflowError) as error:  # rows of unlike lengths
         reason = " ".join(str(error).split())[:150]
-        raise _refused(f"tiles are no array ({reason}); (n_tiles, height, width, 3) is needed") from None
+        raise _refused(f"tiles are not an array ({reason}); (n_tiles, height, width, 3) is needed") from None
 
 
 def _cells(model_input: Any) -> list[Any] | None:
-    """Return the encoded images, or None if these are no encoded images."""
+    """Return the encoded images, or None if these are not encoded images."""
     if isinstance(model_input, Mapping | pd.DataFrame):
         if IMAGE_COLUMN in model_input:
             images = model_input[IMAGE_COLUMN]

@@ -1,7 +1,7 @@
 """What a candidate must meet, written down before it is scored: tags on the registered model, each known by its SHA-256.
 
 A bar counts as a decision on its set whatever comes of it, so that a comparison that was cut short is paid for too. The hash
-stands in the decision: a bar that was changed or deleted afterwards is told. It is no signature; who may set tags can write
+stands in the decision: a bar that was changed or deleted afterwards is told. It is not a signature; who may set tags can write
 decision and bar anew.
 """
 

@@ -1,6 +1,6 @@
 """How a network is written as an MLflow model: two flavours over one exported graph, no pickled code, no stored example.
 
-`mlflow.pytorch` writes the graph; the ``python_function`` flavour is ours, for MLflow's own returns bare logits and stays on
+`mlflow.pytorch` writes the graph; the ``python_function`` flavour is our own, because MLflow's returns bare logits and stays on
 the device that it was exported on (docs/decisions/0003).
 """
 

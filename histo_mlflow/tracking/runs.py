@@ -178,7 +178,7 @@ def open_run(
     """Open a run and end it by what the block does: FINISHED, FAILED with the error in a tag, or KILLED.
 
     Without `parent` this is the run that ``mlflow run`` has begun (``MLFLOW_RUN_ID``), if it has; else a new one, nested in the
-    caller's active MLflow run if there is one. An exception of the kind `stopped_by` is no failure but
+    caller's active MLflow run if there is one. An exception of the kind `stopped_by` is not a failure but
     an early end (pruning): KILLED. `resumed` is an ended run that is opened again instead of a new one.
     """
     run: Run | None = None

@@ -58,7 +58,7 @@ def _keep_a_run(uri: str) -> None:
 
 
 def _forked(do: Callable[[], None]) -> int:
-    """Return the number of a process that has all imports already, does one thing and ends with 0 if that came to its end."""
+    """Return the number of a process that has all imports already, does one thing and ends with 0 if that was done."""
     child = os.fork()
     if child == 0:
         status = 1
