@@ -13,7 +13,7 @@ _N_STARTS = 16
 _MAX_PAIRS = 2000
 _LEEWAY = 0.05
 _DRAWN_OF = 8
-# The share counts for more than the classes, because it is what was asked for; a class that lacks a side counts for more than both.
+# The share counts for more than the classes: it is what was asked for. A class that lacks a side counts for more than both.
 _WEIGHT_OF_SHARE = 10.0
 _WEIGHT_OF_CLASS = 1000.0
 
