@@ -1,0 +1,145 @@
+"""What models learn on real tissue: each way to train on each set, over seeds, as in docs/results.md.
+
+The sets are those of tests (HISTO_REAL_DATA, or --data): 718 thumbnails of nine colorectal classes, crc5, tiles of GlaS and of
+BreakHis with their patients. Every study is one call of `cv` or `train` for each seed, as a user would make it, and its figures are
+those of the run: out of fold in a cross-validation, of the test tiles where there are some.
+
+Writes ``benchmarks/results/tissue.json`` after every run; runs that are there already are not repeated.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import RESULTS, describe_machine, write_results
+from PIL import Image
+
+import histo_mlflow
+from histo_mlflow.console import format_table, say
+
+FIGURES = ("accuracy", "balanced_accuracy", "log_loss", "macro_auroc")
+LITE0: dict[str, Any] = {"backbone": "lite0", "weights": "imagenet"}
+WAYS: dict[str, dict[str, Any]] = {
+    "lite0 head": LITE0 | {"trainable": "head", "image_size": 224, "augment": "none"},
+    "lite0 head, 8 views": LITE0 | {"trainable": "head", "image_size": 224, "augment": "symmetries"},
+    "lite0 gradual": LITE0 | {"trainable": "gradual", "augment": "symmetries"},
+    "lite0 gradual, no augmentation": LITE0 | {"trainable": "gradual", "augment": "none"},
+    "lite0 all": LITE0 | {"trainable": "all", "augment": "symmetries"},
+    "lite0 all, no augmentation": LITE0 | {"trainable": "all", "augment": "none"},
+    "B3 from random weights": {"weights": "none", "augment": "symmetries"},
+    "B3 from random weights, no augmentation": {"weights": "none", "augment": "none"},
+}
+"""Options of each way to train. Networks that learn whole are given small tiles, heads the size their backbone was trained at."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A set and how it is asked.
+
+    Attributes:
+        name: In tables.
+        options: Of the call: `data`, perhaps `test_data`, `folds`, `image_size` of networks that learn whole.
+    """
+
+    name: str
+    options: dict[str, Any]
+
+
+def list_studies(data: Path, work: Path) -> list[Study]:
+    """Return the studies; sets whose patients stand in file names are written to `work` as npz."""
+    glas = write_grouped(data / "glas_tiles", work / "glas.npz", lambda name: name.split("_")[0])
+    by_tile = write_grouped(data / "glas_tiles", work / "glas-by-tile.npz", None)
+    breakhis = write_grouped(data / "breakhis_patients", work / "breakhis.npz", lambda name: name.split("_")[0])
+    crc5 = data / "crc5"
+    return [
+        Study("718, five folds", {"data": f"{data}/pathmnist_test718_28.npz#test", "folds": 5, "image_size": 64}),
+        Study("crc5, train to test", {"data": str(crc5 / "train"), "test_data": str(crc5 / "test"), "image_size": 96}),
+        Study("GlaS by patient, four folds", {"data": str(glas), "folds": 4, "image_size": 96}),
+        Study("GlaS by tile, four folds", {"data": str(by_tile), "folds": 4, "image_size": 96}),
+        Study("BreakHis by patient, five folds", {"data": str(breakhis), "folds": 5, "image_size": 96}),
+    ]
+
+
+def write_grouped(folder: Path, target: Path, group_of: Callable[[str], str] | None) -> Path:
+    """Write the tiles of class folders to an npz, with the group that each file's name holds."""
+    files = sorted(folder.glob("*/*.jpg"))
+    classes = sorted({file.parent.name for file in files})
+    arrays: dict[str, Any] = {
+        "data": np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files]),
+        "labels": np.array([classes.index(file.parent.name) for file in files]),
+        "classes": np.array(classes),
+    }
+    if group_of is not None:
+        arrays["groups"] = np.array([group_of(file.name) for file in files])
+    np.savez(target, **arrays)
+    return target
+
+
+def run(study: Study, way: str, seed: int) -> dict[str, float]:
+    """Learn once and return the figures that count, with the seconds that it took."""
+    started = time.perf_counter()
+    options = study.options | WAYS[way] | {"seed": seed, "register": False}
+    if "folds" in options:
+        found = histo_mlflow.cv(**options).oof
+    else:
+        test = histo_mlflow.train(**options).test
+        assert test is not None
+        found = test
+    return {name: found.overall[name].value for name in FIGURES} | {"seconds": time.perf_counter() - started}
+
+
+def main() -> None:
+    """Run what is asked for and is not there yet, and print medians and spread."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument(
+        "--data", type=Path, default=Path(os.environ.get("HISTO_REAL_DATA", ".")), help="the folder with the sets"
+    )
+    parser.add_argument("--only", default="", help="studies whose name holds this")
+    parser.add_argument("--ways", default="", help="ways to train whose name begins with this")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each, with the seeds 0, 1, ...")
+    parser.add_argument("--output", type=Path, default=RESULTS / "tissue.json", help="the JSON file")
+    options = parser.parse_args()
+    data, output = options.data.resolve(), options.output.resolve()
+    kept: dict[str, dict[str, list[dict[str, float]]]] = json.loads(output.read_text())["runs"] if output.exists() else {}
+    with tempfile.TemporaryDirectory(prefix="histo-tissue-") as folder:
+        work = Path(folder)
+        studies = [study for study in list_studies(data, work) if options.only in study.name]
+        os.chdir(work)  # the store of these runs
+        for way in (way for way in WAYS if way.startswith(options.ways)):
+            for study in studies:
+                runs = kept.setdefault(study.name, {}).setdefault(way, [])
+                for seed in range(len(runs), options.seeds):
+                    runs.append(run(study, way, seed))
+                    say(f"{study.name}, {way}, seed {seed}: {runs[-1]}")
+                    write_results(output, {"machine": describe_machine("cpu"), "runs": kept})
+    say(format_runs(kept))
+
+
+def format_runs(kept: dict[str, dict[str, list[dict[str, float]]]]) -> str:
+    """Return a table: median and range over the seeds."""
+    rows = []
+    for study, ways in kept.items():
+        for way, runs in ways.items():
+            cells = []
+            for name in (*FIGURES, "seconds"):
+                values = [each[name] for each in runs]
+                digits = 0 if name == "seconds" else 3
+                cells.append(
+                    f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+                    if values
+                    else ""
+                )
+            rows.append([study, way, str(len(runs)), *cells])
+    return format_table(["set", "way to train", "seeds", *FIGURES, "seconds"], rows)
+
+
+if __name__ == "__main__":
+    main()
