@@ -1,4 +1,4 @@
-"""A network of timm's goes the whole way that the default goes: cross-validated, judged by the gate, loaded elsewhere, exported."""
+"""A network of timm's goes the whole way that the default goes: cross-validated, judged by the gate, loaded elsewhere."""
 
 import json
 import os
@@ -78,7 +78,7 @@ def test_it_goes_the_whole_way(name: str, work: Path, incumbent: None, histo_her
         assert done.returncode == 0, done.stderr
         facts = json.loads((work / f"exported-{form}" / "export.json").read_text())
         assert facts["labels_equal"] == 64
-    done = histo_here("evaluate", "models:/histo-b3/2", "--data", "test.npz")
+    done = histo_here("evaluate", "--model", "models:/histo-b3/2", "--data", "test.npz")
     assert done.returncode == 0, done.stderr
 
     again = histo_here("train", "--data", "tiles.npz", "--weights", "models:/histo-b3/2", "--epochs", "1")

@@ -13,9 +13,10 @@ class Head(nn.Module):
 
     temperature: Tensor
 
-    def __init__(self, linear: nn.Module, temperature: Tensor) -> None:
+    def __init__(self, linear: nn.Linear, temperature: Tensor) -> None:
         super().__init__()
         self.linear = linear
+        self.n_features = linear.in_features
         self.register_buffer("temperature", temperature, persistent=False)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -42,14 +43,18 @@ def split_at_head(network: TileClassifier) -> tuple[TileClassifier, Head]:
     """Return copies of the backbone, from uint8 tiles to features, and of the head behind it."""
     encoder = copy.deepcopy(network)
     name = find_backbone(network.backbone_name).head
-    head = Head(encoder.backbone.get_submodule(name), encoder.temperature.clone())
+    linear = encoder.backbone.get_submodule(name)
+    assert isinstance(linear, nn.Linear)
+    head = Head(linear, encoder.temperature.clone())
     encoder.backbone.set_submodule(name, nn.Identity())
     encoder.temperature.fill_(1)
     return encoder, head
 
 
-def whole_tensors(encoder: nn.Module, head: nn.Module, backbone: str) -> dict[str, Tensor]:
-    """Return the tensors of both parts, exported or not, under the names that they have in a `TileClassifier`."""
+def tensors_of(network: nn.Module, backbone: str) -> dict[str, Tensor]:
+    """Return the state_dict of a network, exported or not, in parts or not, under the names of a `TileClassifier`."""
+    if not isinstance(network, Joined):
+        return network.state_dict()
     name = find_backbone(backbone).head
-    own = {f"backbone.{name}.{part}": head.get_parameter(f"linear.{part}") for part in ("weight", "bias")}
-    return {**encoder.state_dict(), **{each: tensor.detach() for each, tensor in own.items()}}
+    of_head = network.head.state_dict().items()
+    return {**network.encoder.state_dict(), **{f"backbone.{name}.{own.removeprefix('linear.')}": each for own, each in of_head}}

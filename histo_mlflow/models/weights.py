@@ -16,6 +16,7 @@ from histo_mlflow.models.checkpoint import DAMAGE, OUR_PREFIX, load_plainly, rea
 from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.models.facts import ModelFacts
 from histo_mlflow.models.licence import NOBODYS, Licence
+from histo_mlflow.models.parts import tensors_of
 from histo_mlflow.models.weight_files import WeightFile, sha256_of
 
 _PUBLISHED = {"auto", "imagenet"}
@@ -84,7 +85,8 @@ def find_missing(weights: str, *, is_synthetic: bool, backbone: str) -> WeightFi
 
 def adopt_weights(network: torch.nn.Module, facts: ModelFacts, *, origin: str) -> InitialWeights:
     """Return the weights of a trained network, exported or not, as first weights for another."""
-    tensors = {name: tensor.detach() for name, tensor in network.state_dict().items() if name.startswith(OUR_PREFIX)}
+    found = tensors_of(network, facts.backbone)
+    tensors = {name: tensor.detach() for name, tensor in found.items() if name.startswith(OUR_PREFIX)}
     return _adopted(tensors, facts, origin)
 
 

@@ -141,7 +141,14 @@ def _describe_origin(facts: ModelFacts) -> str:
     words = markdown(facts.weights_origin)
     if facts.weights_origin_sha256:
         words += f" (SHA-256 `{facts.weights_origin_sha256}`)"
-    return f"{words}; licence of these weights: {markdown(facts.licence)}" if facts.licence else words
+    if facts.licence:
+        words += f"; licence of these weights: {markdown(facts.licence)}"
+    if not facts.may_be_passed_on:
+        words += (
+            ". **The backbone is not in this model**, for its licence does not let it be passed on: it is looked for where its "
+            "user keeps it (`HISTO_BACKBONES_DIR`)"
+        )
+    return words
 
 
 def _describe_calibration(facts: ModelFacts) -> str:
