@@ -50,7 +50,7 @@ def write_export(model: Model, target: Target, tiles: TileSet) -> str:
     """
     if not model.facts.may_be_passed_on:
         raise OptionError(
-            f"to={target.form}: the file would hold {model.facts.backbone}, and its licence ({model.facts.licence}) does not let it "
+            f"to={target.form}: it would hold {model.facts.backbone}, and its licence ({model.facts.licence}) does not let it "
             "be passed on; hand on the registered version, which holds the head and a reference (docs/backbones.md)"
         )
     rows = np.unique(np.linspace(0, len(tiles) - 1, _TILES_COMPARED).astype(np.int64))
