@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import histo_mlflow
-from histo_mlflow.errors import WorkError
+from histo_mlflow.errors import OptionError, WorkError
 from histo_mlflow.learning.compute import Compute
 from histo_mlflow.learning.infer import infer, probabilities_of
 from histo_mlflow.models import exports
@@ -45,8 +45,14 @@ def write_export(model: Model, target: Target, tiles: TileSet) -> str:
     The folder appears when its content was compared with the model.
 
     Raises:
+        OptionError: What would be written may not be passed on.
         WorkError: What was written does not say the same as the model; nothing is left.
     """
+    if not model.facts.may_be_passed_on:
+        raise OptionError(
+            f"to={target.form}: it would hold {model.facts.backbone}, and its licence ({model.facts.licence}) does not let it "
+            "be passed on; hand on the registered version, which holds the head and a reference (docs/backbones.md)"
+        )
     rows = np.unique(np.linspace(0, len(tiles) - 1, _TILES_COMPARED).astype(np.int64))
     images = np.stack([_fitted(tiles.images[row], model.facts.tile_size_px) for row in rows])
     exact = Compute(torch.device("cpu"), is_bf16=False)

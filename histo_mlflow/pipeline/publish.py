@@ -9,6 +9,7 @@ from histo_mlflow.pipeline.card import OutOfFold, write_card
 from histo_mlflow.pipeline.compare import Candidacy, describe_decision, pass_gate
 from histo_mlflow.pipeline.record import RecordedSplit, read_best_network
 from histo_mlflow.pipeline.session import Session
+from histo_mlflow.served_model.kept_backbone import backbones_folder
 from histo_mlflow.tracking.decisions import REFUSED, Decision, Registration, register_model
 from histo_mlflow.tracking.logged_models import log_model
 from histo_mlflow.tracking.registry import MODEL_URI_TAG, VersionFacts
@@ -70,6 +71,8 @@ def hand_on(session: Session, recorded: RecordedSplit, out_of_fold: OutOfFold | 
     run.settle()
     say("exporting the model ...")
     facts = recorded.facts
+    if not facts.may_be_passed_on:
+        say(f"the licence of {facts.backbone} ({facts.licence}) keeps it here: {backbones_folder()}; the model refers to it")
     own_run = run if run.id == recorded.run.id else recorded.run
     network = with_temperature(read_best_network(own_run), facts.divisor)
     test = None if inputs.test is None or recorded.test is None else (inputs.test.source, recorded.test)

@@ -14,11 +14,13 @@ from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 
 from .folding import fold_graph
+from .kept_backbone import find_kept
 from .precision import in_full_fp32
 from .requests import batches_of
 
 FACTS_FILE = "model.json"
 WEIGHTS_FILE = "model.pt2"
+REFERENCE = "kept_backbone"
 
 
 def code_sha256(folder: Path) -> str:
@@ -90,7 +92,8 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Serve
     The device is ``model_config={"device": ...}``, or ``MLFLOW_DEFAULT_PREDICTION_DEVICE``, or a GPU if there is one.
 
     Raises:
-        MlflowException: The weights, or this loader, are not those that were logged together.
+        MlflowException: The weights, or this loader, are not those that were logged together, or a backbone that the model may
+            not hold is not where its user keeps it.
     """
     facts = json.loads((Path(path) / FACTS_FILE).read_text())
     if facts["loader_sha256"] != _OWN_SHA256:
@@ -109,5 +112,10 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Serve
     wanted = (model_config or {}).get("device") or os.environ.get("MLFLOW_DEFAULT_PREDICTION_DEVICE") or automatic
     device = torch.device(wanted)
     # Loaded where it was exported, the CPU, and moved then: its graph names no device.
-    network = fold_graph(mlflow.pytorch.load_model(str(Path(path).parent))).to(device).to(memory_format=torch.channels_last)
+    network: torch.nn.Module = fold_graph(mlflow.pytorch.load_model(str(Path(path).parent)))
+    if (reference := facts.get(REFERENCE)) is not None:
+        kept = find_kept(reference)
+        mlflow.pytorch._validate_pt2_archive_is_pickle_free(str(kept))
+        network = torch.nn.Sequential(fold_graph(torch.export.load(kept).module()), network)
+    network = network.to(device).to(memory_format=torch.channels_last)
     return ServedModel(network, facts["classes"], facts.get("abstain_below"), device)

@@ -18,7 +18,6 @@ from zipfile import BadZipFile
 
 import mlflow.pyfunc
 import mlflow.pytorch
-import numpy as np
 import torch
 import yaml
 from mlflow.exceptions import MlflowException
@@ -29,11 +28,15 @@ from mlflow.types.schema import ColSpec, DataType, ParamSchema, ParamSpec, Schem
 
 from histo_mlflow.base.plain_values import parse_json, read_small
 from histo_mlflow.errors import RequestError
+from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.models.facts import ModelFacts, facts_from
+from histo_mlflow.models.parts import Head, Joined, split_at_head
 from histo_mlflow.served_model import loader
+from histo_mlflow.tracking.kept_backbones import keep_backbone, load_kept
 
 _CODE_FOLDER, _DATA_FOLDER = "code", "data"
 _CARD_FILE = "model_card.md"
+_REFERENCE = loader.REFERENCE
 _MAX_FACTS_BYTES = 2**20
 _REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pillow")
 
@@ -44,12 +47,14 @@ def save_model(path: str, mlflow_model: Model, *, network: torch.nn.Module, fact
     Args:
         path: Folder to be made.
         mlflow_model: What MLflow knows of the model; completed here.
-        network: From uint8 tiles to logits; copied, and left as it is.
+        network: From uint8 tiles to logits; copied, and left as it is. Where its backbone may not be passed on, only the head
+            is written, and a reference to the backbone.
         facts: Stored as ``data/model.json``.
         card: Markdown, stored as ``model_card.md``.
     """
-    # Batch, height and width are symbols in the exported graph: sizes 0 and 1 and equal sizes would be taken for constants.
-    example = torch.zeros((2, facts.tile_size_px + 2, facts.tile_size_px + 5, 3), dtype=torch.uint8)
+    exact = copy.deepcopy(network).eval().cpu().to(memory_format=torch.contiguous_format)
+    written, reference = (exact, None) if facts.may_be_passed_on else _without_backbone(exact, facts)
+    example = _example_for(written, facts)
     loader_folder = Path(loader.__file__).parent
     loader_sha256 = loader.code_sha256(loader_folder)
     loader_name = _loader_name(loader_sha256)
@@ -57,12 +62,12 @@ def save_model(path: str, mlflow_model: Model, *, network: torch.nn.Module, fact
         warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
         code = shutil.copytree(loader_folder, Path(draft, loader_name), ignore=shutil.ignore_patterns("__pycache__"))
         mlflow.pytorch.save_model(
-            copy.deepcopy(network).eval().cpu().to(memory_format=torch.contiguous_format),
+            written,
             path,
             mlflow_model=mlflow_model,
             code_paths=[str(code)],
             # MLflow wants it in order to export; what is kept is the signature below.
-            signature=ModelSignature(Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))])),
+            signature=ModelSignature(Schema([_spec_of(example)])),
             input_example=example,
             pip_requirements=[f"{name}=={version(name)}" for name in _REQUIREMENTS],
             serialization_format="pt2",
@@ -71,6 +76,7 @@ def save_model(path: str, mlflow_model: Model, *, network: torch.nn.Module, fact
     stored = asdict(facts) | {
         "weights_sha256": _sha256(root / _DATA_FOLDER / loader.WEIGHTS_FILE),
         "loader_sha256": loader_sha256,
+        _REFERENCE: reference,
     }
     (root / _DATA_FOLDER / loader.FACTS_FILE).write_text(json.dumps(stored, indent=2) + "\n")
     (root / _CARD_FILE).write_text(card)
@@ -118,10 +124,31 @@ def load_saved(model_folder: Path) -> tuple[torch.nn.Module, ModelFacts]:
         mlflow.pytorch._validate_pt2_archive_is_pickle_free(str(weights))
         program = torch.export.load(weights)
         _check_graph(program, facts)
-        return program.module(), facts
+        network = program.module()
+        return (network if stored.get(_REFERENCE) is None else Joined(load_kept(stored[_REFERENCE]), network)), facts
+    except RequestError:
+        raise
     except _DAMAGE as error:
         reason = str(error).partition(". ")[0]
         raise RequestError(f"{weights} can't be loaded ({reason}); {_REFUSED}") from None
+
+
+def _without_backbone(network: torch.nn.Module, facts: ModelFacts) -> tuple[torch.nn.Module, dict[str, str]]:
+    """Return the head of a network, and the reference to its backbone, which is kept in the user's folder."""
+    assert isinstance(network, TileClassifier)
+    encoder, head = split_at_head(network)
+    return head.eval(), keep_backbone(encoder, facts)
+
+
+def _example_for(written: torch.nn.Module, facts: ModelFacts) -> torch.Tensor:
+    """Return an input of which the exporter takes batch, height and width for symbols: not 0, not 1, none equal."""
+    if isinstance(written, Head):
+        return torch.zeros((2, written.n_features))
+    return torch.zeros((2, facts.tile_size_px + 2, facts.tile_size_px + 5, 3), dtype=torch.uint8)
+
+
+def _spec_of(example: torch.Tensor) -> TensorSpec:
+    return TensorSpec(example.numpy().dtype, (*[-1] * (example.ndim - 1), example.shape[-1]))
 
 
 def _check_graph(program: torch.export.ExportedProgram, facts: ModelFacts) -> None:
