@@ -11,11 +11,26 @@ _WINDOW = re.compile(r"(\d+)-(\d+)")
 _NEVER = (1, 0)
 _ALWAYS = (1, 10**9)
 
+ALL, GRADUAL = "all", "gradual"
+
 
 @dataclass(frozen=True)
 class FitOptions(Options):
-    """Training: how long, how fast, how carefully."""
+    """Training: what learns, how long, how fast, how carefully."""
 
+    trainable: str = option(
+        ALL,
+        "What learns: all layers, or gradual: the head alone at first, on a frozen backbone, then all of them.",
+        choices=(ALL, GRADUAL),
+    )
+    head_epochs: int = option(1, "With trainable=gradual: in how many epochs, the first ones, the head learns alone.", at_least=1)
+    layer_decay: float = option(
+        1.0,
+        "Smaller learning rates for early layers: by this factor for each twelfth of the way from the head to the stem; 1 = the "
+        "same for all.",
+        above=0,
+        at_most=1,
+    )
     epochs: int = option(20, "How often every training tile is seen.", at_least=1)
     learning_rate: float = option(1e-3, "Peak of the learning rate (AdamW, linear warm-up, then cosine to 0).", above=0)
     batch_size: int = option(32, "Tiles per step, at least 2 for batch norm; of all processes together.", at_least=2)
@@ -32,6 +47,26 @@ class FitOptions(Options):
         "none", "none, or balanced: rare classes weigh more in the training loss.", choices=("none", "balanced")
     )
     patience: int = option(0, "Stop after so many epochs without a lower validation loss; 0 = learn all epochs.", at_least=0)
+
+    def __post_init__(self) -> None:
+        """Raise `OptionError` for values that do not go together too."""
+        super().__post_init__()
+        if self.epochs <= self.epochs_of_head_alone:
+            raise OptionError(
+                f"trainable={GRADUAL}: epochs={self.epochs} leaves none for all layers after head_epochs={self.head_epochs}; "
+                f"give at least {self.head_epochs + 1} epochs"
+            )
+
+    @property
+    def epochs_of_head_alone(self) -> int:
+        """In how many epochs, the first ones, nothing but the head learns."""
+        return self.head_epochs if self.trainable == GRADUAL else 0
+
+    @property
+    def phases(self) -> tuple[int, ...]:
+        """Epochs of each part of the training in which the same layers learn."""
+        alone = self.epochs_of_head_alone
+        return (alone, self.epochs - alone) if alone else (self.epochs,)
 
 
 def _window(what: str, by_recipe: str) -> str:
