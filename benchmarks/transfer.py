@@ -1,8 +1,8 @@
-"""Which rates suit the fine-tuning of ImageNet weights on real tissue: `python benchmarks/transfer.py --data TILES --name NAME`.
+"""How ImageNet weights are best fine-tuned on real tissue: `python benchmarks/transfer.py --data TILES --name NAME`.
 
-Half of the tiles train, half validate, or of each class as many as asked for; each seed draws other halves, other first weights of
-the head and another order, the same for all settings. The epoch is the one of the lowest validation loss. All settings that the
-lists make are tried; those that the file has already are not measured again, so a table grows list by list.
+Half of the tiles train, half validate, of each class as many as asked for; each seed draws other halves, another first head and
+another order, the same for all settings. The epoch is the one of the lowest validation loss. All settings that the lists make
+are tried; those that the file has already are not measured again, so a table grows list by list.
 """
 
 import argparse

@@ -15,8 +15,8 @@ from histo_mlflow.pipeline.inputs import LearningInputs
 from histo_mlflow.pipeline.split import epoch_metrics, run_split
 from histo_mlflow.tiles.splits import Split
 from histo_mlflow.tracking.runs import Run, open_run
-from tuning.search_space import suggest
-from tuning.study import RUN_ID_ATTRIBUTE, refuse_surplus
+from tuning.search_space import Space, suggest
+from tuning.study import RUN_ID_ATTRIBUTE, describe_values, refuse_surplus
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +27,8 @@ class Objective:
         parent: The run of the study.
         inputs: Tiles and first weights, opened once for all trials.
         splits: The same for all trials; of several, the trial's loss is the mean.
-        base: Every option that is not searched.
+        base: Every option of a training, by name; what is searched has its default.
+        space: What is searched.
         n_trials: How many the study is to have.
     """
 
@@ -35,14 +36,15 @@ class Objective:
     inputs: LearningInputs
     splits: Sequence[Split]
     base: dict[str, Any]
+    space: Space
     n_trials: int
 
     def __call__(self, trial: optuna.Trial) -> float:
         """Run the trial and return its loss."""
         refuse_surplus(trial, self.n_trials)
-        values = suggest(trial, epochs=self.base["epochs"])
+        values = suggest(trial, self.space)
         name = f"trial {trial.number}"
-        say(f"\n{name}: " + ", ".join(f"{key}={value:.4g}" for key, value in trial.params.items()))
+        say(f"\n{name}: {describe_values(trial.params)}")
         try:
             return self.learn(values, name, {"histo.trial": trial.number}, trial)
         except Interrupted:

@@ -1,11 +1,12 @@
 """What learning can be asked: device and precision, how long and how fast, augmentation; imports no torch."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from histo_mlflow.errors import OptionError
 from histo_mlflow.models.options import NetworkOptions
-from histo_mlflow.options import Options, option
+from histo_mlflow.options import Options, flatten, option, option_fields
 
 _WINDOW = re.compile(r"(\d+)-(\d+)")
 _NEVER = (1, 0)
@@ -23,11 +24,12 @@ class FitOptions(Options):
         "What learns: all layers, or gradual: the head alone at first, on a frozen backbone, then all of them.",
         choices=(ALL, GRADUAL),
     )
-    head_epochs: int = option(1, "With trainable=gradual: in how many epochs, the first ones, the head learns alone.", at_least=1)
+    head_epochs: int = option(
+        1, "With trainable=gradual: in how many epochs, the first ones, the head learns alone.", at_least=1
+    )
     layer_decay: float = option(
         1.0,
-        "Smaller learning rates for early layers: by this factor for each twelfth of the way from the head to the stem; 1 = the "
-        "same for all.",
+        "Smaller learning rates for early layers: by this factor for each twelfth of the way from head to stem; 1 = equal.",
         above=0,
         at_most=1,
     )
@@ -168,3 +170,21 @@ class Recipe(Options):
     seed: SeedOptions
     compute: ComputeOptions
     engine: EngineOptions
+
+
+# From weights that were trained before, measured on real tissue (docs/transfer.md); the declared defaults suit random ones.
+_SUITED: dict[str, dict[str, Any]] = {
+    ALL: {"learning_rate": 3e-4},
+    GRADUAL: {"learning_rate": 1e-3, "layer_decay": 0.75},
+}
+
+
+def suit_to_trained_weights(recipe: Recipe, given: frozenset[str]) -> Recipe:
+    """Return the recipe with the rates that suit weights that were trained before, in place of defaults.
+
+    What is `given`, or is not as it was declared, stays.
+    """
+    values, known = flatten(recipe.fit), option_fields(type(recipe.fit))
+    is_default = {name for name, part in known.items() if name not in given and values[name] == part.default}
+    suited = {name: value for name, value in _SUITED[recipe.fit.trainable].items() if name in is_default}
+    return replace(recipe, fit=replace(recipe.fit, **suited))

@@ -34,6 +34,11 @@ class InitialWeights:
     origin: str
     classes: tuple[str, ...] | None = None
 
+    @property
+    def are_trained(self) -> bool:
+        """Whether anything was learnt before."""
+        return self.tensors is not None
+
 
 def read_initial_weights(weights: str, *, is_synthetic: bool, backbone: str = DEFAULT_BACKBONE) -> InitialWeights:
     """Return the weights that the option `weights` names.

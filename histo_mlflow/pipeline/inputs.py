@@ -2,16 +2,18 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from histo_mlflow.console import say, warn
 from histo_mlflow.evaluation.costs import read_costs
 from histo_mlflow.evaluation.intervals import Floats
+from histo_mlflow.learning.options import suit_to_trained_weights
 from histo_mlflow.models.checkpoint import load_weights
 from histo_mlflow.models.model import Model
 from histo_mlflow.models.weights import InitialWeights, adopt_weights, read_initial_weights
-from histo_mlflow.options import stated
+from histo_mlflow.options import flatten, stated
 from histo_mlflow.pipeline.options import LearningOptions
 from histo_mlflow.tiles.open import open_tiles
 from histo_mlflow.tiles.tile_set import Part, TileSet, with_class_order
@@ -19,6 +21,8 @@ from histo_mlflow.tracking.acceptance import check_classes_accepted
 from histo_mlflow.tracking.model_flavor import load_saved
 from histo_mlflow.tracking.registry import located_model, names_a_model, version_of
 from histo_mlflow.tracking.store import Store, read_store
+
+OptionsT = TypeVar("OptionsT", bound=LearningOptions)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +82,17 @@ def _open_weights(weights: str, *, is_synthetic: bool) -> InitialWeights:
             return replace(read_initial_weights(str(located.path), is_synthetic=is_synthetic), origin=weights)
         network, facts = load_saved(located.path)
     return adopt_weights(network, facts, origin=weights)
+
+
+def suited(options: OptionsT, initial: InitialWeights) -> OptionsT:
+    """Return the options with the rates that suit these first weights, where none are given, and say which."""
+    if not initial.are_trained:
+        return options
+    recipe = suit_to_trained_weights(options.recipe, options.given)
+    before, after = flatten(options.recipe), flatten(recipe)
+    if changed := [f"{name}={after[name]:g}" for name in after if after[name] != before[name]]:
+        say(f"for trained weights: {', '.join(changed)}")
+    return replace(options, recipe=recipe)
 
 
 def announce(tiles: TileSet) -> TileSet:

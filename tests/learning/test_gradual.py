@@ -91,7 +91,9 @@ def test_going_on_in_either_phase_or_between_them_ends_with_the_same_bits(tiny_t
 
 def test_patience_does_not_end_a_training_before_all_layers_have_learnt(tiny_tiles: TileSet) -> None:
     """At so high a rate the head is best in its first epoch."""
-    reports, _, _, _ = _learn(tiny_tiles, learning_rate=10.0, layer_decay=0.1, clip_norm=0.0, head_epochs=6, epochs=12, patience=1)
+    reports, _, _, _ = _learn(
+        tiny_tiles, learning_rate=10.0, layer_decay=0.1, clip_norm=0.0, head_epochs=6, epochs=12, patience=1
+    )
     losses = [report.val.loss for report in reports]
     assert int(np.argmin(losses[:6])) < 5, "patience alone would have ended it"
     assert len(reports) > 6

@@ -1,6 +1,7 @@
-"""Layers found in the module trees of networks that nobody has named to the code; nothing is computed: tensors have no storage."""
+"""Layers found in the module trees of networks that the code knows no name of; tensors have no storage, nothing is computed."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import timm
@@ -82,7 +83,7 @@ def test_tiles_pass_the_layers_in_order(source: str, name: str, block: str, n_la
 def test_depth_falls_in_equal_steps(source: str, name: str, block: str, n_layers: int) -> None:
     depths = [depth for depth, _ in depths_of(*_outline(source, name))]
     assert (depths[0], depths[-1]) == (0, STEPS_TO_STEM)
-    steps = [after - before for before, after in zip(depths, depths[1:], strict=False)]
+    steps = [after - before for before, after in pairwise(depths)]
     assert steps == pytest.approx([STEPS_TO_STEM / (n_layers - 1)] * (n_layers - 1))
 
 
