@@ -24,12 +24,12 @@ _NETWORKS = [
     ("torchvision", "mobilenet_v3_small", "InvertedResidual", 1 + 11 + 3),
     ("torchvision", "swin_t", "SwinTransformerBlock", 1 + 12 + 3 + 1),
     ("torchvision", "densenet121", "_DenseLayer", 1 + 58 + 3 + 1),
-    ("torchvision", "regnet_y_400mf", "ResBottleneckBlock", 1 + 16 + 1),
+    ("torchvision", "shufflenet_v2_x0_5", "InvertedResidual", 1 + 16 + 2),
     ("timm", "efficientnet_b0", "InvertedResidual", 1 + 16 + 2),
     ("timm", "resnet10t", "BasicBlock", 3 + 4 + 1),  # a stem of three convolutions
     ("timm", "convnext_atto", "ConvNeXtBlock", 1 + 12 + 3 + 1),
     ("timm", "vit_tiny_patch16_224", "Block", 1 + 12 + 1),
-    ("timm", "mobilenetv3_small_050", "InvertedResidual", 1 + 10 + 3),
+    ("timm", "mobilenetv3_small_050", "InvertedResidual", 1 + 11 + 3),
     ("timm", "swin_tiny_patch4_window7_224", "SwinTransformerBlock", 1 + 12 + 3 + 1),
 ]
 each_network = pytest.mark.parametrize(
