@@ -71,10 +71,10 @@ def repeat(study: optuna.Study, objective: Objective, n_seeds: int, cut: Callabl
     if known.get("params") == study.best_params and len(known["best"]) == n_seeds:
         return Noise(known["best"], known["default"], ratio)
     epochs, first = objective.base["epochs"], objective.base["seed"] + 1
-    usual = option_fields(Train)
     defaults = {name: objective.base[name] for name in study.best_params}
     if "aug_cutoff" in defaults:  # the same share of another number of epochs
-        defaults["aug_cutoff"] = round(usual["aug_cutoff"].default / usual["epochs"].default * epochs)
+        usual: dict[str, Any] = {name: part.default for name, part in option_fields(Train).items()}
+        defaults["aug_cutoff"] = round(usual["aug_cutoff"] / usual["epochs"] * epochs)
     losses: dict[str, list[float]] = {"best": [], "default": []}
     for seed in range(first, first + n_seeds):
         on_others = replace(objective, splits=cut(seed))

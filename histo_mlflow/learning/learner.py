@@ -35,7 +35,7 @@ class Learner:
             self._is_head_alone = is_head_alone
             if self._options.epochs_of_head_alone:
                 self._network.requires_grad_(not is_head_alone)
-                self._network.head.requires_grad_(True)  # type: ignore[union-attr, operator]
+                self._network.head.requires_grad_(True)
             self._called = self._wrap()
         self._network.train(not is_head_alone)
         return self._called
