@@ -186,5 +186,5 @@ def suit_to_trained_weights(recipe: Recipe, given: frozenset[str]) -> Recipe:
     """
     values, known = flatten(recipe.fit), option_fields(type(recipe.fit))
     is_default = {name for name, part in known.items() if name not in given and values[name] == part.default}
-    suited = {name: value for name, value in _SUITED[recipe.fit.trainable].items() if name in is_default}
+    suited = {name: value for name, value in _SUITED.get(recipe.fit.trainable, {}).items() if name in is_default}
     return replace(recipe, fit=replace(recipe.fit, **suited))
