@@ -186,7 +186,10 @@ def _wrap(network: nn.Module, compute: Compute, engine: EngineOptions, ranks: Ra
     learner: nn.Module = network
     if ranks.size > 1:
         if compute.device.type == "cuda":  # torch has no synchronised batch norm for CPUs
-            nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+            # torch's own would lose the activations in timm's norms.
+            from timm.layers.norm_act import convert_sync_batchnorm
+
+            convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         with warnings.catch_warnings():
             # torch 2.14 prefers a name that 2.11 does not have.
             warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)

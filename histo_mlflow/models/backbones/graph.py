@@ -6,6 +6,7 @@ n_features)``; the linear layer behind it is ours. So an encoder whose code nobo
 
 import io
 import json
+import warnings
 import zipfile
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._export.converter import TS2EPConverter
 
 from histo_mlflow.base.plain_values import build_plain, parse_json, read_small, reason_of, shorten
 from histo_mlflow.errors import OptionError
@@ -123,7 +125,7 @@ def find(network: str) -> Backbone:
     except (OSError, ValueError) as error:
         raise OptionError(
             f"backbone={shorten(network)}: can't read its facts in {path.with_suffix('.json')} ({reason_of(error)}); "
-            'write {"size_px": 224, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "licence": "MIT", "may_be_passed_on": true}'
+            'give {"size_px": 224, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "licence": "MIT", "may_be_passed_on": true}'
         ) from None
     build = partial(_build, path)
     return Backbone(
@@ -132,23 +134,27 @@ def find(network: str) -> Backbone:
         pixels,
         GraphFile(f"the network in {path}", Licence(facts.licence, facts.may_be_passed_on), path),
         head="head",
-        n_features=_features_of(_read(path), path, facts.size_px),
+        n_features=_features_of(_read(path, facts.size_px), path, facts.size_px),
         comes_with_weights=True,
     )
 
 
 def _build(path: Path, n_classes: int, size_px: int) -> nn.Module:
-    graph = _read(path)
+    graph = _read(path, size_px)
     return Encoder(graph, _features_of(graph, path, size_px), n_classes)
 
 
-def _read(path: Path) -> nn.Module:
+def _read(path: Path, size_px: int) -> nn.Module:
     try:
-        if path.suffix == _PROGRAM:
-            _check_records(path)
-            return torch.export.load(path).module()
-        script: nn.Module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
-        return script.eval()
+        # On the CPU also where an outline without storage is asked for; torch warns of its own parts.
+        with torch.device("cpu"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if path.suffix == _PROGRAM:
+                _check_records(path)
+                return torch.export.load(path).module()
+            script = torch.jit.load(str(path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
+            # As a program it can become a part of others, which TorchScript can't.
+            return TS2EPConverter(script, (torch.zeros((2, 3, size_px, size_px)),)).convert().module()
     except _DAMAGE as error:
         raise OptionError(
             f"backbone={path} can't be read ({reason_of(error)}); give TorchScript (.pt) or an exported program"

@@ -6,7 +6,7 @@ from typing import Any
 
 import timm
 import torch
-from timm.layers import SelectAdaptivePool2d
+from timm.layers.adaptive_avgmax_pool import SelectAdaptivePool2d
 from torch import nn
 
 from histo_mlflow.base.plain_values import reason_of, shorten
@@ -64,7 +64,7 @@ def from_timm(name: str, timm_name: str, published: Callable[[Mapping[str, Any]]
 
 def _create(timm_name: str, n_classes: int, size_px: int, **more: Any) -> nn.Module:
     """Return a network for an edge length, 0 for its own."""
-    size = {"img_size": size_px} if size_px else {}
+    size: dict[str, Any] = {"img_size": size_px} if size_px else {}
     network: nn.Module = timm.create_model(timm_name, num_classes=n_classes, **size, **more)
     return network
 
@@ -99,7 +99,7 @@ def _find_pooling(network: nn.Module) -> str | None:
 
 
 def _is_of_maps(pooling: SelectAdaptivePool2d) -> bool:
-    return not pooling.is_identity() and getattr(pooling.pool, "input_fmt", "NCHW") == "NCHW"
+    return bool(pooling.pool_type) and getattr(pooling.pool, "input_fmt", "NCHW") == "NCHW"
 
 
 def _convert(timm_name: str, n_classes: int, tensors: Mapping[str, Any]) -> Tensors:
