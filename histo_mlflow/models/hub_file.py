@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
-from huggingface_hub.errors import EntryNotFoundError, GatedRepoError
+from huggingface_hub.errors import GatedRepoError, RemoteEntryNotFoundError
 
 from histo_mlflow.models.weight_files import WeightFile
 
@@ -46,7 +46,7 @@ class HubFile(WeightFile):
         for name in self.names[:-1]:
             try:
                 return download(self.repository, name)
-            except EntryNotFoundError:
+            except RemoteEntryNotFoundError:
                 continue
         return download(self.repository, self.names[-1])
 
@@ -62,7 +62,7 @@ def download(repository: str, file_name: str) -> Path:
     """Fetch a file of a repository into the cache.
 
     Raises:
-        EntryNotFoundError: There is no such file.
+        RemoteEntryNotFoundError: There is no such file; an `OSError` too.
         OSError: It can't be fetched; for a repository with a gate the message says what to do about it.
         ValueError: `repository` is not a name.
     """

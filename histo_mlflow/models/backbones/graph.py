@@ -153,8 +153,11 @@ def _read(path: Path, size_px: int) -> nn.Module:
                 _check_records(path)
                 return torch.export.load(path).module()
             script = torch.jit.load(str(path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
-            # As a program it can become a part of others, which TorchScript can't.
-            return TS2EPConverter(script, (torch.zeros((2, 3, size_px, size_px)),)).convert().module()
+            # As a program it can become a part of others, which TorchScript can't; its weights are constants then.
+            program = TS2EPConverter(script, (torch.zeros((2, 3, size_px, size_px)),)).convert().module()
+            for tensor in program.buffers():
+                tensor.requires_grad_(False)
+            return program
     except _DAMAGE as error:
         raise OptionError(
             f"backbone={path} can't be read ({reason_of(error)}); give TorchScript (.pt) or an exported program"

@@ -71,14 +71,15 @@ def _fetch_config(repository: str) -> Path:
     try:
         if (found := find_cached(repository, _CONFIG)) is not None:
             return found
-        with suppress(OSError, ValueError):  # only for the licence in it
-            download(repository, _CARD)
-        return download(repository, _CONFIG)
+        fetched = download(repository, _CONFIG)
     except (OSError, ValueError) as error:
         raise WeightsUnavailableError(
             f"backbone=hub:{shorten(repository)}: can't fetch its {_CONFIG} ({reason_of(error)}); where the hub can't be "
             f"reached, copy {_CONFIG} and {WEIGHT_NAMES[0]} of that repository to a folder and give backbone=hub:FOLDER"
         ) from None
+    with suppress(OSError, ValueError):  # only for the licence in it
+        download(repository, _CARD)
+    return fetched
 
 
 def _published(network: str, folder: Path, settings: Mapping[str, Any]) -> WeightFile:
