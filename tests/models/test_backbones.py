@@ -1,10 +1,12 @@
 """What every backbone must do, whatever it is made of: those here and in later sources run through the same tests."""
 
+import copy
 import json
 import pickle
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +17,11 @@ from safetensors.torch import save_file
 from timm.models import save_for_hf
 
 from histo_mlflow.errors import OptionError
-from histo_mlflow.learning.compute import Compute
+from histo_mlflow.learning.compute import Compute, seed_everything
+from histo_mlflow.learning.fit import fit
 from histo_mlflow.learning.grad_cam import grad_cam
 from histo_mlflow.learning.infer import infer
+from histo_mlflow.learning.options import Recipe
 from histo_mlflow.models import backbones
 from histo_mlflow.models.backbones import DEFAULT_BACKBONE, find_backbone
 from histo_mlflow.models.checkpoint import load_weights, save_weights
@@ -25,6 +29,9 @@ from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.models.facts import ModelFacts
 from histo_mlflow.models.model import Model
 from histo_mlflow.models.weights import adopt_weights, make_network, read_initial_weights
+from histo_mlflow.options import build
+from histo_mlflow.tiles.demo import draw_demo
+from histo_mlflow.tiles.splits import Split
 from tests.conftest import PROJECT
 
 SIZE_PX = 64
@@ -137,6 +144,24 @@ def test_every_weight_learns(network: TileClassifier) -> None:
     learning = TileClassifier(n_classes=2, tile_size_px=SIZE_PX, backbone=network.backbone_name).train()
     torch.nn.functional.cross_entropy(learning(torch.from_numpy(_tiles(4))), torch.tensor([0, 1, 0, 1])).backward()
     assert all(weight.grad is not None and torch.isfinite(weight.grad).all() for weight in learning.parameters())
+
+
+def test_a_training_goes_on_bit_for_bit(network: TileClassifier) -> None:
+    """One epoch, its state, and another epoch, against two in one go; judged in between, which must leave no trace."""
+    tiles = draw_demo(n_tiles=18, tile_size_px=SIZE_PX)
+    split = Split.of(tiles, np.arange(9), np.arange(9, 18))
+    recipe = build(Recipe, {"device": "cpu", "precision": "fp32", "epochs": 2, "batch_size": 5})
+    states: list[dict[str, Any]] = []
+
+    def learn(**more: Any) -> dict[str, torch.Tensor]:
+        seed_everything(0)
+        learning = TileClassifier(n_classes=9, tile_size_px=SIZE_PX, backbone=network.backbone_name)
+        fit(learning, split, recipe, on_epoch=lambda report: states.append(copy.deepcopy(dict(report.state))), **more)
+        return learning.state_dict()
+
+    whole = learn()
+    again = learn(resume=states[0])
+    assert all(torch.equal(tensor, again[name]) for name, tensor in whole.items())
 
 
 def test_a_checkpoint_brings_it_back(network: TileClassifier, tmp_path: Path) -> None:
