@@ -15,7 +15,7 @@ from pathlib import Path
 from pkgutil import walk_packages
 from typing import Any
 
-import histo_mlflow.models.backbones
+import histo_mlflow.models.backbones.torchvision
 from histo_mlflow.process import prepare
 from tests.small_network import SMALL_NETWORK, get_small_model
 
@@ -110,7 +110,7 @@ def _become(asked: dict[str, Any], entry_points: dict[str, Callable[[Sequence[st
         for number, log in enumerate(asked["logs"], start=1):
             os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
         if SMALL_NETWORK in asked["environment"]:
-            histo_mlflow.models.backbones.get_model = get_small_model
+            histo_mlflow.models.backbones.torchvision.get_model = get_small_model
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         name, *rest = asked["arguments"]
         arguments = rest if name == "tune" else [name, *rest]

@@ -11,6 +11,8 @@ from torch import nn
 from torchvision.models import get_model
 from torchvision.models.efficientnet import EfficientNet, MBConvConfig
 
+from histo_mlflow.models.backbones import find_backbone
+
 SMALL_NETWORK = "TESTS_SMALL_NETWORK"
 """Variable by which processes that a test starts get it too (tests/uninstalled/sitecustomize.py)."""
 
@@ -18,10 +20,10 @@ SMALL_NETWORK = "TESTS_SMALL_NETWORK"
 _BLOCKS = ((1, 3, 1, 8, 8, 1), (6, 3, 2, 8, 16, 2), (6, 5, 2, 16, 24, 1))
 
 
-def get_small_model(name: str, *, weights: None, num_classes: int) -> nn.Module:
+def get_small_model(name: str, *, weights: None, num_classes: int, **more: int) -> nn.Module:
     """Take the place of torchvision's `get_model`, for its EfficientNet-B3 only."""
     if name != "efficientnet_b3":
-        return get_model(name, weights=weights, num_classes=num_classes)
+        return get_model(name, weights=weights, num_classes=num_classes, **more)
     blocks = [MBConvConfig(*block, width_mult=1, depth_mult=1) for block in _BLOCKS]
     return EfficientNet(blocks, dropout=0.3, num_classes=num_classes)
 
@@ -30,6 +32,8 @@ def get_small_model(name: str, *, weights: None, num_classes: int) -> nn.Module:
 def using_small_network() -> Iterator[None]:
     """Let every `TileClassifier` that is made meanwhile be small, here and in processes that are started."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("histo_mlflow.models.backbones.get_model", get_small_model)
+        patch.setattr("histo_mlflow.models.backbones.torchvision.get_model", get_small_model)
         patch.setenv(SMALL_NETWORK, "true")
+        find_backbone.cache_clear()
         yield
+    find_backbone.cache_clear()

@@ -174,7 +174,10 @@ def _prepare(network: nn.Module, train: Part, recipe: Recipe, ranks: Ranks) -> _
     if ranks.size > 1:
         torch.manual_seed(seed + ranks.rank)  # of dropout: each process has tiles of its own
         if compute.device.type == "cuda":  # torch has no synchronised batch norm for CPUs
-            nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+            # torch's own would lose the activations in timm's norms.
+            from timm.layers.norm_act import convert_sync_batchnorm
+
+            convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
     learner = Learner(network, options, ranks, is_compiled=recipe.engine.compile)
     n_classes = int(getattr(network, "n_classes", train.labels.max() + 1))
     objective = Objective(options, train.labels, n_classes=n_classes, device=compute.device)

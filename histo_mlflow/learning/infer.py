@@ -41,7 +41,8 @@ def infer(
     if len(chosen) == 0:
         return np.zeros((0, network(torch.from_numpy(images[:1]).to(compute.device)).shape[1]), dtype=np.float32)
     # Of a network that came from a file the layout is torch's own, with which a CPU takes twice as long.
-    folded = fold_batch_norms(network).to(memory_format=torch.channels_last)
+    with torch.inference_mode(False):  # a network without batch norms is the caller's own, who may want its gradients
+        folded = fold_batch_norms(network).to(memory_format=torch.channels_last)
     source = TileSource(images, compute.device)
     logits: list[Tensor] = []
     bar = tqdm(

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
+from histo_mlflow.models.backbone import BICUBIC
 from histo_mlflow.models.backbones import DEFAULT_BACKBONE, find_backbone
 from histo_mlflow.served_model.folding import fold_graph
 
@@ -30,8 +31,9 @@ class TileClassifier(nn.Module):
         found = find_backbone(backbone)
         self.backbone_name = backbone
         self.tile_size_px = tile_size_px
-        self.backbone = found.build(n_classes)
-        mean, std = torch.tensor(found.mean).view(3, 1, 1), torch.tensor(found.std).view(3, 1, 1)
+        self.backbone = found.build(n_classes, tile_size_px)
+        self._interpolation = found.pixels.interpolation
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (found.pixels.mean, found.pixels.std))
         # One multiply-add instead of /255, -mean, /std; not persistent, because they are facts and not weights.
         self.register_buffer("scale", 1 / (255 * std), persistent=False)
         self.register_buffer("shift", -mean / std, persistent=False)
@@ -50,10 +52,10 @@ class TileClassifier(nn.Module):
 
     def describe_preprocessing(self) -> str:
         """Return in words what is done to tiles before the backbone sees them."""
-        known = find_backbone(self.backbone_name)
+        pixels = find_backbone(self.backbone_name).pixels
         return (
-            "uint8 RGB (n, height, width, 3) -> bilinear resize with antialiasing to tile_size_px -> / 255 -> "
-            f"per channel - {known.mean}, / {known.std}; inside the network"
+            f"uint8 RGB (n, height, width, 3) -> {pixels.interpolation} resize with antialiasing to tile_size_px -> / 255 -> "
+            f"per channel - {pixels.mean}, / {pixels.std}; inside the network"
         )
 
     @property
@@ -74,7 +76,11 @@ class TileClassifier(nn.Module):
         size = (self.tile_size_px, self.tile_size_px)
         # In an export height and width are symbols: resizing always (an identity for equal sizes) avoids a guard on them.
         if torch.compiler.is_exporting() or tuple(pixels.shape[2:]) != size:
-            pixels = functional.interpolate(pixels * torch.ones_like(self.scale), size, mode="bilinear", antialias=True)
+            pixels = functional.interpolate(
+                pixels * torch.ones_like(self.scale), size, mode=self._interpolation, antialias=True
+            )
+            if self._interpolation == BICUBIC:  # it overshoots at edges
+                pixels = pixels.clamp(0, 255)
         logits: Tensor = self.backbone(pixels * self.scale + self.shift)
         return logits / self.temperature
 
@@ -101,5 +107,11 @@ def fold_batch_norms(network: nn.Module) -> nn.Module:
         for (name, convolution), (next_name, norm) in pairwise(children):
             if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.modules.batchnorm._BatchNorm):
                 setattr(module, name, nn.utils.fuse_conv_bn_eval(convolution, norm))
-                setattr(module, next_name, nn.Identity())
+                setattr(module, next_name, _beside_the_norm(norm))
     return folded
+
+
+def _beside_the_norm(norm: nn.Module) -> nn.Module:
+    """Return what else a batch norm does: those of timm hold the activation that follows."""
+    activation = getattr(norm, "act", None)
+    return activation if isinstance(activation, nn.Module) else nn.Identity()

@@ -151,7 +151,7 @@ def _wsinfer_config(network: TileClassifier, classes: Sequence[str], microns_per
     backbone = find_backbone(network.backbone_name)
     config = {
         "spec_version": "1.0",
-        "architecture": backbone.name.partition(":")[2],
+        "architecture": backbone.name.rpartition(":")[2],
         "num_classes": len(classes),
         "class_names": list(classes),
         "patch_size_pixels": network.tile_size_px,
@@ -159,7 +159,7 @@ def _wsinfer_config(network: TileClassifier, classes: Sequence[str], microns_per
         "transform": [
             {"name": "Resize", "arguments": {"size": network.tile_size_px}},
             {"name": "ToTensor"},
-            {"name": "Normalize", "arguments": {"mean": list(backbone.mean), "std": list(backbone.std)}},
+            {"name": "Normalize", "arguments": {"mean": list(backbone.pixels.mean), "std": list(backbone.pixels.std)}},
         ],
     }
     client: Any = importlib.import_module("wsinfer_zoo.client")

@@ -4,7 +4,7 @@ import unicodedata
 from dataclasses import dataclass, field, replace
 
 from histo_mlflow.base.plain_values import build_plain, shorten
-from histo_mlflow.models.backbones import DEFAULT_BACKBONE
+from histo_mlflow.models.options import DEFAULT_BACKBONE
 
 _MAX_TILE_SIZE_PX = 8192
 
@@ -24,6 +24,9 @@ class ModelFacts:
         microns_per_pixel: At `tile_size_px`, or None.
         preprocessing: From tiles to what the backbone sees, in words.
         weights_origin: What it started from, in words.
+        weights_origin_sha256: Of the file that held these weights, or "".
+        licence: Under which these weights were published, in words, or "".
+        may_be_passed_on: Whether that lets a model that has learnt from them be handed to others.
         data_source: Which tiles it learnt from, in words.
         tiles_per_class: Tiles of each class that it learnt from and was selected on, by part.
         split_unit: What was kept together when these parts were made, in words.
@@ -43,6 +46,9 @@ class ModelFacts:
     microns_per_pixel: float | None = None
     preprocessing: str = "not known"
     weights_origin: str = "not known"
+    weights_origin_sha256: str = ""
+    licence: str = ""
+    may_be_passed_on: bool = True
     data_source: str = "not known"
     tiles_per_class: dict[str, list[int]] = field(default_factory=dict)
     split_unit: str = "not known"

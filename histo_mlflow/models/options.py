@@ -1,4 +1,4 @@
-"""What can be asked of a network: its first weights, its input size, other formats; imports no torch."""
+"""What can be asked of a network: its backbone, first weights, input size, other formats; imports no torch."""
 
 from dataclasses import dataclass
 
@@ -9,18 +9,27 @@ TORCH = "torch"
 ONNX, TORCHSCRIPT, OPENVINO, WSINFER = "onnx", "torchscript", "openvino", "wsinfer"
 FORMATS = (ONNX, TORCHSCRIPT, OPENVINO, WSINFER)
 
+DEFAULT_BACKBONE = "torchvision:efficientnet_b3"
+GRAPH_SUFFIXES = (".pt", ".pt2")
+"""Of files that hold a network and not only its weights."""
+
 _MIN_IMAGE_SIZE_PX = 32  # convolutional networks of this kind halve the image five times
 
 
 @dataclass(frozen=True)
 class NetworkOptions(Options):
-    """Network: first weights and input size."""
+    """Network: backbone, first weights and input size."""
 
+    backbone: str = option(
+        DEFAULT_BACKBONE,
+        "Network to learn with: torchvision:NAME, timm:NAME, hub:ORG/NAME (timm's networks on the Hugging Face hub, or "
+        "hub:FOLDER), lite0, or a file with a network (.pt2, .pt); docs/backbones.md says which to take.",
+    )
     weights: str = option(
         "auto",
-        "Start from: auto (ImageNet for real tiles, none for demo), imagenet, none (random), a model "
-        "(models:/histo-b3/Production, a run id, runs:/RUN_ID/checkpoints/epoch_007.safetensors) or a file: a checkpoint "
-        "(.safetensors) or torchvision's EfficientNet-B3 (.pth).",
+        "Start from: auto (imagenet for real tiles, none for demo), imagenet (the published weights of the backbone), none "
+        "(random), a model (models:/histo-b3/Production, a run id, runs:/RUN_ID/checkpoints/epoch_007.safetensors) or a file: "
+        "a checkpoint (.safetensors) or weights of the backbone (.safetensors, .pth).",
     )
     image_size: int = option(0, "Edge length in pixels to which tiles are resized on the device; 0 = as stored.", at_least=0)
 

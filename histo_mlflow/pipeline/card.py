@@ -70,7 +70,7 @@ diagnosis, staging or the choice of a treatment.
 - **Classes, in this order:** {" ".join(markdown(name) for name in facts.classes)}
 - **Input:** uint8 RGB `(n, height, width, 3)`, or PNG, JPEG or TIFF files; {facts.microns_per_pixel:g} microns per pixel at
   {facts.tile_size_px} px; other sizes are resized to that, whatever their scale
-- **Architecture:** {facts.backbone}, started from {markdown(facts.weights_origin)}
+- **Architecture:** {markdown(facts.backbone)}, started from {_describe_origin(facts)}
 
 ## Data and selection
 
@@ -135,6 +135,13 @@ def _class_table(facts: ModelFacts, val: Evaluation, test: tuple[str, Evaluation
 
 def _table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(map(markdown, cells))} |" for cells in [header, ["---"] * len(header), *rows])
+
+
+def _describe_origin(facts: ModelFacts) -> str:
+    words = markdown(facts.weights_origin)
+    if facts.weights_origin_sha256:
+        words += f" (SHA-256 `{facts.weights_origin_sha256}`)"
+    return f"{words}; licence of these weights: {markdown(facts.licence)}" if facts.licence else words
 
 
 def _describe_calibration(facts: ModelFacts) -> str:

@@ -7,12 +7,14 @@ from typing import TypeVar
 import torch
 
 from histo_mlflow.console import say, warn
+from histo_mlflow.errors import OptionError
 from histo_mlflow.evaluation.costs import read_costs
 from histo_mlflow.evaluation.intervals import Floats
 from histo_mlflow.learning.options import suit_to_trained_weights
 from histo_mlflow.models.checkpoint import load_weights
 from histo_mlflow.models.model import Model
-from histo_mlflow.models.weights import InitialWeights, adopt_weights, read_initial_weights
+from histo_mlflow.models.options import NetworkOptions
+from histo_mlflow.models.weights import InitialWeights, adopt_weights, find_missing, read_initial_weights
 from histo_mlflow.options import flatten, stated
 from histo_mlflow.pipeline.options import LearningOptions
 from histo_mlflow.tiles.open import open_tiles
@@ -69,18 +71,24 @@ def open_learning_inputs(options: LearningOptions) -> LearningInputs:
         if test.fingerprint == tiles.fingerprint:
             warn("test_data holds the same tiles as data: its figures will say nothing about new tiles")
     costs = read_costs(options.costs.costs, tiles.classes)
-    initial = _open_weights(network.weights, is_synthetic=tiles.is_synthetic)
+    initial = _open_weights(network, is_synthetic=tiles.is_synthetic)
     say(f"weights: {initial.origin}")
     return LearningInputs(tiles, test, initial, costs)
 
 
-def _open_weights(weights: str, *, is_synthetic: bool) -> InitialWeights:
+def _open_weights(asked: NetworkOptions, *, is_synthetic: bool) -> InitialWeights:
+    weights, backbone = asked.weights, asked.backbone
     if not names_a_model(weights) and not (Path(weights) / "MLmodel").exists():
-        return read_initial_weights(weights, is_synthetic=is_synthetic)
+        if (missing := find_missing(weights, is_synthetic=is_synthetic, backbone=backbone)) is not None:
+            say(f"fetching {missing.url} (licence: {missing.licence.words}) ...")
+        return read_initial_weights(weights, is_synthetic=is_synthetic, backbone=backbone)
     with located_model(read_store(), weights, option="weights") as located:
         if located.is_checkpoint:
-            return replace(read_initial_weights(str(located.path), is_synthetic=is_synthetic), origin=weights)
+            read = read_initial_weights(str(located.path), is_synthetic=is_synthetic, backbone=backbone)
+            return replace(read, origin=weights)
         network, facts = load_saved(located.path)
+    if facts.backbone != backbone:
+        raise OptionError(f"weights={weights} are those of a {facts.backbone}; give backbone={facts.backbone} too")
     return adopt_weights(network, facts, origin=weights)
 
 

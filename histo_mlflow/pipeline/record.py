@@ -100,7 +100,7 @@ def record_split(session: Session, split: Split, *, title: str) -> RecordedSplit
     _note_result(session, result, selected)
     calibration = calibrate(result.val, split.val, is_applied=session.options.calibration.is_wanted)
     facts = replace(
-        _facts_of(split, result.network),
+        _facts_of(session, split, result.network),
         weights_origin=result.weights_origin,
         selected=selected,
         temperature=calibration.temperature,
@@ -118,6 +118,7 @@ def _note_result(session: Session, result: SplitResult, selected: str) -> None:
         {
             "histo.compute": result.best.compute.describe() + (f", {n_processes} processes" if n_processes > 1 else ""),
             "histo.weights": result.weights_origin,
+            "histo.weights_sha256": session.inputs.initial.sha256 or "none",
             "histo.selected": selected,
         }
     )
@@ -161,7 +162,8 @@ class _Observer:
 
     def __init__(self, session: Session, split: Split, state: Mapping[str, Any] | None) -> None:
         self.history: dict[str, list[float]] = {}
-        self._run, self._options, self._watched, self._split = session.run, session.options, session.inputs.test, split
+        self._session, self._split = session, split
+        self._run, self._options, self._watched = session.run, session.options, session.inputs.test
         self._sent = self._run.logged_values("train/loss").keys()
         if state is not None:
             self.history = {name: list(values) for name, values in state["history"].items()}
@@ -190,7 +192,7 @@ class _Observer:
 
     def _keep_weights(self, report: EpochReport) -> None:
         assert isinstance(report.network, TileClassifier)  # what `run_split` gives `fit`
-        facts = replace(_facts_of(self._split, report.network), epoch=report.epoch, val_loss=report.val.loss)
+        facts = replace(_facts_of(self._session, self._split, report.network), epoch=report.epoch, val_loss=report.val.loss)
         with scratch_folder() as folder:
             file = folder / epoch_file_name(report.epoch)
             save_weights(file, report.network, facts)
@@ -204,9 +206,9 @@ class _Observer:
         self._run.write(f"{FOLDER}/{LAST}", partial(save_state, content={**report.state, **more}))
 
 
-def _facts_of(split: Split, network: TileClassifier) -> ModelFacts:
+def _facts_of(session: Session, split: Split, network: TileClassifier) -> ModelFacts:
     """Return what is known of a network that learns on a split, whichever epoch will be selected."""
-    tiles = split.tiles
+    tiles, initial = split.tiles, session.inputs.initial
     return ModelFacts(
         classes=tiles.classes,
         tile_size_px=network.tile_size_px,
@@ -215,6 +217,10 @@ def _facts_of(split: Split, network: TileClassifier) -> ModelFacts:
         backbone=network.backbone_name,
         microns_per_pixel=tiles.microns_per_pixel * tiles.tile_size_px / network.tile_size_px,
         preprocessing=network.describe_preprocessing(),
+        weights_origin=initial.origin,
+        weights_origin_sha256=initial.sha256,
+        licence=initial.licence.words,
+        may_be_passed_on=initial.licence.may_be_passed_on,
         data_source=tiles.source,
         tiles_per_class={
             "training": split.train.count_classes().tolist(),

@@ -99,7 +99,7 @@ def _ensure_registered_model(client: MlflowClient, name: str) -> None:
         try:
             client.create_registered_model(
                 name,
-                description="Classifier of histology tiles (EfficientNet-B3). `models:/"
+                description="Classifier of histology tiles. `models:/"
                 f"{name}/Production` and `models:/{name}@champion` are the version in use. For research, not for diagnosis.",
             )
         except StoreError:

@@ -23,7 +23,7 @@ class _SmallNetwork(MetaPathFinder):
     """Makes networks small as soon as the module that builds them is imported, as the fixture `small_network` does."""
 
     def find_spec(self, name, *_):
-        if name != "histo_mlflow.models.backbones":
+        if name != "histo_mlflow.models.backbones.torchvision":
             return None
         sys.meta_path.remove(self)
         spec = find_spec(name)

@@ -1,0 +1,101 @@
+"""A network of timm's goes the whole way that the default goes: cross-validated, judged by the gate, loaded elsewhere, exported."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+
+from histo_mlflow.tiles.demo import draw_demo
+from tests.conftest import SIZE_PX, Histo, put_into_production, save_npz
+
+_ELSEWHERE = """
+import sys
+for name in ("histo_mlflow", "timm", "torchvision", "huggingface_hub", "efficientnet_lite_pytorch"):
+    sys.modules[name] = None
+import mlflow, numpy as np
+mlflow.pyfunc.load_model("models:/histo-b3/2").predict(np.load("test.npz")["data"]).to_csv("elsewhere.csv")
+"""
+_LEARN = ("--data", "tiles.npz", "--weights", "none", "--epochs", "1", "--batch-size", "9")
+
+
+@pytest.fixture
+def incumbent(work: Path, small_network: None, histo_here: Histo) -> None:
+    """An EfficientNet is in Production."""
+    save_npz(work / "tiles.npz", draw_demo(n_tiles=54, tile_size_px=SIZE_PX))
+    save_npz(work / "test.npz", draw_demo(n_tiles=90, tile_size_px=SIZE_PX, seed=1))
+    done = histo_here("train", *_LEARN)
+    assert done.returncode == 0, done.stderr
+    put_into_production()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "timm:resnet10t",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in (
+                "timm:convnext_atto", "timm:vit_tiny_patch16_224", "timm:efficientnet_lite0", "timm:mobilenetv3_small_050",
+                "lite0",
+            )
+        ),
+    ],
+)  # fmt: skip
+def test_it_goes_the_whole_way(name: str, work: Path, incumbent: None, histo_here: Histo) -> None:
+    done = histo_here("cv", *_LEARN, "--backbone", name, "--folds", "2", "--test-data", "test.npz")
+    assert done.returncode == 0, done.stderr
+    assert "Registered as models:/histo-b3/2" in done.stdout
+
+    client = MlflowClient()
+    version = client.get_model_version("histo-b3", "2")
+    assert name in version.description
+    run = client.get_run(version.run_id)
+    assert run.data.params["backbone"] == name
+    assert run.data.tags["histo.weights_sha256"] == "none"
+    history = histo_here("history").stdout
+    assert "balanced accuracy" in history, "the gate has scored both on the test tiles"
+    assert "nothing was scored" not in history
+
+    tiles = np.load("test.npz")["data"]
+    expected = mlflow.pyfunc.load_model("models:/histo-b3/2").predict(tiles)
+    elsewhere = subprocess.run(
+        [sys.executable, "-P", "-c", _ELSEWHERE], cwd=work, capture_output=True, text=True, timeout=240, check=False,
+        env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        | {"MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(), "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"},
+    )  # fmt: skip
+    assert elsewhere.returncode == 0, elsewhere.stderr
+    np.testing.assert_allclose(pd.read_csv("elsewhere.csv").filter(like="prob_"), expected.filter(like="prob_"), atol=1e-6)
+
+    for form in ("torchscript", "onnx", "openvino"):
+        done = histo_here("export", "models:/histo-b3/2", "--to", form, "--data", "test.npz")
+        assert done.returncode == 0, done.stderr
+        facts = json.loads((work / f"exported-{form}" / "export.json").read_text())
+        assert facts["labels_equal"] == 64
+    done = histo_here("evaluate", "models:/histo-b3/2", "--data", "test.npz")
+    assert done.returncode == 0, done.stderr
+
+    again = histo_here("train", "--data", "tiles.npz", "--weights", "models:/histo-b3/2", "--epochs", "1")
+    assert again.returncode == 2
+    assert f"weights=models:/histo-b3/2 are those of a {name}; give backbone={name} too" in again.stderr
+
+
+def test_a_run_goes_on_with_its_own_backbone_only(work: Path, tiny_npz: Path, small_network: None, histo_here: Histo) -> None:
+    learn = ("--data", tiny_npz.name, "--weights", "none", "--epochs", "1", "--batch-size", "9", "--register", "false")
+    assert histo_here("train", *learn, "--backbone", "timm:resnet10t").returncode == 0
+    client = MlflowClient()
+    (run,) = client.search_runs(["0"])
+    client.update_run(run.info.run_id, "FAILED")
+    client.set_tag(run.info.run_id, "histo.ended", "FAILED")
+    other = histo_here("train", "--resume", run.info.run_id, "--backbone", "timm:convnext_atto")
+    assert other.returncode == 2
+    assert "backbone was timm:resnet10t, now timm:convnext_atto" in other.stderr
+    again = histo_here("train", "--resume", run.info.run_id)
+    assert again.returncode == 0, again.stderr
+    assert "1 epoch(s) are done" in again.stdout
