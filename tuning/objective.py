@@ -1,6 +1,6 @@
 """One trial: a training like any other, in a run of its own, that reports to Optuna and may be pruned."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ class Objective:
 
     Attributes:
         parent: The run of the study.
-        inputs: Tiles and first weights, opened once for all trials.
+        inputs: Tiles and first weights, by backbone, opened once for all trials.
         splits: The same for all trials; of several, the trial's loss is the mean.
         base: Every option of a training, by name; what is searched has its default.
         space: What is searched.
@@ -33,7 +33,7 @@ class Objective:
     """
 
     parent: Run
-    inputs: LearningInputs
+    inputs: Mapping[str, LearningInputs]
     splits: Sequence[Split]
     base: dict[str, Any]
     space: Space
@@ -89,7 +89,7 @@ class Objective:
             if is_only:
                 _report(trial, epoch.val.loss, epoch.epoch, epoch.epochs)
 
-        result = run_split(self.inputs, split, config.recipe, on_epoch=observe)
+        result = run_split(self.inputs[config.recipe.network.backbone], split, config.recipe, on_epoch=observe)
         if is_only:
             run.log_metrics({"best/epoch": result.best.best_epoch})
         return result.best.best_val_loss

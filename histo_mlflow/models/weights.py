@@ -45,8 +45,8 @@ class InitialWeights:
 
     @property
     def are_trained(self) -> bool:
-        """Whether anything was learnt before."""
-        return self.tensors is not None
+        """Whether anything was learnt before: these, or what the network is built with."""
+        return self.tensors is not None or self.sha256 != ""
 
 
 def read_initial_weights(weights: str, *, is_synthetic: bool, backbone: str = DEFAULT_BACKBONE) -> InitialWeights:

@@ -71,12 +71,22 @@ def open_learning_inputs(options: LearningOptions) -> LearningInputs:
         if test.fingerprint == tiles.fingerprint:
             warn("test_data holds the same tiles as data: its figures will say nothing about new tiles")
     costs = read_costs(options.costs.costs, tiles.classes)
-    initial = _open_weights(network, is_synthetic=tiles.is_synthetic)
-    say(f"weights: {initial.origin}")
-    return LearningInputs(tiles, test, initial, costs)
+    return LearningInputs(tiles, test, _open_weights(network, is_synthetic=tiles.is_synthetic), costs)
+
+
+def with_backbone(inputs: LearningInputs, network: NetworkOptions) -> LearningInputs:
+    """Return the inputs with the first weights of another network; raises `RequestError` if these can't be had."""
+    return replace(inputs, initial=_open_weights(network, is_synthetic=inputs.tiles.is_synthetic))
 
 
 def _open_weights(asked: NetworkOptions, *, is_synthetic: bool) -> InitialWeights:
+    """Return the first weights that are asked for, and say where they come from."""
+    initial = _find_weights(asked, is_synthetic=is_synthetic)
+    say(f"weights: {initial.origin}")
+    return initial
+
+
+def _find_weights(asked: NetworkOptions, *, is_synthetic: bool) -> InitialWeights:
     weights, backbone = asked.weights, asked.backbone
     if not names_a_model(weights) and not (Path(weights) / "MLmodel").exists():
         if (missing := find_missing(weights, is_synthetic=is_synthetic, backbone=backbone)) is not None:

@@ -145,6 +145,26 @@ def test_how_a_network_learns_is_searched_too(work: Path, tiny_npz: Path, capsys
     assert "another search_space" in capsys.readouterr().err.splitlines()[-1]
 
 
+def test_the_backbone_is_chosen_from_those_that_are_named(
+    work: Path, tiny_npz: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("torchvision:mobilenet_v3_small", "torchvision:shufflenet_v2_x0_5")
+    arguments = ["--data", str(tiny_npz), "--epochs", "1", "--sampler", "random", "--search", "learning_rate"]
+    arguments += ["--backbones", ", ".join(names), "--trials", "4", "--repeats", "2"]
+    assert _search(*arguments) == 0
+    study = optuna.load_study(study_name="histo-b3", storage="sqlite:///optuna.db")
+    assert {trial.params["backbone"] for trial in study.get_trials()} == set(names)
+    client = open_store().client
+    for trial in study.get_trials():
+        assert client.get_run(trial.user_attrs["mlflow_run_id"]).data.params["backbone"] == trial.params["backbone"]
+    usual = client.search_runs(["0"], "tags.`histo.repeat` = 'default'")
+    assert {run.data.params["backbone"] for run in usual} == {names[0]}, "the first that is named"
+    assert yaml.safe_load((work / "best_config.yaml").read_text())["backbone"] == study.best_params["backbone"]
+    assert _search(*arguments[:-4], "--study", "other", "--backbones", f"{names[0]},timm:nothing") == 2
+    assert "nothing" in capsys.readouterr().err.splitlines()[-1]
+    assert "other" not in optuna.get_all_study_names("sqlite:///optuna.db"), "found before anything begins"
+
+
 def test_a_study_with_another_direction_or_other_ranges_is_refused(
     work: Path, tiny_npz: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
