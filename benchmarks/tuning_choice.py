@@ -19,7 +19,8 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
 from histo_mlflow.console import format_table, say
-from tuning.search_space import suggest
+from tuning.options import SearchOptions
+from tuning.search_space import Space, suggest
 
 PRUNERS: dict[str, Any] = {
     "none": lambda _: optuna.pruners.NopPruner(),
@@ -132,7 +133,7 @@ def _search(make: Any, trials: _DrawnTrials, seed: int, budget: int) -> tuple[in
     n_used, after_trials = 0, (0, np.inf)
     while n_used < budget:
         trial = study.ask()
-        values = suggest(trial, epochs=trials.n_epochs)
+        values = suggest(trial, Space.of(SearchOptions(), epochs=trials.n_epochs))
         losses = trials.draw(values["aug_cutoff"], values["learning_rate"], np.random.default_rng((seed, trial.number)))
         n_used += _run_trial(study, trial, losses)
         if trial.number == _SEARCH_TRIALS - 1:
@@ -173,7 +174,7 @@ def _try_sampler(make: Any, table: Any, n_seeds: int) -> dict[str, float]:
         study = optuna.create_study(sampler=make(seed))
         for _ in range(max(_AFTER)):
             trial = study.ask()
-            values = suggest(trial, epochs=n_epochs)
+            values = suggest(trial, Space.of(SearchOptions(), epochs=n_epochs))
             at = _place([values["aug_cutoff"]], [values["learning_rate"]], n_epochs)
             study.tell(trial, float(np.exp(surface.predict(at))[0]))
         losses = np.minimum.accumulate([trial.value for trial in study.get_trials(deepcopy=False)])

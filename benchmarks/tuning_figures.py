@@ -11,7 +11,8 @@ from scipy import stats
 
 from histo_mlflow.console import format_table, say
 from tuning.figures import draw_study
-from tuning.search_space import suggest
+from tuning.options import SearchOptions
+from tuning.search_space import Space, suggest
 
 _IMAGES = Path(__file__).resolve().parent.parent / "docs" / "images"
 
@@ -26,7 +27,7 @@ def _draw_random(table: pd.DataFrame) -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     n_epochs = int(table["epoch"].max())
     drawn = optuna.create_study().ask()
-    suggest(drawn, epochs=n_epochs)
+    suggest(drawn, Space.of(SearchOptions(), epochs=n_epochs))
     study = optuna.create_study()
     for _, rows in table.groupby("trial"):
         params = {"aug_cutoff": int(rows["aug_cutoff"].iloc[0]), "learning_rate": float(rows["learning_rate"].iloc[0])}

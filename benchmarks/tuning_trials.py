@@ -21,7 +21,8 @@ from histo_mlflow.options import build
 from histo_mlflow.pipeline.inputs import open_learning_inputs
 from histo_mlflow.pipeline.split import run_split
 from histo_mlflow.tiles.splits import hold_out
-from tuning.search_space import suggest
+from tuning.options import SearchOptions
+from tuning.search_space import Space, suggest
 
 _COLUMNS = ("trial", "aug_cutoff", "learning_rate", "seed", "epoch", "val_loss")
 _SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -66,7 +67,7 @@ def _cutoffs(epochs: int, n_seeds: int) -> Iterator[dict[str, Any]]:
 def _draws(epochs: int, n_trials: int) -> Iterator[dict[str, Any]]:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(n_trials):
-        yield {**suggest(study.ask(), epochs=epochs), "seed": 0}
+        yield {**suggest(study.ask(), Space.of(SearchOptions(), epochs=epochs)), "seed": 0}
 
 
 def _trials_in(file: Path) -> set[int]:

@@ -29,7 +29,7 @@ class _FrozenNorms(TileClassifier):
         return self
 
 
-def main(output: str) -> None:
+def main(output: str, trainable: str) -> None:
     torch.set_num_threads(1)
     tiles = draw_demo(n_tiles=54, tile_size_px=32)
     # 19 tiles in batches of 5: unequal shares of 2 and 3, and a last batch of 4.
@@ -37,6 +37,7 @@ def main(output: str) -> None:
     recipe = build(
         Recipe,
         {
+            "trainable": trainable, "layer_decay": 1.0 if trainable == "all" else 0.75,
             "epochs": 3, "batch_size": 5, "class_weights": "balanced", "label_smoothing": 0.1,
             "ema_decay": 0.5, "augment": "symmetries", "aug_cutoff": 9, "stain": "all", "device": "cpu", "precision": "fp32",
         },
@@ -56,4 +57,4 @@ def main(output: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], sys.argv[2])

@@ -35,10 +35,10 @@ def test_shares_deal_every_tile_once(size: int) -> None:
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
-def _learn(folder: Path, launcher: list[str]) -> dict[str, Any]:
+def _learn(folder: Path, launcher: list[str], trainable: str) -> dict[str, Any]:
     output = folder / f"{len(launcher)}.json"
     done = subprocess.run(
-        [*launcher, PROJECT / "tests" / "ddp_script.py", output],
+        [*launcher, PROJECT / "tests" / "ddp_script.py", output, trainable],
         capture_output=True, text=True, timeout=200, check=False,
         env={**os.environ, "PYTHONPATH": PYTHONPATH, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
@@ -47,10 +47,11 @@ def _learn(folder: Path, launcher: list[str]) -> dict[str, Any]:
     return result
 
 
+@pytest.mark.parametrize("trainable", ["all", "gradual"])
 @pytest.mark.usefixtures("small_network")
-def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
+def test_two_processes_learn_what_one_learns(tmp_path: Path, trainable: str) -> None:
     """To rounding: in fp32, with the statistics of batch norm frozen, because it sees a process's own tiles alone."""
-    one, two = _learn(tmp_path, [sys.executable]), _learn(tmp_path, TORCHRUN)
+    one, two = _learn(tmp_path, [sys.executable], trainable), _learn(tmp_path, TORCHRUN, trainable)
     assert (one["size"], two["size"]) == (1, 2)
     for alone, shared in zip(one["epochs"], two["epochs"], strict=True):
         for name in ("train_loss", "val_loss"):

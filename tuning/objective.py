@@ -1,6 +1,6 @@
 """One trial: a training like any other, in a run of its own, that reports to Optuna and may be pruned."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,8 @@ from histo_mlflow.pipeline.inputs import LearningInputs
 from histo_mlflow.pipeline.split import epoch_metrics, run_split
 from histo_mlflow.tiles.splits import Split
 from histo_mlflow.tracking.runs import Run, open_run
-from tuning.search_space import suggest
-from tuning.study import RUN_ID_ATTRIBUTE, refuse_surplus
+from tuning.search_space import Space, suggest
+from tuning.study import RUN_ID_ATTRIBUTE, describe_values, refuse_surplus
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,24 +25,26 @@ class Objective:
 
     Attributes:
         parent: The run of the study.
-        inputs: Tiles and first weights, opened once for all trials.
+        inputs: Tiles and first weights, by backbone, opened once for all trials.
         splits: The same for all trials; of several, the trial's loss is the mean.
-        base: Every option that is not searched.
+        base: Every option of a training, by name; what is searched has its default.
+        space: What is searched.
         n_trials: How many the study is to have.
     """
 
     parent: Run
-    inputs: LearningInputs
+    inputs: Mapping[str, LearningInputs]
     splits: Sequence[Split]
     base: dict[str, Any]
+    space: Space
     n_trials: int
 
     def __call__(self, trial: optuna.Trial) -> float:
         """Run the trial and return its loss."""
         refuse_surplus(trial, self.n_trials)
-        values = suggest(trial, epochs=self.base["epochs"])
+        values = suggest(trial, self.space)
         name = f"trial {trial.number}"
-        say(f"\n{name}: " + ", ".join(f"{key}={value:.4g}" for key, value in trial.params.items()))
+        say(f"\n{name}: {describe_values(trial.params)}")
         try:
             return self.learn(values, name, {"histo.trial": trial.number}, trial)
         except Interrupted:
@@ -87,7 +89,7 @@ class Objective:
             if is_only:
                 _report(trial, epoch.val.loss, epoch.epoch, epoch.epochs)
 
-        result = run_split(self.inputs, split, config.recipe, on_epoch=observe)
+        result = run_split(self.inputs[config.recipe.network.backbone], split, config.recipe, on_epoch=observe)
         if is_only:
             run.log_metrics({"best/epoch": result.best.best_epoch})
         return result.best.best_val_loss

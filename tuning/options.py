@@ -27,6 +27,16 @@ class SearchOptions(Options):
         changes_result=False,
     )
     study: str = option("histo-b3", "Name of the study; an existing one goes on.", changes_result=False)
+    search: str = option(
+        "aug_cutoff,learning_rate",
+        "Options that are searched, with commas: also weight_decay, label_smoothing, stain_sigma, trainable, layer_decay.",
+        changes_result=False,
+    )
+    backbones: str = option(
+        "none",
+        "Search the backbone too, among these, with commas, for instance lite0,torchvision:resnet18.",
+        changes_result=False,
+    )
     jobs: int = option(1, "Workers to start here; they share the cores.", at_least=1, changes_result=False)
     sampler: str = option(
         TPE,
@@ -87,7 +97,7 @@ class TrialRecipe(Recipe):
 
 @dataclass(frozen=True)
 class Tune(JobOptions):
-    """Search for the options that give the lowest validation loss: the augmentation cutoff and the learning rate.
+    """Search for the options that give the lowest validation loss: by default the augmentation cutoff and the learning rate.
 
     With nothing given it tries 8 settings on demo tiles. The study is kept and goes on with the same command; --trials is the
     total. More workers: --jobs here, or the same command on other machines with a --storage that they share. The ranges are in

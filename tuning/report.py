@@ -21,7 +21,7 @@ from histo_mlflow.tiles.splits import Split
 from histo_mlflow.tracking.runs import Run
 from tuning.figures import draw_study
 from tuning.objective import Objective
-from tuning.study import RUN_ID_ATTRIBUTE
+from tuning.study import RUN_ID_ATTRIBUTE, describe_value, describe_values
 
 BEST_CONFIG = Path("best_config.yaml")
 _NOISE_ATTRIBUTE = "repeats_on_other_splits"
@@ -71,9 +71,10 @@ def repeat(study: optuna.Study, objective: Objective, n_seeds: int, cut: Callabl
     if known.get("params") == study.best_params and len(known["best"]) == n_seeds:
         return Noise(known["best"], known["default"], ratio)
     epochs, first = objective.base["epochs"], objective.base["seed"] + 1
-    usual: dict[str, Any] = {name: option.default for name, option in option_fields(Train).items()}
-    usual["aug_cutoff"] = round(usual["aug_cutoff"] / usual["epochs"] * epochs)  # the same share of another number of epochs
-    defaults = {name: usual[name] for name in study.best_params}
+    defaults = {name: objective.base[name] for name in study.best_params}
+    if "aug_cutoff" in defaults:  # the same share of another number of epochs
+        usual: dict[str, Any] = {name: part.default for name, part in option_fields(Train).items()}
+        defaults["aug_cutoff"] = round(usual["aug_cutoff"] / usual["epochs"] * epochs)
     losses: dict[str, list[float]] = {"best": [], "default": []}
     for seed in range(first, first + n_seeds):
         on_others = replace(objective, splits=cut(seed))
@@ -112,7 +113,7 @@ def describe_run(run: Run, study: optuna.Study, noise: Noise | None) -> None:
 
 def summarise(study: optuna.Study, noise: Noise | None) -> str:
     """Return a line on the best trial, and one on noise if it was measured."""
-    values = ", ".join(f"{name}={value:.4g}" for name, value in study.best_params.items())
+    values = describe_values(study.best_params)
     line = f"lowest validation loss {study.best_value:.4f} in trial {study.best_trial.number}: {values}"
     return line if noise is None else f"{line}\n\n{noise.describe()}"
 
@@ -124,7 +125,7 @@ def describe(study: optuna.Study) -> str:
     for trial in study.get_trials(deepcopy=False):
         if not trial.params:
             continue  # it was surplus
-        values = [f"{trial.params[name]:.4g}" if name in trial.params else "" for name in names]
+        values = [describe_value(trial.params[name]) if name in trial.params else "" for name in names]
         loss = "" if trial.value is None else f"{trial.value:.4f}"
         mark = " *" if trial.number == study.best_trial.number else ""
         rows.append([f"{trial.number}{mark}", *values, loss, trial.state.name.lower()])

@@ -22,13 +22,13 @@ from tuning.options import Tune
 def search(options: Tune) -> None:
     """Run trials until the study has as many as asked for, and record its result."""
     # Imported when the work begins: it takes seconds, and an option that is wrong needs none of it.
-    from tuning.study import describe_space
+    from tuning.search_space import Space
     from tuning.trials import run_trials
 
-    searched = describe_space(epochs=options.recipe.fit.epochs)
-    if fixed := sorted(options.given & searched.keys()):
-        raise OptionError(f"{fixed[0]} is searched and can't be given; take its range out of tuning/search_space.py first")
-    run_trials(options, searched)
+    space = Space.of(options.search, epochs=options.recipe.fit.epochs)
+    if fixed := sorted(options.given & set(space.names)):
+        raise OptionError(f"{fixed[0]} is searched and can't be given; leave it out here, or out of --search")
+    run_trials(options, space)
 
 
 def make_command() -> JobCommand:

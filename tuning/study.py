@@ -1,7 +1,7 @@
 """The Optuna study: opened, checked against what is asked, and counted, however many workers share it."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from histo_mlflow.base.secrets import hide_secrets
 from histo_mlflow.errors import OptionError, WorkError
 from tuning.options import HYPERBAND, NONE, RANDOM, SearchOptions
-from tuning.search_space import suggest
+from tuning.search_space import Space, suggest
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -47,7 +47,7 @@ def open_study(options: SearchOptions, asked: dict[str, Any], *, seed: int) -> o
     """
     # Heartbeats and the multivariate sampler are marked so for years.
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    asked = {**asked, "search_space": describe_space(epochs=asked["epochs"])}
+    asked = {**asked, "search_space": describe_space(Space.of(options, epochs=asked["epochs"]))}
     try:
         study = optuna.create_study(
             storage=_storage(options),
@@ -77,18 +77,28 @@ def open_study(options: SearchOptions, asked: dict[str, Any], *, seed: int) -> o
     return study
 
 
-def describe_space(*, epochs: int) -> dict[str, str]:
-    """Return the ranges of the search space by name, as text.
+def describe_space(space: Space) -> dict[str, str]:
+    """Return the ranges of what is searched by name, as text.
 
     Raises:
         OptionError: A range in tuning/search_space.py is upside down or has a step that makes no sense.
     """
     drawn = optuna.create_study().ask()
     try:
-        suggest(drawn, epochs=epochs)
+        suggest(drawn, space)
     except ValueError as error:
         raise OptionError(f"tuning/search_space.py: {_first_line(error)}") from None
     return {name: repr(distribution) for name, distribution in drawn.distributions.items()}
+
+
+def describe_values(values: Mapping[str, Any]) -> str:
+    """Return values of options in words."""
+    return ", ".join(f"{name}={describe_value(value)}" for name, value in values.items())
+
+
+def describe_value(value: object) -> str:
+    """Return a value in words, a number to four digits."""
+    return f"{value:.4g}" if isinstance(value, (int, float)) else str(value)
 
 
 def refuse_surplus(trial: optuna.Trial, n_trials: int) -> None:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from histo_mlflow.console import say
 from histo_mlflow.errors import Interrupted, NonFiniteLossError, SourceNotFoundError, WorkError
 from histo_mlflow.jobs.train import Train, train
 from histo_mlflow.options import build, flatten, option_fields
-from histo_mlflow.pipeline.inputs import open_learning_inputs
+from histo_mlflow.pipeline.inputs import open_learning_inputs, suited, with_backbone
 from histo_mlflow.tiles.options import FoldOptions
 from histo_mlflow.tiles.splits import Split, cut_folds, hold_out
 from histo_mlflow.tracking.acceptance import check_options_accepted
@@ -27,6 +28,7 @@ from histo_mlflow.tracking.store import Store, open_store
 from tuning.objective import Objective
 from tuning.options import Tune
 from tuning.report import BEST_CONFIG, describe, describe_run, record, repeat, summarise
+from tuning.search_space import BACKBONE, Space
 from tuning.study import FINISHED, RUN_ID_ATTRIBUTE, SurplusTrialError, count, open_study, place_of, reporting_storage_errors
 
 PARENT_VARIABLE = "HISTO_TUNE_PARENT_RUN"
@@ -36,20 +38,27 @@ _WAIT_SECONDS = 1.0
 _MAX_FAILURES = 10
 
 
-def run_trials(options: Tune, searched: dict[str, str]) -> None:
+def run_trials(options: Tune, space: Space) -> None:
     """Run the trials that are missing, in this process or as a worker of another, and record the result.
 
     Args:
         options: How many, where, by whom, on which tiles.
-        searched: The range of each option that is searched, by name.
+        space: What is searched.
     """
     asked_search, values = options.search, flatten(options)
     check_options_accepted(values)
     seed = options.recipe.seed.seed
     # What every training of the search shares, by the names of `train`; none but the last one sees test tiles.
     base = {name: values[name] for name in option_fields(Train) if name in values}
-    shared = build(Train, {**base, "test_data": "none"})
+    if space.backbones:
+        base[BACKBONE] = space.backbones[0]
+    shared = build(Train, {**base, "test_data": "none"}, given=options.given | {"epochs"})
     inputs = open_learning_inputs(shared)
+    shared = suited(shared, inputs.initial)
+    base |= flatten(shared.recipe)
+    by_backbone = {base[BACKBONE]: inputs}
+    for name in space.backbones[1:]:
+        by_backbone[name] = with_backbone(inputs, replace(shared.recipe.network, backbone=name))
 
     def cut(seed: int) -> list[Split]:
         if asked_search.folds:
@@ -57,7 +66,7 @@ def run_trials(options: Tune, searched: dict[str, str]) -> None:
         return [hold_out(inputs.tiles, shared.split, seed=seed)]
 
     splits = cut(seed)
-    asked = _shared_by_trials(options, searched) | {"data_fingerprint": inputs.tiles.fingerprint}
+    asked = _shared_by_trials(values | base, space) | {"data_fingerprint": inputs.tiles.fingerprint}
     is_worker = PARENT_VARIABLE in os.environ
     if is_worker:
         stop_with_parent(os.getppid())
@@ -69,13 +78,13 @@ def run_trials(options: Tune, searched: dict[str, str]) -> None:
     trial_base = flatten(shared)
     if is_worker:
         parent = Run(store, os.environ[PARENT_VARIABLE])
-        _work(study, Objective(parent, inputs, splits, trial_base, asked_search.trials), asked_search.storage)
+        _work(study, Objective(parent, by_backbone, splits, trial_base, space, asked_search.trials), asked_search.storage)
         return
     tags = {**describe_origin(), "histo.entry_point": "tune", "histo.study": asked_search.study, "histo.seed": seed}
     with open_run(store, f"study {asked_search.study}", tags=tags, resumed=_earlier_run(store, study)) as run:
         study.set_user_attr(RUN_ID_ATTRIBUTE, run.id)
         run.log_params({**asked, "study": asked_search.study, "storage": asked_search.storage})
-        objective = Objective(run, inputs, splits, trial_base, asked_search.trials)
+        objective = Objective(run, by_backbone, splits, trial_base, space, asked_search.trials)
         _finish_trials(study, objective, options, base)
         record(run, study, base)
         noise = repeat(study, objective, asked_search.repeats, cut) if asked_search.repeats else None
@@ -85,16 +94,16 @@ def run_trials(options: Tune, searched: dict[str, str]) -> None:
         say(f"study: {place_of(asked_search.storage)}, {asked_search.study}")
         say(f"plots: mlflow ui, run {run.id}")
     if asked_search.train_best:
-        train(build(Train, base | study.best_params))
+        train(build(Train, base | study.best_params, given=frozenset(base)))
     else:
         say(f"Next: mlflow run . -e train --env-manager local -P config={BEST_CONFIG.absolute()}")
 
 
-def _shared_by_trials(options: Tune, searched: dict[str, str]) -> dict[str, Any]:
+def _shared_by_trials(values: dict[str, Any], space: Space) -> dict[str, Any]:
     """Return the values that must be the same for trials to be comparable, by name, and where the tiles are."""
-    values = {name: value for name, value in flatten(options).items() if name not in searched}
+    fixed = {name: value for name, value in values.items() if name not in space.names}
     known = option_fields(Tune)
-    return {name: value for name, value in values.items() if known[name].metadata["option"].changes_result or name == "data"}
+    return {name: value for name, value in fixed.items() if known[name].metadata["option"].changes_result or name == "data"}
 
 
 def _finish_trials(study: optuna.Study, objective: Objective, options: Tune, base: dict[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 import math
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from histo_mlflow.errors import NonFiniteLossError, OptionError
@@ -21,8 +19,9 @@ from histo_mlflow.learning.batches import TileSource, batch_rows
 from histo_mlflow.learning.compute import Compute, resolve_compute
 from histo_mlflow.learning.depthwise import use_fast_depthwise
 from histo_mlflow.learning.infer import cross_entropy_of, infer
+from histo_mlflow.learning.learner import Learner
 from histo_mlflow.learning.optimiser import Objective, make_average, make_optimizer, make_scheduler
-from histo_mlflow.learning.options import EngineOptions, FitOptions, Recipe
+from histo_mlflow.learning.options import FitOptions, Recipe
 from histo_mlflow.learning.pooling import use_fast_pooling
 from histo_mlflow.learning.ranks import ALONE, Ranks, local_device
 from histo_mlflow.learning.state import TrainingState
@@ -111,7 +110,7 @@ def fit(
     state, compute, epochs, patience = lesson.state, lesson.compute, recipe.fit.epochs, recipe.fit.patience or math.inf
     if resume is not None:
         state.restore(resume, ranks)
-    while state.epoch < epochs and state.epoch - state.best_epoch < patience:
+    while state.epoch < epochs and state.epoch - max(state.best_epoch, recipe.fit.epochs_of_head_alone) < patience:
         started, learning_rate = time.perf_counter(), float(state.scheduler.get_last_lr()[0])
         train_loss, train_accuracy = _learn_epoch(lesson, split.train, recipe)
         tiles_per_second = len(split.train) / (time.perf_counter() - started)
@@ -148,7 +147,7 @@ class _Lesson:
     """What every epoch needs: the network as a step calls it, what improves it, and where its tiles come from."""
 
     network: nn.Module
-    learner: nn.Module
+    learner: Learner
     state: TrainingState
     objective: Objective
     source: TileSource
@@ -170,33 +169,20 @@ def _prepare(network: nn.Module, train: Part, recipe: Recipe, ranks: Ranks) -> _
     if options.batch_size < smallest:
         raise OptionError(f"batch_size={options.batch_size}: {ranks.size} processes need at least {smallest}")
     optimizer, n_steps = make_optimizer(network, options), len(batch_rows(train.rows, options.batch_size, smallest=smallest))
-    scheduler = make_scheduler(optimizer, n_steps * options.epochs)
+    scheduler = make_scheduler(optimizer, [n_steps * epochs for epochs in options.phases])
     state = TrainingState(network, make_average(network, options), optimizer, scheduler, torch.Generator().manual_seed(seed))
     if ranks.size > 1:
         torch.manual_seed(seed + ranks.rank)  # of dropout: each process has tiles of its own
-    learner = _wrap(network, compute, recipe.engine, ranks)
-    n_classes = int(getattr(network, "n_classes", train.labels.max() + 1))
-    objective = Objective(options, train.labels, n_classes=n_classes, device=compute.device)
-    source = TileSource(train.tiles.images, compute.device, resident_rows=train.rows)
-    return _Lesson(network, learner, state, objective, source, compute, ranks, smallest)
-
-
-def _wrap(network: nn.Module, compute: Compute, engine: EngineOptions, ranks: Ranks) -> nn.Module:
-    """Return what a step calls: the network itself, wrapped for several processes or compiled where that is asked for."""
-    learner: nn.Module = network
-    if ranks.size > 1:
         if compute.device.type == "cuda":  # torch has no synchronised batch norm for CPUs
             # torch's own would lose the activations in timm's norms.
             from timm.layers.norm_act import convert_sync_batchnorm
 
             convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
-        with warnings.catch_warnings():
-            # torch 2.14 prefers a name that 2.11 does not have.
-            warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
-            learner = DistributedDataParallel(network, broadcast_buffers=False)
-    if engine.compile:
-        learner.compile()
-    return learner
+    learner = Learner(network, options, ranks, is_compiled=recipe.engine.compile)
+    n_classes = int(getattr(network, "n_classes", train.labels.max() + 1))
+    objective = Objective(options, train.labels, n_classes=n_classes, device=compute.device)
+    source = TileSource(train.tiles.images, compute.device, resident_rows=train.rows)
+    return _Lesson(network, learner, state, objective, source, compute, ranks, smallest)
 
 
 def _learn_epoch(lesson: _Lesson, train: Part, recipe: Recipe) -> tuple[float, float]:
@@ -212,14 +198,14 @@ def _learn_epoch(lesson: _Lesson, train: Part, recipe: Recipe) -> tuple[float, f
         disable=None if ranks.is_first else True, leave=False,
     )  # fmt: skip
     tally = _Tally(f"in epoch {epoch}, step {{}} of {len(batches)}", compute.device, options)
-    lesson.network.train()
+    learner = lesson.learner.begin(epoch)
     for rows, tiles in bar:
         share = ranks.share(len(rows))
         batch_labels = torch.from_numpy(train.tiles.labels[rows]).to(compute.device, non_blocking=True)
         labels = batch_labels[share]
         tiles = change(tiles, transforms, state.generator, n_drawn=len(rows), share=share)
         with compute.autocast():
-            logits = lesson.learner(tiles).float()
+            logits = learner(tiles).float()
         loss = lesson.objective(logits, labels, batch_labels) * ranks.size  # DDP takes the mean of the processes' gradients
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

@@ -1,6 +1,7 @@
 """How weights are improved: loss, optimiser, schedule, averaging; each option's reason is in docs/augmentation.md."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,10 @@ from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from histo_mlflow.learning.layers import depths_of
 from histo_mlflow.learning.options import FitOptions
 
-WARM_UP_SHARE = 0.1  # of all steps
+WARM_UP_SHARE = 0.1  # of all steps of a phase
 
 
 class Objective:
@@ -35,26 +37,45 @@ class Objective:
 
 
 def make_optimizer(network: nn.Module, options: FitOptions) -> torch.optim.Optimizer:
-    """Return fused AdamW (Loshchilov and Hutter 2019)."""
-    # Decay pulls weights to 0, which means nothing for the scales of norms and for biases, the parameters of one dimension.
-    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": options.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=options.learning_rate, fused=True)
+    """Return fused AdamW (Loshchilov and Hutter 2019); its groups of parameters begin with the head's.
+
+    The rate falls from the head to the stem by `layer_decay` for each step of depth (Clark et al. 2020, ELECTRA, appendix A;
+    Bao et al. 2022, BEiT): early layers hold what is general and need to change least.
+    """
+    layers = [(0.0, list(network.parameters()))]
+    if options.layer_decay < 1:
+        layers = depths_of(network, network.head)  # type: ignore[arg-type]
+    groups: list[dict[str, Any]] = []
+    for depth, layer in layers:
+        rate = options.learning_rate * options.layer_decay**depth
+        learning = [parameter for parameter in layer if parameter.requires_grad]
+        # Decay pulls weights to 0, which means nothing for the scales of norms and for biases, the parameters of one dimension.
+        groups.append({"params": [p for p in learning if p.ndim > 1], "weight_decay": options.weight_decay, "lr": rate})
+        groups.append({"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0, "lr": rate})
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=options.learning_rate, fused=True)
 
 
-def make_scheduler(optimizer: torch.optim.Optimizer, n_steps: int) -> LRScheduler:
-    """Return a linear warm-up over the first tenth of `n_steps`, then a cosine to 0 (Goyal et al. 2017; Loshchilov 2017)."""
-    n_warm_up = max(1, round(WARM_UP_SHARE * n_steps))
+def make_scheduler(optimizer: torch.optim.Optimizer, n_steps: Sequence[int]) -> LRScheduler:
+    """Return for each phase, of so many steps, a linear warm-up over its first tenth, then a cosine to 0.
+
+    Goyal et al. 2017; Loshchilov and Hutter 2017.
+    """
 
     def factor(step: int) -> float:
-        if step < n_warm_up:
-            return (step + 1) / n_warm_up
-        return 0.5 * (1 + math.cos(math.pi * (step - n_warm_up) / max(1, n_steps - n_warm_up)))
+        for n in n_steps[:-1]:
+            if step < n:
+                return _factor_in_phase(step, n)
+            step -= n
+        return _factor_in_phase(step, n_steps[-1])
 
     return LambdaLR(optimizer, factor)
+
+
+def _factor_in_phase(step: int, n_steps: int) -> float:
+    n_warm_up = max(1, round(WARM_UP_SHARE * n_steps))
+    if step < n_warm_up:
+        return (step + 1) / n_warm_up
+    return 0.5 * (1 + math.cos(math.pi * (step - n_warm_up) / max(1, n_steps - n_warm_up)))
 
 
 def make_average(network: nn.Module, options: FitOptions) -> AveragedModel | None:

@@ -1,21 +1,38 @@
 """What learning can be asked: device and precision, how long and how fast, augmentation; imports no torch."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from histo_mlflow.errors import OptionError
 from histo_mlflow.models.options import NetworkOptions
-from histo_mlflow.options import Options, option
+from histo_mlflow.options import Options, flatten, option, option_fields
 
 _WINDOW = re.compile(r"(\d+)-(\d+)")
 _NEVER = (1, 0)
 _ALWAYS = (1, 10**9)
 
+ALL, GRADUAL = "all", "gradual"
+
 
 @dataclass(frozen=True)
 class FitOptions(Options):
-    """Training: how long, how fast, how carefully."""
+    """Training: what learns, how long, how fast, how carefully."""
 
+    trainable: str = option(
+        ALL,
+        "What learns: all layers, or gradual: the head alone at first, on a frozen backbone, then all of them.",
+        choices=(ALL, GRADUAL),
+    )
+    head_epochs: int = option(
+        1, "With trainable=gradual: in how many epochs, the first ones, the head learns alone.", at_least=1
+    )
+    layer_decay: float = option(
+        1.0,
+        "Smaller learning rates for early layers: by this factor for each twelfth of the way from head to stem; 1 = equal.",
+        above=0,
+        at_most=1,
+    )
     epochs: int = option(20, "How often every training tile is seen.", at_least=1)
     learning_rate: float = option(1e-3, "Peak of the learning rate (AdamW, linear warm-up, then cosine to 0).", above=0)
     batch_size: int = option(32, "Tiles per step, at least 2 for batch norm; of all processes together.", at_least=2)
@@ -32,6 +49,26 @@ class FitOptions(Options):
         "none", "none, or balanced: rare classes weigh more in the training loss.", choices=("none", "balanced")
     )
     patience: int = option(0, "Stop after so many epochs without a lower validation loss; 0 = learn all epochs.", at_least=0)
+
+    def __post_init__(self) -> None:
+        """Raise `OptionError` for values that do not go together too."""
+        super().__post_init__()
+        if self.epochs <= self.epochs_of_head_alone:
+            raise OptionError(
+                f"trainable={GRADUAL}: epochs={self.epochs} leaves none for all layers after head_epochs={self.head_epochs}; "
+                f"give at least {self.head_epochs + 1} epochs"
+            )
+
+    @property
+    def epochs_of_head_alone(self) -> int:
+        """In how many epochs, the first ones, nothing but the head learns."""
+        return self.head_epochs if self.trainable == GRADUAL else 0
+
+    @property
+    def phases(self) -> tuple[int, ...]:
+        """Epochs of each part of the training in which the same layers learn."""
+        alone = self.epochs_of_head_alone
+        return (alone, self.epochs - alone) if alone else (self.epochs,)
 
 
 def _window(what: str, by_recipe: str) -> str:
@@ -133,3 +170,21 @@ class Recipe(Options):
     seed: SeedOptions
     compute: ComputeOptions
     engine: EngineOptions
+
+
+# From weights that were trained before, measured on real tissue (docs/transfer.md); the declared defaults suit random ones.
+_SUITED: dict[str, dict[str, Any]] = {
+    ALL: {"learning_rate": 3e-4},
+    GRADUAL: {"learning_rate": 1e-3, "layer_decay": 0.75},
+}
+
+
+def suit_to_trained_weights(recipe: Recipe, given: frozenset[str]) -> Recipe:
+    """Return the recipe with the rates that suit weights that were trained before, in place of defaults.
+
+    What is `given`, or is not as it was declared, stays.
+    """
+    values, known = flatten(recipe.fit), option_fields(type(recipe.fit))
+    is_default = {name for name, part in known.items() if name not in given and values[name] == part.default}
+    suited = {name: value for name, value in _SUITED.get(recipe.fit.trainable, {}).items() if name in is_default}
+    return replace(recipe, fit=replace(recipe.fit, **suited))

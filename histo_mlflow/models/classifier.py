@@ -41,9 +41,14 @@ class TileClassifier(nn.Module):
         self.register_buffer("temperature", torch.ones(()), persistent=False)
 
     @property
+    def head(self) -> nn.Linear:
+        """The last linear layer, from features to logits."""
+        return self.backbone.get_submodule(find_backbone(self.backbone_name).head)  # type: ignore[return-value]
+
+    @property
     def n_classes(self) -> int:
         """Number of logits."""
-        return int(self.backbone.get_submodule(find_backbone(self.backbone_name).head).out_features)  # type: ignore[arg-type]
+        return self.head.out_features
 
     def describe_preprocessing(self) -> str:
         """Return in words what is done to tiles before the backbone sees them."""

@@ -44,6 +44,11 @@ class InitialWeights:
     sha256: str = ""
     licence: Licence = NOBODYS
 
+    @property
+    def are_trained(self) -> bool:
+        """Whether anything was learnt before: these, or what the network is built with."""
+        return self.tensors is not None or self.sha256 != ""
+
 
 def read_initial_weights(weights: str, *, is_synthetic: bool, backbone: str = DEFAULT_BACKBONE) -> InitialWeights:
     """Return the weights that the option `weights` names.

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -9,11 +10,12 @@ from histo_mlflow.console import say, warn
 from histo_mlflow.errors import OptionError
 from histo_mlflow.evaluation.costs import read_costs
 from histo_mlflow.evaluation.intervals import Floats
+from histo_mlflow.learning.options import suit_to_trained_weights
 from histo_mlflow.models.checkpoint import load_weights
 from histo_mlflow.models.model import Model
 from histo_mlflow.models.options import NetworkOptions
 from histo_mlflow.models.weights import InitialWeights, adopt_weights, find_missing, read_initial_weights
-from histo_mlflow.options import stated
+from histo_mlflow.options import flatten, stated
 from histo_mlflow.pipeline.options import LearningOptions
 from histo_mlflow.tiles.open import open_tiles
 from histo_mlflow.tiles.tile_set import Part, TileSet, with_class_order
@@ -21,6 +23,8 @@ from histo_mlflow.tracking.acceptance import check_classes_accepted
 from histo_mlflow.tracking.model_flavor import load_saved
 from histo_mlflow.tracking.registry import located_model, names_a_model, version_of
 from histo_mlflow.tracking.store import Store, read_store
+
+OptionsT = TypeVar("OptionsT", bound=LearningOptions)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,12 +71,22 @@ def open_learning_inputs(options: LearningOptions) -> LearningInputs:
         if test.fingerprint == tiles.fingerprint:
             warn("test_data holds the same tiles as data: its figures will say nothing about new tiles")
     costs = read_costs(options.costs.costs, tiles.classes)
-    initial = _open_weights(network, is_synthetic=tiles.is_synthetic)
-    say(f"weights: {initial.origin}")
-    return LearningInputs(tiles, test, initial, costs)
+    return LearningInputs(tiles, test, _open_weights(network, is_synthetic=tiles.is_synthetic), costs)
+
+
+def with_backbone(inputs: LearningInputs, network: NetworkOptions) -> LearningInputs:
+    """Return the inputs with the first weights of another network; raises `RequestError` if these can't be had."""
+    return replace(inputs, initial=_open_weights(network, is_synthetic=inputs.tiles.is_synthetic))
 
 
 def _open_weights(asked: NetworkOptions, *, is_synthetic: bool) -> InitialWeights:
+    """Return the first weights that are asked for, and say where they come from."""
+    initial = _find_weights(asked, is_synthetic=is_synthetic)
+    say(f"weights: {initial.origin}")
+    return initial
+
+
+def _find_weights(asked: NetworkOptions, *, is_synthetic: bool) -> InitialWeights:
     weights, backbone = asked.weights, asked.backbone
     if not names_a_model(weights) and not (Path(weights) / "MLmodel").exists():
         if (missing := find_missing(weights, is_synthetic=is_synthetic, backbone=backbone)) is not None:
@@ -86,6 +100,17 @@ def _open_weights(asked: NetworkOptions, *, is_synthetic: bool) -> InitialWeight
     if facts.backbone != backbone:
         raise OptionError(f"weights={weights} are those of a {facts.backbone}; give backbone={facts.backbone} too")
     return adopt_weights(network, facts, origin=weights)
+
+
+def suited(options: OptionsT, initial: InitialWeights) -> OptionsT:
+    """Return the options with the rates that suit these first weights, where none are given, and say which."""
+    if not initial.are_trained:
+        return options
+    recipe = suit_to_trained_weights(options.recipe, options.given)
+    before, after = flatten(options.recipe), flatten(recipe)
+    if changed := [f"{name}={after[name]:g}" for name in after if after[name] != before[name]]:
+        say(f"for trained weights: {', '.join(changed)}")
+    return replace(options, recipe=recipe)
 
 
 def announce(tiles: TileSet) -> TileSet:

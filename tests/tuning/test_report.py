@@ -17,6 +17,7 @@ from tuning.report import Noise, repeat
 from tuning.study import _pruner
 
 _VALUES = {"learning_rate": 1e-3, "aug_cutoff": 2}
+_DEFAULTS = {"learning_rate": 2e-3, "aug_cutoff": 12}
 
 
 class _Told(Objective):
@@ -42,7 +43,7 @@ def test_repeats_are_on_splits_of_their_own_and_outlive_one_that_diverges(tiny_t
     study.add_trial(optuna.trial.create_trial(value=1.0, params=_VALUES, distributions=distributions))
     _seen.clear()
     chosen = cut(0)
-    objective = _Told(None, None, chosen, {"epochs": 4, "seed": 0}, 1)  # type: ignore[arg-type]
+    objective = _Told(None, None, chosen, {"epochs": 4, "seed": 0, **_DEFAULTS}, None, 1)  # type: ignore[arg-type]
     noise = repeat(study, objective, 3, cut)
     assert noise == Noise([1, 2, 3], [2, math.inf, 4], 0.5)
     assert [seed for seed, _ in _seen] == [1, 1, 2, 2, 3, 3]

@@ -13,6 +13,7 @@ from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.store import open_store
 from tests.conftest import PROJECT, save_npz
 from tuning.search import make_command
+from tuning.search_space import Space
 
 pytestmark = pytest.mark.usefixtures("small_network")
 
@@ -106,6 +107,11 @@ def test_a_study_is_not_mixed_with_other_tiles_or_options(
         (["--folds", "1"], "folds=1"),
         (["--folds", "2", "--pruner", "hyperband"], "pruner=hyperband"),
         (["--jobs", "0"], "jobs=0"),
+        (["--search", "layer_decay,batch_size"], "search=batch_size: has no range; those that have are aug_cutoff"),
+        (["--search", ","], "search=: nothing is searched"),
+        (["--search", "backbone"], "search=backbone: give the ones to choose from"),
+        (["--search", "trainable", "--epochs", "1"], "search=trainable: gradual takes at least 2 epochs"),
+        (["--search", "layer_decay", "--layer-decay", "0.9"], "layer_decay is searched and can't be given"),
         (["--data", "gone.npz"], "gone.npz"),
         (["--storage", "foo"], "storage=foo"),
     ],
@@ -117,6 +123,48 @@ def test_bad_requests_are_one_line(
     assert reason in capsys.readouterr().err.splitlines()[-1]
 
 
+def test_how_a_network_learns_is_searched_too(work: Path, tiny_npz: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--data", str(tiny_npz), "--epochs", "2", "--sampler", "random", "--search", "trainable, layer_decay"]
+    assert _search(*arguments, "--trials", "4", "--repeats", "2") == 0
+    said = capsys.readouterr().out
+    study = optuna.load_study(study_name="histo-b3", storage="sqlite:///optuna.db")
+    trials = study.get_trials()
+    assert {trial.params["trainable"] for trial in trials} == {"all", "gradual"}
+    assert all(trial.params.keys() == {"trainable", "layer_decay"} for trial in trials)
+    assert f"trial 0: trainable={trials[0].params['trainable']}, layer_decay={trials[0].params['layer_decay']:.4g}" in said
+    client = open_store().client
+    for trial in trials:
+        params = client.get_run(trial.user_attrs["mlflow_run_id"]).data.params
+        assert (params["trainable"], params["learning_rate"]) == (trial.params["trainable"], "0.001")
+        assert float(params["layer_decay"]) == trial.params["layer_decay"]
+    [usual, _] = client.search_runs(["0"], "tags.`histo.repeat` = 'default'")
+    assert (usual.data.params["trainable"], usual.data.params["layer_decay"]) == ("all", "1.0")
+    best = yaml.safe_load((work / "best_config.yaml").read_text())
+    assert {name: best[name] for name in study.best_params} == study.best_params
+    assert _search(*arguments[:-1], "layer_decay", "--trials", "5") == 2
+    assert "another search_space" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_backbone_is_chosen_from_those_that_are_named(
+    work: Path, tiny_npz: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("torchvision:mobilenet_v3_small", "torchvision:shufflenet_v2_x0_5")
+    arguments = ["--data", str(tiny_npz), "--epochs", "1", "--sampler", "random", "--search", "learning_rate"]
+    arguments += ["--backbones", ", ".join(names), "--trials", "4", "--repeats", "2"]
+    assert _search(*arguments) == 0
+    study = optuna.load_study(study_name="histo-b3", storage="sqlite:///optuna.db")
+    assert {trial.params["backbone"] for trial in study.get_trials()} == set(names)
+    client = open_store().client
+    for trial in study.get_trials():
+        assert client.get_run(trial.user_attrs["mlflow_run_id"]).data.params["backbone"] == trial.params["backbone"]
+    usual = client.search_runs(["0"], "tags.`histo.repeat` = 'default'")
+    assert {run.data.params["backbone"] for run in usual} == {names[0]}, "the first that is named"
+    assert yaml.safe_load((work / "best_config.yaml").read_text())["backbone"] == study.best_params["backbone"]
+    assert _search(*arguments[:-4], "--study", "other", "--backbones", f"{names[0]},timm:nothing") == 2
+    assert "nothing" in capsys.readouterr().err.splitlines()[-1]
+    assert "other" not in optuna.get_all_study_names("sqlite:///optuna.db"), "found before anything begins"
+
+
 def test_a_study_with_another_direction_or_other_ranges_is_refused(
     work: Path, tiny_npz: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,14 +173,14 @@ def test_a_study_with_another_direction_or_other_ranges_is_refused(
     assert "was made to maximize" in capsys.readouterr().err.splitlines()[-1]
     assert _search("--data", str(tiny_npz), "--epochs", "1", "--trials", "1") == 0
 
-    def other(trial: optuna.trial.BaseTrial, *, epochs: int) -> dict[str, float]:
+    def other(trial: optuna.trial.BaseTrial, _: Space) -> dict[str, float]:
         return {"learning_rate": trial.suggest_float("learning_rate", 1e-5, 1e-2, log=True)}
 
     monkeypatch.setattr("tuning.study.suggest", other)
     assert _search("--data", str(tiny_npz), "--epochs", "1", "--trials", "2") == 2
     assert "another search_space" in capsys.readouterr().err.splitlines()[-1]
 
-    def upside_down(trial: optuna.trial.BaseTrial, *, epochs: int) -> dict[str, float]:
+    def upside_down(trial: optuna.trial.BaseTrial, _: Space) -> dict[str, float]:
         return {"learning_rate": trial.suggest_float("learning_rate", 1e-2, 1e-4, log=True)}
 
     monkeypatch.setattr("tuning.study.suggest", upside_down)

@@ -142,9 +142,9 @@ def _bowl(trial: optuna.Trial) -> float:
     """A synthetic loss with its lowest point at a cutoff of 12 and a learning rate of 1e-3."""
     from math import log10
 
-    from tuning.search_space import suggest
+    from tuning.search_space import Space, suggest
 
-    values = suggest(trial, epochs=20)
+    values = suggest(trial, Space.of(SearchOptions(), epochs=20))
     return float(((values["aug_cutoff"] - 12) / 20) ** 2 + (log10(values["learning_rate"]) + 3) ** 2)
 
 
