@@ -39,9 +39,19 @@ class TileClassifier(nn.Module):
         self.register_buffer("temperature", torch.ones(()), persistent=False)
 
     @property
+    def head(self) -> nn.Linear:
+        """The last linear layer, from features to logits."""
+        return self.backbone.get_submodule(find_backbone(self.backbone_name).head)  # type: ignore[return-value]
+
+    @property
     def n_classes(self) -> int:
         """Number of logits."""
-        return int(self.backbone.get_submodule(find_backbone(self.backbone_name).head).out_features)  # type: ignore[arg-type]
+        return self.head.out_features
+
+    @property
+    def n_features(self) -> int:
+        """Width of what the head sees."""
+        return self.head.in_features
 
     def describe_preprocessing(self) -> str:
         """Return in words what is done to tiles before the backbone sees them."""
@@ -72,6 +82,19 @@ class TileClassifier(nn.Module):
             pixels = functional.interpolate(pixels * torch.ones_like(self.scale), size, mode="bilinear", antialias=True)
         logits: Tensor = self.backbone(pixels * self.scale + self.shift)
         return logits / self.temperature
+
+    def features(self, tiles: Tensor) -> Tensor:
+        """Return what the head sees of `tiles` ``(n_tiles, height, width, 3)`` uint8: ``(n_tiles, n_features)`` float.
+
+        In evaluation mode the head's matrix and bias make exactly the logits of them.
+        """
+        seen: list[Tensor] = []
+        hook = self.head.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+        try:
+            self(tiles)
+        finally:
+            hook.remove()
+        return seen[0]
 
 
 def with_temperature(network: TileClassifier, temperature: float) -> TileClassifier:

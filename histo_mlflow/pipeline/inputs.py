@@ -65,12 +65,13 @@ def open_learning_inputs(options: LearningOptions) -> LearningInputs:
         if test.fingerprint == tiles.fingerprint:
             warn("test_data holds the same tiles as data: its figures will say nothing about new tiles")
     costs = read_costs(options.costs.costs, tiles.classes)
-    initial = _open_weights(network.weights, is_synthetic=tiles.is_synthetic)
+    initial = open_weights(network.weights, is_synthetic=tiles.is_synthetic)
     say(f"weights: {initial.origin}")
     return LearningInputs(tiles, test, initial, costs)
 
 
-def _open_weights(weights: str, *, is_synthetic: bool) -> InitialWeights:
+def open_weights(weights: str, *, is_synthetic: bool) -> InitialWeights:
+    """Return the first weights that the option `weights` names; raises as `read_initial_weights`, or for a missing model."""
     if not names_a_model(weights) and not (Path(weights) / "MLmodel").exists():
         return read_initial_weights(weights, is_synthetic=is_synthetic)
     with located_model(read_store(), weights, option="weights") as located:
