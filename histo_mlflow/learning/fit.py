@@ -44,7 +44,7 @@ class Scored:
 
 @dataclass(frozen=True, eq=False)
 class EpochReport:
-    """What the observer is told after each epoch, counted from 1.
+    """What the observer is told after each epoch, counted from 1, or of each head that was fitted on stored features.
 
     Attributes:
         epoch: Which one.
@@ -53,11 +53,12 @@ class EpochReport:
         train_accuracy: Over the same logits.
         val: Selects.
         test: Is watched.
-        learning_rate: At the start of the epoch.
-        tiles_per_second: While learning, without validation.
-        is_best: Whether the validation loss is the lowest so far.
-        network: The one that was validated.
-        state: `TrainingState.capture` after the epoch: `fit` goes on from it.
+        is_best: Whether the validation loss is the lowest so far; of heads, of all.
+        network: The one that was validated; None if it is not to be kept.
+        state: `TrainingState.capture` after the epoch: `fit` goes on from it. None where learning begins anew.
+        learning_rate: At the start of the epoch; None where there is none.
+        tiles_per_second: While learning, without validation; None of a head.
+        cost: C of the logistic regression that was solved, or None.
     """
 
     epoch: int
@@ -66,26 +67,33 @@ class EpochReport:
     train_accuracy: float
     val: Scored
     test: Scored | None
-    learning_rate: float
-    tiles_per_second: float
     is_best: bool
-    network: nn.Module
-    state: Mapping[str, Any]
+    network: nn.Module | None
+    state: Mapping[str, Any] | None
+    learning_rate: float | None = None
+    tiles_per_second: float | None = None
+    cost: float | None = None
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """Which epoch was chosen; the network then holds its weights.
+    """Which epoch was chosen, or which head; the network then holds its weights.
 
     Attributes:
         best_epoch: Counted from 1.
         best_val_loss: In nats, as training saw it.
         compute: What it was trained on.
+        cost: C of the logistic regression, if the head is one.
     """
 
     best_epoch: int
     best_val_loss: float
     compute: Compute
+    cost: float | None = None
+
+    def describe(self, n_epochs: int) -> str:
+        """Return which of `n_epochs` was chosen, in words."""
+        return f"epoch {self.best_epoch} of {n_epochs}" if self.cost is None else f"C={self.cost:.3g} of {n_epochs} values"
 
 
 def fit(

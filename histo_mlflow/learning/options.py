@@ -12,10 +12,20 @@ _NEVER = (1, 0)
 _ALWAYS = (1, 10**9)
 
 
+ALL, HEAD = "all", "head"
+
+
 @dataclass(frozen=True)
 class FitOptions(Options):
     """Training: how long, how fast, how carefully."""
 
+    trainable: str = option(
+        ALL,
+        "What learns: all weights, or the head alone, a logistic regression on features of the frozen backbone that are "
+        "computed once for each view that augmentation makes and kept. It needs no epochs or rates: C is chosen by "
+        "validation loss.",
+        choices=(ALL, HEAD),
+    )
     epochs: int = option(20, "How often every training tile is seen.", at_least=1)
     learning_rate: float = option(1e-3, "Peak of the learning rate (AdamW, linear warm-up, then cosine to 0).", above=0)
     batch_size: int = option(32, "Tiles per step, at least 2 for batch norm; of all processes together.", at_least=2)
@@ -133,3 +143,19 @@ class Recipe(Options):
     seed: SeedOptions
     compute: ComputeOptions
     engine: EngineOptions
+
+    def __post_init__(self) -> None:
+        """Raise `OptionError` for what a head can't have too."""
+        super().__post_init__()
+        if self.fit.trainable != HEAD:
+            return
+        first, last = self.augmentation.windows()["stain"]
+        asked = {
+            f"stain={self.augmentation.stain}": first <= last,
+            f"ema_decay={self.fit.ema_decay}": self.fit.ema_decay > 0,
+            f"label_smoothing={self.fit.label_smoothing}": self.fit.label_smoothing > 0,
+            f"processes={self.engine.processes}": self.engine.processes > 1,
+            "compile=true": self.engine.compile,
+        }
+        if vain := [text for text, is_asked in asked.items() if is_asked]:
+            raise OptionError(f"{vain[0]}: has no meaning with trainable=head; leave it out, or give trainable=all")
