@@ -225,9 +225,7 @@ def test_a_head_is_trained_registered_and_answers_as_its_run_did(
         np.testing.assert_allclose(table.iloc[:, 1:].to_numpy(), kept["probabilities"], atol=1e-4)
     # Nothing but the head has learnt.
     seed_everything(0)
-    fresh, _ = make_network(
-        InitialWeights(DEFAULT_BACKBONE, None, "none"), classes=tiny_tiles.classes, tile_size_px=SIZE_PX
-    )
+    fresh, _ = make_network(InitialWeights(DEFAULT_BACKBONE, None, "none"), classes=tiny_tiles.classes, tile_size_px=SIZE_PX)
     weights = store.client.download_artifacts(found.run_id, "checkpoints/best.safetensors", str(work))
     from safetensors.torch import load_file
 

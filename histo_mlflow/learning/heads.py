@@ -1,10 +1,9 @@
 """A head for a frozen backbone, fitted on features that are computed already; knows nothing of files or runs."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 

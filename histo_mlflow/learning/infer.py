@@ -39,9 +39,7 @@ def infer(
     if len(images if rows is None else rows) == 0:
         with torch.inference_mode():
             return np.zeros((0, network(torch.from_numpy(images[:1]).to(compute.device)).shape[1]), dtype=np.float32)
-    batches = infer_batches(
-        network, images, rows=rows, compute=compute, batch_size=batch_size, description=description
-    )
+    batches = infer_batches(network, images, rows=rows, compute=compute, batch_size=batch_size, description=description)
     return torch.cat(list(batches)).cpu().numpy()
 
 

@@ -22,8 +22,8 @@ def learn_layer(
 ) -> Iterator[tuple[float, Head]]:
     """Yield after each epoch the learning rate at its start and the head as it is then.
 
-    AdamW, schedule, batch size, class weights and smoothing are those of `recipe`, as for a whole network; each time that a tile
-    is seen one of its `views` is drawn. Features are standardised as for a logistic regression.
+    AdamW, schedule, batch size and class weights are those of `recipe`, as for a whole network; each time that a tile is seen
+    one of its `views` is drawn. Features are standardised as for a logistic regression.
     """
     options, n_classes = recipe.fit, len(train.tiles.classes)
     mean, deviation = _mean_and_deviation(views, train.rows)

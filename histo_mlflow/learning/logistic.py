@@ -1,10 +1,10 @@
 """Multinomial logistic regression on features, for a row of costs; knows nothing of networks, tiles or validation.
 
-It is scikit-learn's `LogisticRegression` on standardised features: the same penalty, solved by L-BFGS for the same minimum. What
-makes it many times faster is the form in which L-BFGS sees the problem. Features of a network are correlated, and so the loss is
-a long narrow valley; the curvature of a softmax is at most 1/2 of that of least squares (Boehning 1992, "Multinomial logistic
-regression algorithm"), so in coordinates in which least squares is round the valley nearly is. Each cost begins where the last
-one has ended.
+It is scikit-learn's `LogisticRegression` on standardised features: the same penalty, solved by L-BFGS for the same minimum.
+What makes it many times faster is the form in which L-BFGS sees the problem. Features of a network are correlated, and so the
+loss is a long narrow valley; the curvature of a softmax is at most 1/2 of that of least squares (Boehning 1992, "Multinomial
+logistic regression algorithm"), so in coordinates in which least squares is round the valley nearly is. Each cost begins where
+the last one has ended.
 """
 
 from collections.abc import Iterator, Sequence

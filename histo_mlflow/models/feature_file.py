@@ -7,15 +7,12 @@ the process can damage it.
 
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
-
-from histo_mlflow.errors import TileFormatError
 
 DATASET = "features"
 _TYPE = np.dtype("<f4")
@@ -117,9 +114,7 @@ def _place_of(path: Path, shape: tuple[int, int], facts: FeatureFacts) -> int:
     return int(offset)
 
 
-def add_labels(
-    path: Path, labels: NDArray[np.int64], classes: tuple[str, ...], groups: NDArray[np.str_] | None
-) -> None:
+def add_labels(path: Path, labels: NDArray[np.int64], classes: tuple[str, ...], groups: NDArray[np.str_] | None) -> None:
     """Add to a finished file what is known of its tiles: ``labels``, ``groups``, and the file's attribute ``classes``."""
     text = h5py.string_dtype()
     with h5py.File(path, "r+") as file:

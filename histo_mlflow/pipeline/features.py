@@ -1,4 +1,4 @@
-"""Features of whole tile sets, computed once and kept in the cache: for heads that are fitted on them, and for others to take."""
+"""Features of whole tile sets, computed once and kept in the cache, for heads that are fitted on them and for others."""
 
 import shutil
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ def stored_features(network: TileClassifier, tiles: TileSet, compute: Compute, v
 
 
 def write_features(network: TileClassifier, tiles: TileSet, compute: Compute, output: Path) -> FeatureFacts:
-    """Write the features of `tiles`, with their labels, classes and groups, to an HDF5 file, which appears when it is complete."""
+    """Write features, labels, classes and groups of `tiles` to an HDF5 file, which appears when it is complete."""
     file, facts = _keep(network, tiles, compute, AS_STORED)
     draft = output.with_name(output.name + ".draft")
     try:

@@ -74,9 +74,7 @@ def test_it_is_the_regression_of_scikit_learn(balanced: bool) -> None:
     options = build(Train, {"class_weights": "balanced" if balanced else "none"}).recipe.fit
     weights = class_weights(options, labels, n_classes=len(CLASSES))[labels]
     for cost, head in solve(_examples([features], labels, weights), COSTS[2::3]):
-        regression = LogisticRegression(
-            C=cost, tol=1e-9, max_iter=20_000, class_weight="balanced" if balanced else None
-        )
+        regression = LogisticRegression(C=cost, tol=1e-9, max_iter=20_000, class_weight="balanced" if balanced else None)
         reference = make_pipeline(StandardScaler(), regression).fit(features.astype(np.float64), labels)
         for asked in (features, fresh):
             expected = reference.predict_proba(asked.astype(np.float64))

@@ -72,7 +72,9 @@ def test_rows_that_are_not_finished_are_written_again(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["a.h5"]
 
 
-@pytest.mark.parametrize("what", ["other facts", "other shape", "cut", "no features", "no HDF5", "odd count", "count too large"])
+@pytest.mark.parametrize(
+    "what", ["other facts", "other shape", "cut", "no features", "no HDF5", "odd count", "count too large"]
+)
 def test_a_draft_that_is_not_for_these_rows_is_begun_anew(tmp_path: Path, what: str) -> None:
     file = tmp_path / "a.h5"
     facts = FeatureFacts(**{**vars(FACTS), "view": "another"}) if what == "other facts" else FACTS
