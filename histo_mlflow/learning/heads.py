@@ -99,7 +99,7 @@ def fit_head(
     for k, step in enumerate(steps):
         report = EpochReport(
             epoch=k + 1,
-            epochs=len(steps),
+            epochs=len(COSTS) if is_solved else recipe.fit.epochs,
             train_loss=step.train.loss,
             train_accuracy=float((step.train.logits.argmax(axis=1) == step.train.labels).mean()),
             val=step.val,

@@ -9,7 +9,7 @@ from torch import nn
 from tqdm import tqdm
 
 from histo_mlflow.learning.batches import batch_rows
-from histo_mlflow.learning.logistic import Floats, Head
+from histo_mlflow.learning.logistic import Floats, Head, divisors
 from histo_mlflow.learning.optimiser import Objective, make_optimizer, make_scheduler
 from histo_mlflow.learning.options import Recipe
 from histo_mlflow.tiles.tile_set import Part
@@ -53,7 +53,7 @@ def learn_layer(
 
 
 def _mean_and_deviation(views: Sequence[NDArray[np.float32]], rows: NDArray[np.int64]) -> tuple[Floats, Floats]:
-    """Return mean and standard deviation ``(n_features,)`` of all views at `rows`; 1 where a feature never changes."""
+    """Return mean and standard deviation ``(n_features,)`` of all views at `rows`, as `divisors` has them."""
     sums, squares = np.zeros((2, views[0].shape[1]))
     shift = views[0][rows[0]].astype(np.float64)  # squares of what is far from 0 would lose digits
     for view in views:
@@ -63,7 +63,7 @@ def _mean_and_deviation(views: Sequence[NDArray[np.float32]], rows: NDArray[np.i
             squares += (block**2).sum(axis=0)
     mean = sums / (len(views) * len(rows))
     deviation = np.sqrt(np.maximum(squares / (len(views) * len(rows)) - mean**2, 0))
-    return mean + shift, np.where(deviation > 0, deviation, 1.0)
+    return mean + shift, divisors(mean + shift, deviation)
 
 
 def _as_head(layer: nn.Linear, mean: Floats, deviation: Floats) -> Head:

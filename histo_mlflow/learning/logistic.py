@@ -15,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from histo_mlflow.errors import NonFiniteLossError
+
 Floats = NDArray[np.float64]
 
 COSTS = tuple(float(cost) for cost in np.logspace(-5, 1, 13))
@@ -24,6 +26,8 @@ _CURVATURE = 0.1  # of the softmax against least squares; between 0 and 1/2, and
 _MAX_ITERATIONS = 500
 _N_CORRECTIONS = 20
 _BLOCK_ROWS = 8192
+_ROUNDING = 1e-6
+_LEAST_PENALTY = 1e-4  # in the coordinates, which need not be exact: of smaller ones fp32 knows nothing
 _NEVER = -20.0  # logit of a class without examples, of which the others' mean is 0
 
 
@@ -79,18 +83,24 @@ class Examples:
         for k, view in enumerate(views):
             np.take(view, rows, axis=0, out=gathered[k * n_rows : (k + 1) * n_rows], mode="clip")
         features = torch.from_numpy(gathered).to(device)
-        deviation, mean = torch.std_mean(features, dim=0, correction=0)
-        deviation = torch.where(deviation > 0, deviation, 1.0)
-        features -= mean
-        features /= deviation
-        return cls(
-            features,
-            torch.from_numpy(np.tile(labels, n_views)),
-            torch.from_numpy(np.tile(weights / n_views, n_views)),
-            mean.cpu().double().numpy(),
-            deviation.cpu().double().numpy(),
-            n_classes,
-        )
+        found = torch.std_mean(features, dim=0, correction=0)
+        deviation, mean = (each.cpu().double().numpy() for each in found)
+        deviation = divisors(mean, deviation)
+        features -= found[1]
+        features /= torch.from_numpy(deviation).float().to(device)
+        tiled = (torch.from_numpy(np.tile(each, n_views)) for each in (labels, weights / n_views))
+        return cls(features, *tiled, mean, deviation, n_classes)
+
+
+def divisors(mean: Floats, deviation: Floats) -> Floats:
+    """Return by what features are divided: their deviation, or 1 where they never change but for rounding.
+
+    Raises:
+        NonFiniteLossError: A feature is not a number somewhere.
+    """
+    if not (np.isfinite(mean).all() and np.isfinite(deviation).all()):
+        raise NonFiniteLossError("the features of training tiles are not all numbers; check the weights of the backbone")
+    return np.where(deviation > _ROUNDING * np.abs(mean), deviation, 1.0)
 
 
 def solve(examples: Examples, costs: Sequence[float] = COSTS) -> Iterator[tuple[float, Head]]:
@@ -126,7 +136,8 @@ class _Problem:
         from scipy.linalg import cholesky, solve_triangular
         from scipy.optimize import minimize
 
-        root = cholesky(_CURVATURE * self._gram + penalty * np.eye(self.n_features), lower=True, overwrite_a=True)
+        ridge = max(penalty, _LEAST_PENALTY) * np.eye(self.n_features)
+        root = cholesky(_CURVATURE * self._gram + ridge, lower=True, overwrite_a=True)
 
         def unpack(packed: Floats) -> tuple[Floats, Floats]:
             rounded = packed[self.n_present :].reshape(self.n_features, self.n_present)

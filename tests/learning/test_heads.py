@@ -159,6 +159,9 @@ def test_features_that_are_no_numbers_end_with_a_line() -> None:
     broken[given.split.val.rows] = np.nan
     with pytest.raises(NonFiniteLossError, match="head was never finite"):
         _fit(replace(given, views=[broken]))
+    broken[given.split.train.rows[3]] = np.inf
+    with pytest.raises(NonFiniteLossError, match="of training tiles are not all numbers"):
+        _fit(replace(given, views=[broken]))
 
 
 @pytest.mark.parametrize(
