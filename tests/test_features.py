@@ -217,6 +217,7 @@ def test_a_head_is_trained_registered_and_answers_as_its_run_did(
     assert len(costs) >= found.best_epoch
     assert "learning_rate" not in run.data.metrics
     assert found.version == "1"
+    assert {"neighbours/k", "neighbours/val/accuracy", "neighbours/test/balanced_accuracy"} <= run.data.metrics.keys()
 
     for part, images in (("val", tiny_tiles.images), ("test", open_tiles(test).images)):
         folder = store.client.download_artifacts(found.run_id, f"evaluation/{part}", str(work))

@@ -114,7 +114,8 @@ def record_split(session: Session, split: Split, *, title: str) -> RecordedSplit
 
 def _note_result(session: Session, result: SplitResult, selected: str) -> None:
     n_processes = session.ranks.size
-    session.run.log_metrics({"best/epoch": result.best.best_epoch, "best/val_loss": result.best.best_val_loss})
+    best = {"best/epoch": result.best.best_epoch, "best/val_loss": result.best.best_val_loss}
+    session.run.log_metrics({**best, **result.neighbours})
     session.run.set_tags(
         {
             "histo.compute": result.best.compute.describe() + (f", {n_processes} processes" if n_processes > 1 else ""),

@@ -1,22 +1,19 @@
 """Fit on one split and score the other: what train, cross-validation and tuning have in common; knows nothing of runs."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
 from histo_mlflow.evaluation.confusion import epoch_figures
-from histo_mlflow.learning.augmentation import views_of
-from histo_mlflow.learning.compute import Compute, resolve_compute_for_report, seed_everything
+from histo_mlflow.learning.compute import Compute, seed_everything
 from histo_mlflow.learning.fit import EpochReport, FitResult, Scored, fit, score
-from histo_mlflow.learning.heads import FeatureSplit, fit_head
-from histo_mlflow.learning.logistic import Head
 from histo_mlflow.learning.options import HEAD, Recipe
 from histo_mlflow.learning.ranks import ALONE, Ranks, noticing_losses
 from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.models.weights import make_network
-from histo_mlflow.pipeline.features import stored_features
+from histo_mlflow.pipeline.head import learn_head
 from histo_mlflow.pipeline.inputs import LearningInputs
 from histo_mlflow.served_model.precision import in_full_fp32
 from histo_mlflow.tiles.mapped import check_unchanged
@@ -34,6 +31,7 @@ class SplitResult:
         best: The chosen epoch, its validation loss as training saw it, and what it was trained on.
         val: The validation tiles, in the order of the split.
         test: The test tiles in their own order, or None.
+        neighbours: What the nearest training tiles get right, by public name of the metric; of a head only.
     """
 
     network: TileClassifier
@@ -41,6 +39,7 @@ class SplitResult:
     best: FitResult
     val: Scored
     test: Scored | None
+    neighbours: Mapping[str, float] = field(default_factory=dict)
 
 
 def run_split(
@@ -68,51 +67,16 @@ def run_split(
         seed_everything(recipe.seed.seed, deterministic=recipe.engine.deterministic)
         tile_size_px = recipe.network.image_size or split.tiles.tile_size_px
         network, origin = make_network(inputs.initial, classes=split.tiles.classes, tile_size_px=tile_size_px)
-        learn = _learn_head if recipe.fit.trainable == HEAD else _learn_all
-        best, val, test = learn(network, split, recipe, observe, ranks, resume)
+        if recipe.fit.trainable == HEAD:  # begins anew when a run goes on: features are kept, and the rest takes seconds
+            head = learn_head(network, split, recipe, on_epoch=observe)
+            _check_unchanged(split)
+            return SplitResult(network, origin, head.best, head.val, head.test, head.neighbours)
+        best = fit(network, split, recipe, on_epoch=observe, ranks=ranks, resume=resume)
+        exact = best.compute.in_fp32()
+        val = score(network, split.val, exact, "score validation", ranks)
+        test = None if split.test is None else score(network, split.test, exact, "score test", ranks)
         _check_unchanged(split)
     return SplitResult(network, origin, best, val, test)
-
-
-_Learnt = tuple[FitResult, Scored, Scored | None]
-
-
-def _learn_all(
-    network: TileClassifier,
-    split: Split,
-    recipe: Recipe,
-    observe: Callable[[EpochReport], None],
-    ranks: Ranks,
-    resume: Mapping[str, Any] | None,
-) -> _Learnt:
-    best = fit(network, split, recipe, on_epoch=observe, ranks=ranks, resume=resume)
-    return best, *_score_parts(network, split, best.compute.in_fp32(), ranks)
-
-
-def _learn_head(
-    network: TileClassifier,
-    split: Split,
-    recipe: Recipe,
-    observe: Callable[[EpochReport], None],
-    ranks: Ranks,
-    _resume: Mapping[str, Any] | None,
-) -> _Learnt:
-    """Fit a head on stored features. It begins anew when a run goes on: it is deterministic, and the features are kept."""
-    compute = resolve_compute_for_report(recipe.compute)
-    network.to(compute.device).to(memory_format=torch.channels_last).eval()
-    views = [stored_features(network, split.tiles, compute, view) for view in views_of(recipe.augmentation)]
-    test = None if split.test is None else stored_features(network, split.test.tiles, compute)
-    given = FeatureSplit(split, views, test)
-    best = fit_head(network, given, recipe, compute, on_epoch=observe)
-    if compute.is_bf16:  # final figures are those of full precision
-        return best, *_score_parts(network, split, compute.in_fp32(), ranks)
-    head = Head.of(network.head)
-    return best, given.score_val(head), given.score_test(head)
-
-
-def _score_parts(network: TileClassifier, split: Split, exact: Compute, ranks: Ranks) -> tuple[Scored, Scored | None]:
-    val = score(network, split.val, exact, "score validation", ranks)
-    return val, None if split.test is None else score(network, split.test, exact, "score test", ranks)
 
 
 def _check_unchanged(split: Split) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -20,6 +21,7 @@ from histo_mlflow.learning.heads import FeatureSplit, fit_head
 from histo_mlflow.learning.infer import probabilities_of
 from histo_mlflow.learning.linear_layer import _mean_and_deviation
 from histo_mlflow.learning.logistic import COSTS, Examples, Head, solve
+from histo_mlflow.learning.neighbours import NEIGHBOURS, ask_neighbours
 from histo_mlflow.learning.optimiser import class_weights
 from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.models.features import AS_STORED
@@ -187,3 +189,17 @@ def test_what_a_head_can_not_have_is_refused(options: dict[str, Any]) -> None:
     build(Train, options)
     with pytest.raises(OptionError, match=f"{next(iter(options))}=.*has no meaning with trainable=head"):
         build(Train, {"trainable": "head", **options})
+
+
+def test_the_nearest_tiles_are_those_of_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = _given()
+    train, val = given.split.train, given.split.val
+    said = ask_neighbours(
+        replace(given, test=given.views[0], split=replace(given.split, test=replace(val, name="test"))), seed=0
+    )
+    for k, of_k in zip(NEIGHBOURS, said["val"], strict=True):
+        reference = KNeighborsClassifier(k, metric="cosine").fit(given.views[0][train.rows], train.labels)
+        np.testing.assert_array_equal(of_k, reference.predict(given.views[0][val.rows]))
+    np.testing.assert_array_equal(said["test"], said["val"])
+    monkeypatch.setattr("histo_mlflow.learning.neighbours._MAX_TILES", 20)
+    assert ask_neighbours(given, seed=0)["val"].shape == (len(NEIGHBOURS), len(val))
