@@ -1,4 +1,4 @@
-"""A head on a split: features kept, head fitted, scored, and compared with what the nearest tiles say; knows nothing of runs."""
+"""A head on a split: features kept, head fitted, scored, and set beside what the nearest tiles say; knows nothing of runs."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
