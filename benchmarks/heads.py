@@ -39,7 +39,7 @@ def draw_features(n_tiles: int, n_features: int) -> tuple[NDArray[np.float32], N
     labels = rng.integers(len(COLORECTAL_CLASSES), size=n_tiles)
     slides = rng.integers(_N_SLIDES, size=n_tiles)
     spectrum = np.arange(1, _N_FACTORS + 1) ** -0.5
-    of_class = 1.6 * rng.normal(size=(len(COLORECTAL_CLASSES), _N_FACTORS)) * spectrum
+    of_class = 0.6 * rng.normal(size=(len(COLORECTAL_CLASSES), _N_FACTORS)) * spectrum
     of_slide = 0.5 * rng.normal(size=(_N_SLIDES, _N_FACTORS)) * spectrum
     mixing = rng.normal(size=(_N_FACTORS, n_features)).astype(np.float32)
     scales = rng.lognormal(sigma=1.0, size=n_features).astype(np.float32)

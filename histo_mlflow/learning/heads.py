@@ -89,7 +89,7 @@ def fit_head(
         NonFiniteLossError: No validation loss is finite.
     """
     is_solved = given.n_train_bytes <= MOST_BYTES
-    steps = _solve_costs(given, recipe, compute) if is_solved else _learn_epochs(given, recipe, compute)
+    steps = _solve_costs(given, recipe) if is_solved else _learn_epochs(given, recipe, compute)
     losses = [step.val.loss for step in steps]
     if not np.isfinite(losses).any():
         raise NonFiniteLossError("the validation loss of the head was never finite; check the weights of the backbone")
@@ -113,13 +113,13 @@ def fit_head(
     return FitResult(best + 1, losses[best], compute, steps[best].setting.get("cost"))
 
 
-def _solve_costs(given: FeatureSplit, recipe: Recipe, compute: Compute) -> list[_Step]:
+def _solve_costs(given: FeatureSplit, recipe: Recipe) -> list[_Step]:
     train = given.split.train
     n_classes = len(train.tiles.classes)
     weights = class_weights(recipe.fit, train.labels, n_classes=n_classes)[train.labels]
-    examples = Examples.of(given.views, train.rows, train.labels, weights, n_classes, compute.device)
+    examples = Examples.of(given.views, train.rows, train.labels, weights)
     steps: list[_Step] = []
-    for cost, head in tqdm(solve(examples), total=len(COSTS), desc="head, each C", disable=None, leave=False):
+    for cost, head in tqdm(solve(examples, n_classes), total=len(COSTS), desc="head, each C", disable=None, leave=False):
         train_score = _score(head, given.views[0], train.rows, train.labels)
         steps.append(_Step(head, train_score, given.score_val(head), {"cost": cost}))
         losses = [step.val.loss for step in steps]

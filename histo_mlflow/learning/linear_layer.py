@@ -9,7 +9,7 @@ from torch import nn
 from tqdm import tqdm
 
 from histo_mlflow.learning.batches import batch_rows
-from histo_mlflow.learning.logistic import Floats, Head, divisors
+from histo_mlflow.learning.logistic import Floats, Head, check_numbers, divisors
 from histo_mlflow.learning.optimiser import Objective, make_optimizer, make_scheduler
 from histo_mlflow.learning.options import Recipe
 from histo_mlflow.tiles.tile_set import Part
@@ -49,7 +49,9 @@ def learn_layer(
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             scheduler.step()
-        yield rate, _as_head(layer, mean, deviation)
+        learnt = Head.of(layer)
+        weights = learnt.weights / deviation
+        yield rate, Head(weights, learnt.bias - weights @ mean)
 
 
 def _mean_and_deviation(views: Sequence[NDArray[np.float32]], rows: NDArray[np.int64]) -> tuple[Floats, Floats]:
@@ -61,11 +63,6 @@ def _mean_and_deviation(views: Sequence[NDArray[np.float32]], rows: NDArray[np.i
             block = view[rows[start : start + _BLOCK_ROWS]] - shift
             sums += block.sum(axis=0)
             squares += (block**2).sum(axis=0)
-    mean = sums / (len(views) * len(rows))
+    mean = check_numbers(sums / (len(views) * len(rows)))
     deviation = np.sqrt(np.maximum(squares / (len(views) * len(rows)) - mean**2, 0))
     return mean + shift, divisors(mean + shift, deviation)
-
-
-def _as_head(layer: nn.Linear, mean: Floats, deviation: Floats) -> Head:
-    weights = layer.weight.detach().cpu().double().numpy() / deviation
-    return Head(weights, layer.bias.detach().cpu().double().numpy() - weights @ mean)

@@ -65,7 +65,7 @@ def _fit(given: FeatureSplit, **options: Any) -> tuple[list[EpochReport], TileCl
 
 def _examples(features: list[np.ndarray], labels: np.ndarray, weights: np.ndarray | None = None) -> Examples:
     weights = np.ones(len(labels)) if weights is None else weights
-    return Examples.of(features, np.arange(len(labels)), labels, weights, len(CLASSES), CPU)
+    return Examples.of(features, np.arange(len(labels)), labels, weights)
 
 
 @pytest.mark.parametrize("balanced", [False, True])
@@ -75,7 +75,7 @@ def test_it_is_the_regression_of_scikit_learn(balanced: bool) -> None:
     fresh, _ = draw_features(seed=1)
     options = build(Train, {"class_weights": "balanced" if balanced else "none"}).recipe.fit
     weights = class_weights(options, labels, n_classes=len(CLASSES))[labels]
-    for cost, head in solve(_examples([features], labels, weights), COSTS[2::3]):
+    for cost, head in solve(_examples([features], labels, weights), len(CLASSES), COSTS[:10:3]):
         regression = LogisticRegression(C=cost, tol=1e-9, max_iter=20_000, class_weight="balanced" if balanced else None)
         reference = make_pipeline(StandardScaler(), regression).fit(features.astype(np.float64), labels)
         for asked in (features, fresh):
@@ -85,13 +85,15 @@ def test_it_is_the_regression_of_scikit_learn(balanced: bool) -> None:
 
 def test_several_views_of_a_tile_count_as_one_tile() -> None:
     features, labels = draw_features()
-    (_, one), (_, twice) = (next(solve(_examples(views, labels), [0.1])) for views in ([features], [features, features]))
+    (_, one), (_, twice) = (
+        next(solve(_examples(views, labels), len(CLASSES), [0.1])) for views in ([features], [features, features])
+    )
     np.testing.assert_allclose(twice.logits(features), one.logits(features), atol=2e-3)
 
 
 def test_a_class_without_examples_is_never_predicted() -> None:
     features, labels = draw_features()
-    _, head = next(solve(_examples([features], labels % 2), [1.0]))
+    _, head = next(solve(_examples([features], labels % 2), len(CLASSES), [1.0]))
     said = probabilities_of(head.logits(features))
     assert said[:, 2:].max() < 1e-6
     assert (said.argmax(axis=1) == labels % 2).mean() > 0.9

@@ -29,8 +29,8 @@ def test_features_are_what_the_last_layer_makes_logits_of(name: str) -> None:
     network = TileClassifier(n_classes=3, tile_size_px=32, backbone=name).eval()
     with torch.inference_mode():
         features, logits = network.features(_tiles()), network(_tiles())
+        assert torch.equal(functional.linear(features, network.head.weight, network.head.bias), logits)
     assert features.shape == (4, network.n_features)
-    assert torch.equal(functional.linear(features, network.head.weight, network.head.bias), logits)
     assert not network.head._forward_pre_hooks
 
 
