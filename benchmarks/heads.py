@@ -21,9 +21,9 @@ from histo_mlflow.evaluation.metrics import evaluate_predictions
 from histo_mlflow.evaluation.predictions import Predictions
 from histo_mlflow.jobs.cv import Cv
 from histo_mlflow.learning.compute import Compute
-from histo_mlflow.learning.fit import EpochReport
 from histo_mlflow.learning.heads import FeatureSplit, fit_head
 from histo_mlflow.learning.infer import probabilities_of
+from histo_mlflow.learning.reports import EpochReport
 from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.options import build
 from histo_mlflow.tiles.splits import cut_folds

@@ -9,12 +9,12 @@ from tqdm import tqdm
 
 from histo_mlflow.errors import NonFiniteLossError
 from histo_mlflow.learning.compute import Compute
-from histo_mlflow.learning.fit import EpochReport, FitResult, Scored
 from histo_mlflow.learning.infer import cross_entropy_of
 from histo_mlflow.learning.linear_layer import learn_layer
 from histo_mlflow.learning.logistic import COSTS, Examples, Head, solve
 from histo_mlflow.learning.optimiser import class_weights
 from histo_mlflow.learning.options import Recipe
+from histo_mlflow.learning.reports import EpochReport, FitResult, Scored
 from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.models.features import set_head
 from histo_mlflow.tiles.splits import Split

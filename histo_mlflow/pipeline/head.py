@@ -9,11 +9,12 @@ import torch
 from histo_mlflow.evaluation.confusion import epoch_figures
 from histo_mlflow.learning.augmentation import views_of
 from histo_mlflow.learning.compute import resolve_compute_for_report
-from histo_mlflow.learning.fit import EpochReport, FitResult, Scored, score
+from histo_mlflow.learning.fit import score
 from histo_mlflow.learning.heads import FeatureSplit, fit_head
 from histo_mlflow.learning.logistic import Head
 from histo_mlflow.learning.neighbours import NEIGHBOURS, ask_neighbours
 from histo_mlflow.learning.options import Recipe
+from histo_mlflow.learning.reports import EpochReport, FitResult, Scored
 from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.pipeline.features import stored_features
 from histo_mlflow.tiles.splits import Split

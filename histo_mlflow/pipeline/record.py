@@ -14,7 +14,7 @@ from histo_mlflow.errors import WorkError
 from histo_mlflow.evaluation.findings import About, Details, Findings
 from histo_mlflow.evaluation.metrics import Evaluation
 from histo_mlflow.evaluation.predictions import Predictions
-from histo_mlflow.learning.fit import EpochReport, FitResult
+from histo_mlflow.learning.reports import EpochReport, FitResult
 from histo_mlflow.models.checkpoint import epoch_file_name, load_state, load_weights, save_state, save_weights
 from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.models.facts import ModelFacts

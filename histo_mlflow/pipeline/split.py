@@ -8,9 +8,10 @@ import torch
 
 from histo_mlflow.evaluation.confusion import epoch_figures
 from histo_mlflow.learning.compute import Compute, seed_everything
-from histo_mlflow.learning.fit import EpochReport, FitResult, Scored, fit, score
+from histo_mlflow.learning.fit import fit, score
 from histo_mlflow.learning.options import HEAD, Recipe
 from histo_mlflow.learning.ranks import ALONE, Ranks, noticing_losses
+from histo_mlflow.learning.reports import EpochReport, FitResult, Scored
 from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.models.weights import make_network
 from histo_mlflow.pipeline.head import learn_head

@@ -16,13 +16,13 @@ from histo_mlflow.jobs.train import Train
 from histo_mlflow.learning import heads
 from histo_mlflow.learning.augmentation import views_of
 from histo_mlflow.learning.compute import Compute
-from histo_mlflow.learning.fit import EpochReport, FitResult
 from histo_mlflow.learning.heads import FeatureSplit, fit_head
 from histo_mlflow.learning.infer import probabilities_of
 from histo_mlflow.learning.linear_layer import _mean_and_deviation
 from histo_mlflow.learning.logistic import COSTS, Examples, Head, solve
 from histo_mlflow.learning.neighbours import NEIGHBOURS, ask_neighbours
 from histo_mlflow.learning.optimiser import class_weights
+from histo_mlflow.learning.reports import EpochReport, FitResult
 from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.models.features import AS_STORED
 from histo_mlflow.options import build
