@@ -20,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 from histo_mlflow.console import describe_epoch, format_table, say
 from histo_mlflow.evaluation.costs import default_costs
 from histo_mlflow.jobs.cv import Cv
-from histo_mlflow.learning.fit import EpochReport
+from histo_mlflow.learning.reports import EpochReport
 from histo_mlflow.models.backbones import DEFAULT_BACKBONE
 from histo_mlflow.models.weights import InitialWeights
 from histo_mlflow.options import build

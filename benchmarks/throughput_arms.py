@@ -23,11 +23,12 @@ from torchvision.models import efficientnet_b3
 
 from histo_mlflow.learning.compute import Compute, resolve_compute
 from histo_mlflow.learning.depthwise import use_fast_depthwise
-from histo_mlflow.learning.fit import EpochReport, fit
+from histo_mlflow.learning.fit import fit
 from histo_mlflow.learning.infer import infer
 from histo_mlflow.learning.optimiser import make_optimizer
 from histo_mlflow.learning.options import ComputeOptions, FitOptions, Recipe
 from histo_mlflow.learning.pooling import use_fast_pooling
+from histo_mlflow.learning.reports import EpochReport
 from histo_mlflow.models.classifier import TileClassifier, fold_batch_norms
 from histo_mlflow.options import build
 from histo_mlflow.tiles.splits import Split

@@ -1,8 +1,8 @@
 """What models learn on real tissue: each way to train on each set, over seeds, as in docs/results.md.
 
 The sets are those of tests (HISTO_REAL_DATA, or --data): 718 thumbnails of nine colorectal classes, crc5, tiles of GlaS and of
-BreakHis with their patients. Every study is one call of `cv` or `train` for each seed, as a user would make it, and its figures are
-those of the run: out of fold in a cross-validation, of the test tiles where there are some.
+BreakHis with their patients. Every study is one call of `cv` or `train` for each seed, as a user would make it, and its
+figures are those of the run: out of fold in a cross-validation, of the test tiles where there are some.
 
 Writes ``benchmarks/results/tissue.json`` after every run; runs that are there already are not repeated.
 """
@@ -37,7 +37,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "B3 from random weights": {"weights": "none", "augment": "symmetries"},
     "B3 from random weights, no augmentation": {"weights": "none", "augment": "none"},
 }
-"""Options of each way to train. Networks that learn whole are given small tiles, heads the size their backbone was trained at."""
+"""Options of each way to train. Networks that learn whole get small tiles, heads the size their backbone was trained at."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from common import RESULTS
 
 from histo_mlflow.console import say
 from histo_mlflow.jobs.train import Train
-from histo_mlflow.learning.fit import EpochReport
+from histo_mlflow.learning.reports import EpochReport
 from histo_mlflow.options import build
 from histo_mlflow.pipeline.inputs import open_learning_inputs
 from histo_mlflow.pipeline.split import run_split

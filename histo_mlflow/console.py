@@ -40,15 +40,16 @@ def show_log() -> None:
 
 
 def describe_epoch(epoch: int, epochs: int, metrics: Mapping[str, float], *, is_best: bool) -> str:
-    """Return one line on an epoch."""
+    """Return one line on an epoch, or on one of several heads."""
     splits = " | ".join(
         f"{split} loss {metrics[f'{split}/loss']:.4f} acc {metrics[f'{split}/accuracy']:.4f}"
         for split in ("train", "val", "test")
         if f"{split}/loss" in metrics
     )
     width = len(str(epochs))
-    speed = f"{metrics['train/tiles_per_second']:.0f} tiles/s"
-    return f"epoch {epoch:{width}d}/{epochs} | {splits} | {speed}{' | best so far' if is_best else ''}"
+    name = f"C={metrics['head/C']:<8.3g}" if "head/C" in metrics else f"epoch {epoch:{width}d}/{epochs}"
+    speed = f" | {metrics['train/tiles_per_second']:.0f} tiles/s" if "train/tiles_per_second" in metrics else ""
+    return f"{name} | {splits}{speed}{' | best so far' if is_best else ''}"
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from histo_mlflow.learning.compute import seed_everything
-from histo_mlflow.learning.fit import EpochReport, fit
+from histo_mlflow.learning.fit import fit
 from histo_mlflow.learning.options import Recipe
 from histo_mlflow.learning.ranks import joined_ranks
+from histo_mlflow.learning.reports import EpochReport
 from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.options import build
 from histo_mlflow.tiles.demo import draw_demo

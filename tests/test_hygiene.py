@@ -11,8 +11,8 @@ import torch
 from histo_mlflow.errors import TilesChangedError
 from histo_mlflow.evaluation.costs import default_costs
 from histo_mlflow.jobs.train import Train
-from histo_mlflow.learning.fit import EpochReport
 from histo_mlflow.learning.ranks import ALONE
+from histo_mlflow.learning.reports import EpochReport
 from histo_mlflow.models.backbones import DEFAULT_BACKBONE
 from histo_mlflow.models.weights import InitialWeights
 from histo_mlflow.options import build, option_fields

@@ -9,7 +9,7 @@ import optuna
 from histo_mlflow.console import describe_epoch, say
 from histo_mlflow.errors import Interrupted
 from histo_mlflow.jobs.train import Train
-from histo_mlflow.learning.fit import EpochReport
+from histo_mlflow.learning.reports import EpochReport
 from histo_mlflow.options import build, flatten
 from histo_mlflow.pipeline.inputs import LearningInputs
 from histo_mlflow.pipeline.split import epoch_metrics, run_split

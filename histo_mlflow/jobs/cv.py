@@ -48,6 +48,7 @@ class CvResult:
 def cv(options: Cv) -> CvResult:
     """Cross-validate; whatever is wrong with the request is found before it begins."""
     from histo_mlflow.console import say
+    from histo_mlflow.pipeline.card import OutOfFold
     from histo_mlflow.pipeline.draw import draw_folds
     from histo_mlflow.pipeline.folds import record_folds, record_summary
     from histo_mlflow.pipeline.publish import hand_on
@@ -61,7 +62,7 @@ def cv(options: Cv) -> CvResult:
         pooled = record_summary(session, folds)
         table = folds.describe()
         session.run.describe(f"```\n{table}\n```")
-        handed_on = hand_on(session, folds.best, folds.beside(pooled), best_fold=str(folds.best_fold))
+        handed_on = hand_on(session, folds.best, OutOfFold(pooled.evaluation, folds.nested), best_fold=str(folds.best_fold))
         draw_folds(session, folds, pooled)
     say(f"\n{table}\n\n{handed_on.describe()}\n\nNext: mlflow ui    (this run: {session.run.id})")
     return CvResult(session.run.id, handed_on.model_uri, handed_on.version, folds.best_fold, folds.table, pooled.evaluation)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from histo_mlflow.learning.options import AugmentationOptions
+from histo_mlflow.models.features import View
 
 
 class Transform(Protocol):
@@ -97,6 +98,14 @@ def transforms_in(epoch: int, options: AugmentationOptions) -> list[Transform]:
     # Colour last: flips and rotations move pixels, and stain changes what they show.
     transforms: dict[str, Transform] = {"flips": Flip(), "rotations": Rotate(), "stain": StainJitter(options.stain_sigma)}
     return [transform for name, transform in transforms.items() if windows[name][0] <= epoch <= windows[name][1]]
+
+
+def views_of(options: AugmentationOptions) -> list[View]:
+    """Return the views that flips and rotations make of a tile if they act in any epoch, the tile as it is first."""
+    acts = {name: first <= last for name, (first, last) in options.windows().items()}
+    turns = range(4) if acts["rotations"] else (0, 2) if acts["flips"] else (0,)  # mirrored upside down is turned by 180
+    mirrored = (False, True) if acts["flips"] else (False,)
+    return [View(quarter_turns, is_mirrored) for is_mirrored in mirrored for quarter_turns in turns]
 
 
 def change(

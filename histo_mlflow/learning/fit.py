@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
@@ -24,67 +23,13 @@ from histo_mlflow.learning.optimiser import Objective, make_average, make_optimi
 from histo_mlflow.learning.options import FitOptions, Recipe
 from histo_mlflow.learning.pooling import use_fast_pooling
 from histo_mlflow.learning.ranks import ALONE, Ranks, local_device
+from histo_mlflow.learning.reports import EpochReport, FitResult, Scored
 from histo_mlflow.learning.state import TrainingState
 from histo_mlflow.tiles.splits import Split
 from histo_mlflow.tiles.tile_set import Part
 
 # A look at the loss makes the host wait for a GPU, so there several steps are looked at together.
 _STEPS_PER_CHECK_ON_GPU = 16
-
-
-@dataclass(frozen=True, eq=False)
-class Scored:
-    """Logits of one labelled set: ``(n_tiles, n_classes)``, with labels ``(n_tiles,)`` and the loss in nats."""
-
-    logits: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    loss: float
-
-
-@dataclass(frozen=True, eq=False)
-class EpochReport:
-    """What the observer is told after each epoch, counted from 1.
-
-    Attributes:
-        epoch: Which one.
-        epochs: Of how many.
-        train_loss: Cross-entropy in nats, the mean over all tiles while learning: without smoothing or class weights.
-        train_accuracy: Over the same logits.
-        val: Selects.
-        test: Is watched.
-        learning_rate: At the start of the epoch.
-        tiles_per_second: While learning, without validation.
-        is_best: Whether the validation loss is the lowest so far.
-        network: The one that was validated.
-        state: `TrainingState.capture` after the epoch: `fit` goes on from it.
-    """
-
-    epoch: int
-    epochs: int
-    train_loss: float
-    train_accuracy: float
-    val: Scored
-    test: Scored | None
-    learning_rate: float
-    tiles_per_second: float
-    is_best: bool
-    network: nn.Module
-    state: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """Which epoch was chosen; the network then holds its weights.
-
-    Attributes:
-        best_epoch: Counted from 1.
-        best_val_loss: In nats, as training saw it.
-        compute: What it was trained on.
-    """
-
-    best_epoch: int
-    best_val_loss: float
-    compute: Compute
 
 
 def fit(

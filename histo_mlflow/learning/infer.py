@@ -1,5 +1,7 @@
 """The only way from tiles to logits; validation, scoring and prediction all come through here."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,7 +17,6 @@ _MAX_BATCH_TILES = 128
 _MAX_BATCH_PIXELS_ON_CPU = 2**21  # 41 tiles of 224 px: more are no faster there, and cost 17 MB of memory each in fp32
 
 
-@torch.inference_mode()
 def infer(
     network: nn.Module,
     images: NDArray[np.uint8],
@@ -35,23 +36,37 @@ def infer(
         batch_size: Tiles per forward pass; changes speed and memory, not the result (to rounding). Chosen if not given.
         description: What the progress bar says; None for no bar.
     """
+    if len(images if rows is None else rows) == 0:
+        with torch.inference_mode():
+            return np.zeros((0, network(torch.from_numpy(images[:1]).to(compute.device)).shape[1]), dtype=np.float32)
+    batches = infer_batches(network, images, rows=rows, compute=compute, batch_size=batch_size, description=description)
+    return torch.cat(list(batches)).cpu().numpy()
+
+
+def infer_batches(
+    network: nn.Module,
+    images: NDArray[np.uint8],
+    *,
+    rows: NDArray[np.int64] | None = None,
+    compute: Compute,
+    batch_size: int | None = None,
+    description: str | None = "infer",
+) -> Iterator[Tensor]:
+    """Yield what `infer` returns batch by batch, on the device: for more than memory holds."""
     chosen = np.arange(len(images)) if rows is None else rows
     step = batch_size or _choose_batch_size(network, images, compute.device)
     batches = [chosen[start : start + step] for start in range(0, len(chosen), step)]
-    if len(chosen) == 0:
-        return np.zeros((0, network(torch.from_numpy(images[:1]).to(compute.device)).shape[1]), dtype=np.float32)
     # Of a network that came from a file the layout is torch's own, with which a CPU takes twice as long.
     with torch.inference_mode(False):  # a network without batch norms is the caller's own, who may want its gradients
         folded = fold_batch_norms(network).to(memory_format=torch.channels_last)
     source = TileSource(images, compute.device)
-    logits: list[Tensor] = []
     bar = tqdm(
         source.load(batches), total=len(batches), desc=description, disable=True if description is None else None, leave=False
     )
     for tiles in bar:
-        with in_full_fp32(), compute.autocast():
-            logits.append(folded(tiles).float())
-    return torch.cat(logits).cpu().numpy()
+        with torch.inference_mode(), in_full_fp32(), compute.autocast():
+            said = folded(tiles).float()
+        yield said
 
 
 def _choose_batch_size(network: nn.Module, images: NDArray[np.uint8], device: torch.device) -> int:

@@ -25,15 +25,22 @@ class Objective:
         self._smoothing = options.label_smoothing
         self._weights: Tensor | None = None
         if options.class_weights == "balanced":
-            counts = np.bincount(labels, minlength=n_classes)
-            # scikit-learn's "balanced": n_tiles / (n_classes * count), here over the classes that are present.
-            weights = np.where(counts > 0, len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1)), 0.0)
+            weights = class_weights(options, labels, n_classes=n_classes)
             self._weights = torch.tensor(weights, dtype=torch.float32, device=device)
 
     def __call__(self, logits: Tensor, labels: Tensor, batch_labels: Tensor) -> Tensor:
         """Return the loss of some tiles as their part of the mean over the whole batch, whose labels are `batch_labels`."""
         total = functional.cross_entropy(logits, labels, weight=self._weights, label_smoothing=self._smoothing, reduction="sum")
         return total / (len(batch_labels) if self._weights is None else self._weights[batch_labels].sum())
+
+
+def class_weights(options: FitOptions, labels: NDArray[np.int64], *, n_classes: int) -> NDArray[np.float64]:
+    """Return how much a tile of each class counts ``(n_classes,)``; 0 where there are none of it and classes are balanced."""
+    if options.class_weights == "none":
+        return np.ones(n_classes)
+    counts = np.bincount(labels, minlength=n_classes)
+    # scikit-learn's "balanced": n_tiles / (n_classes * count), here over the classes that are present.
+    return np.where(counts > 0, len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1)), 0.0)
 
 
 def make_optimizer(network: nn.Module, options: FitOptions) -> torch.optim.Optimizer:

@@ -12,7 +12,7 @@ _WINDOW = re.compile(r"(\d+)-(\d+)")
 _NEVER = (1, 0)
 _ALWAYS = (1, 10**9)
 
-ALL, GRADUAL = "all", "gradual"
+ALL, GRADUAL, HEAD = "all", "gradual", "head"
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,10 @@ class FitOptions(Options):
 
     trainable: str = option(
         ALL,
-        "What learns: all layers, or gradual: the head alone at first, on a frozen backbone, then all of them.",
-        choices=(ALL, GRADUAL),
+        "What learns: all layers; gradual: the head alone at first, on a frozen backbone, then all of them; or head: the head "
+        "alone, a logistic regression on features of the frozen backbone that are computed once for each view that "
+        "augmentation makes and kept. A head needs no epochs or rates: C is chosen by validation loss.",
+        choices=(ALL, GRADUAL, HEAD),
     )
     head_epochs: int = option(
         1, "With trainable=gradual: in how many epochs, the first ones, the head learns alone.", at_least=1
@@ -170,6 +172,23 @@ class Recipe(Options):
     seed: SeedOptions
     compute: ComputeOptions
     engine: EngineOptions
+
+    def __post_init__(self) -> None:
+        """Raise `OptionError` for what a head can't have too."""
+        super().__post_init__()
+        if self.fit.trainable != HEAD:
+            return
+        first, last = self.augmentation.windows()["stain"]
+        asked = {
+            f"stain={self.augmentation.stain}": first <= last,
+            f"ema_decay={self.fit.ema_decay}": self.fit.ema_decay > 0,
+            f"label_smoothing={self.fit.label_smoothing}": self.fit.label_smoothing > 0,
+            f"layer_decay={self.fit.layer_decay:g}": self.fit.layer_decay < 1,
+            f"processes={self.engine.processes}": self.engine.processes > 1,
+            "compile=true": self.engine.compile,
+        }
+        if vain := [text for text, is_asked in asked.items() if is_asked]:
+            raise OptionError(f"{vain[0]}: has no meaning with trainable=head; leave it out, or give trainable=all")
 
 
 # From weights that were trained before, measured on real tissue (docs/transfer.md); the declared defaults suit random ones.

@@ -50,6 +50,11 @@ class TileClassifier(nn.Module):
         """Number of logits."""
         return self.head.out_features
 
+    @property
+    def n_features(self) -> int:
+        """Width of what the head sees."""
+        return self.head.in_features
+
     def describe_preprocessing(self) -> str:
         """Return in words what is done to tiles before the backbone sees them."""
         pixels = find_backbone(self.backbone_name).pixels
@@ -83,6 +88,19 @@ class TileClassifier(nn.Module):
                 pixels = pixels.clamp(0, 255)
         logits: Tensor = self.backbone(pixels * self.scale + self.shift)
         return logits / self.temperature
+
+    def features(self, tiles: Tensor) -> Tensor:
+        """Return what the head sees of `tiles` ``(n_tiles, height, width, 3)`` uint8: ``(n_tiles, n_features)`` float.
+
+        In evaluation mode the head's matrix and bias make exactly the logits of them.
+        """
+        seen: list[Tensor] = []
+        hook = self.head.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+        try:
+            self(tiles)
+        finally:
+            hook.remove()
+        return seen[0]
 
 
 def with_temperature(network: TileClassifier, temperature: float) -> TileClassifier:

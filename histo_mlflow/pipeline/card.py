@@ -4,6 +4,7 @@ Its sections follow Mitchell et al. 2019, "Model Cards for Model Reporting".
 """
 
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -24,18 +25,19 @@ class OutOfFold:
 
     Attributes:
         evaluation: Of all tiles, each scored by the fold that has not learnt from it.
-        nested: Mean over folds of figures in words, each fold at the epoch that the other folds choose.
+        nested: Mean over the folds of figures by name, each fold at the epoch that the other folds choose.
     """
 
     evaluation: Evaluation
-    nested: str
+    nested: Mapping[str, float]
 
     def describe(self) -> str:
         """Return how the figures of the fold and of all tiles are to be read."""
+        nested = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in self.nested.items())
         return (
             "The validation tiles selected the epoch and the fold, so their figures are optimistic. Those of all tiles, each "
             "scored by the fold that has not learnt from it, are free of the choice of the fold. Free of the choice of the "
-            f"epoch too, each fold's being chosen by the other folds, are in the mean: {self.nested}."
+            f"epoch too, each fold's being chosen by the other folds, are on average: {nested}."
         )
 
 

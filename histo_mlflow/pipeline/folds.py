@@ -12,7 +12,6 @@ from histo_mlflow.evaluation.calibration import Calibration, cross_fit, scale
 from histo_mlflow.evaluation.findings import About, Details, Findings, evaluate_baselines
 from histo_mlflow.evaluation.predictions import Predictions
 from histo_mlflow.options import flatten
-from histo_mlflow.pipeline.card import OutOfFold
 from histo_mlflow.pipeline.contents import FOLD_TAG, log_config, log_datasets
 from histo_mlflow.pipeline.record import RecordedSplit, record_split
 from histo_mlflow.pipeline.report import describe_unit, record_findings
@@ -75,11 +74,11 @@ class Folds:
         epoch = int(np.nan_to_num(np.mean(losses, axis=0), nan=np.inf).argmin())
         return {f"nested_{name}": fold.history[f"val/{name}"][epoch] for name in _FIGURES}
 
-    def beside(self, pooled: Findings) -> OutOfFold:
-        """Return what the card of the best fold's model says beside the figures of that fold."""
+    @property
+    def nested(self) -> dict[str, float]:
+        """Mean over the folds of each figure at the epoch that the other folds choose."""
         table = self.table
-        means = (f"{name.replace('_', ' ')} {table[f'nested_{name}'].mean():.4f}" for name in _FIGURES)
-        return OutOfFold(pooled.evaluation, ", ".join(means))
+        return {name: float(table[f"nested_{name}"].mean()) for name in _FIGURES}
 
     def pool(self, *, is_calibrated: bool) -> Predictions:
         """Return what is predicted for each tile of the set by the fold that has not learnt from it.
@@ -122,7 +121,7 @@ class Folds:
         rows += [
             ["mean", *(f"{table[name].mean():.4f}" for name in _FIGURES)],
             ["sd", *(f"{table[name].std(ddof=1):.4f}" for name in _FIGURES)],
-            ["nested", *(f"{table[f'nested_{name}'].mean():.4f}" for name in _FIGURES)],
+            ["nested", *(f"{value:.4f}" for value in self.nested.values())],
         ]
         header = ["fold", *(name.replace("_", " ") for name in _FIGURES)]
         return f"{format_table(header, rows)}\n* lowest validation loss; nested: mean with each epoch chosen by the other folds"
@@ -174,7 +173,7 @@ def record_summary(session: Session, folds: Folds) -> Findings:
     metrics = {f"oof/{name}": pooled.evaluation.overall[key].value for name, key in _FIGURES.items()}
     for name in _FIGURES:
         metrics |= {f"cv/{name}/mean": table[name].mean(), f"cv/{name}/sd": table[name].std(ddof=1)}
-        metrics[f"cv/{name}/nested"] = table[f"nested_{name}"].mean()
+        metrics[f"cv/{name}/nested"] = folds.nested[name]
     run.log_metrics(metrics)
     run.set_tags({"histo.best_fold": folds.best_fold, "histo.selected": selected})
     run.write("folds.csv", table.to_csv(index=False))

@@ -71,16 +71,19 @@ def open_learning_inputs(options: LearningOptions) -> LearningInputs:
         if test.fingerprint == tiles.fingerprint:
             warn("test_data holds the same tiles as data: its figures will say nothing about new tiles")
     costs = read_costs(options.costs.costs, tiles.classes)
-    return LearningInputs(tiles, test, _open_weights(network, is_synthetic=tiles.is_synthetic), costs)
+    return LearningInputs(tiles, test, open_weights(network, is_synthetic=tiles.is_synthetic), costs)
 
 
 def with_backbone(inputs: LearningInputs, network: NetworkOptions) -> LearningInputs:
     """Return the inputs with the first weights of another network; raises `RequestError` if these can't be had."""
-    return replace(inputs, initial=_open_weights(network, is_synthetic=inputs.tiles.is_synthetic))
+    return replace(inputs, initial=open_weights(network, is_synthetic=inputs.tiles.is_synthetic))
 
 
-def _open_weights(asked: NetworkOptions, *, is_synthetic: bool) -> InitialWeights:
-    """Return the first weights that are asked for, and say where they come from."""
+def open_weights(asked: NetworkOptions, *, is_synthetic: bool) -> InitialWeights:
+    """Return the first weights that are asked for, and say where they come from.
+
+    Raises as `read_initial_weights`, or for a missing model.
+    """
     initial = _find_weights(asked, is_synthetic=is_synthetic)
     say(f"weights: {initial.origin}")
     return initial

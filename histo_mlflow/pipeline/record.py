@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from torch.nn import Module
 
 from histo_mlflow.base.scratch import scratch_folder
 from histo_mlflow.console import describe_epoch, say
@@ -13,7 +14,7 @@ from histo_mlflow.errors import WorkError
 from histo_mlflow.evaluation.findings import About, Details, Findings
 from histo_mlflow.evaluation.metrics import Evaluation
 from histo_mlflow.evaluation.predictions import Predictions
-from histo_mlflow.learning.fit import EpochReport, FitResult
+from histo_mlflow.learning.reports import EpochReport, FitResult
 from histo_mlflow.models.checkpoint import epoch_file_name, load_state, load_weights, save_state, save_weights
 from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.models.facts import ModelFacts
@@ -96,7 +97,7 @@ def record_split(session: Session, split: Split, *, title: str) -> RecordedSplit
     observer = _Observer(session, split, state)
     result = run_split(inputs, split, session.options.recipe, on_epoch=observer, ranks=session.ranks, resume=state)
     n_epochs = len(observer.history["val/loss"])
-    selected = f"epoch {result.best.best_epoch} of {n_epochs}, by validation loss, on {title} validation tiles"
+    selected = f"{result.best.describe(n_epochs)}, by validation loss, on {title} validation tiles"
     _note_result(session, result, selected)
     calibration = calibrate(result.val, split.val, is_applied=session.options.calibration.is_wanted)
     facts = replace(
@@ -113,7 +114,8 @@ def record_split(session: Session, split: Split, *, title: str) -> RecordedSplit
 
 def _note_result(session: Session, result: SplitResult, selected: str) -> None:
     n_processes = session.ranks.size
-    session.run.log_metrics({"best/epoch": result.best.best_epoch, "best/val_loss": result.best.best_val_loss})
+    best = {"best/epoch": result.best.best_epoch, "best/val_loss": result.best.best_val_loss}
+    session.run.log_metrics({**best, **result.neighbours})
     session.run.set_tags(
         {
             "histo.compute": result.best.compute.describe() + (f", {n_processes} processes" if n_processes > 1 else ""),
@@ -176,7 +178,8 @@ class _Observer:
         for name, value in metrics.items():
             self.history.setdefault(name, []).append(value)
         try:
-            self._keep_weights(report)
+            if report.network is not None:
+                self._keep_weights(report, report.network)
         except WorkError:  # a full disk takes the weights, not the figures
             self._send(report.epoch)
             raise
@@ -190,14 +193,16 @@ class _Observer:
         if self._watched is not None:
             note_looks(self._run, self._watched.fingerprint, epoch)
 
-    def _keep_weights(self, report: EpochReport) -> None:
-        assert isinstance(report.network, TileClassifier)  # what `run_split` gives `fit`
-        facts = replace(_facts_of(self._session, self._split, report.network), epoch=report.epoch, val_loss=report.val.loss)
+    def _keep_weights(self, report: EpochReport, network: Module) -> None:
+        assert isinstance(network, TileClassifier)  # what `run_split` gives `fit`
+        facts = replace(_facts_of(self._session, self._split, network), epoch=report.epoch, val_loss=report.val.loss)
         with scratch_folder() as folder:
             file = folder / epoch_file_name(report.epoch)
-            save_weights(file, report.network, facts)
+            save_weights(file, network, facts)
             older = [epoch_file_name(epoch) for epoch in range(1, report.epoch)]
             keep_weights(self._run, file, self._options.keeping, is_best=report.is_best, older=older)
+        if report.state is None:
+            return
         more = {
             "history": self.history,
             "data_fingerprint": self._split.tiles.fingerprint,

@@ -18,7 +18,7 @@ from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.found_runs import nested_runs
 from histo_mlflow.tracking.runs import Run
 
-_CURVES = tuple(f"{split}/{figure}" for split in ("train", "val", "test") for figure in ("loss", "accuracy"))
+_CURVES = (*(f"{split}/{figure}" for split in ("train", "val", "test") for figure in ("loss", "accuracy")), "head/C")
 
 
 def redraw(run: Run) -> dict[str, list[str]]:

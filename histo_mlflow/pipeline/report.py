@@ -17,8 +17,8 @@ from histo_mlflow.evaluation.intervals import Estimate, Floats
 from histo_mlflow.evaluation.kept_numbers import write_numbers
 from histo_mlflow.evaluation.metrics import evaluate_predictions
 from histo_mlflow.evaluation.predictions import Predictions
-from histo_mlflow.learning.fit import Scored
 from histo_mlflow.learning.infer import probabilities_of
+from histo_mlflow.learning.reports import Scored
 from histo_mlflow.models.facts import ModelFacts
 from histo_mlflow.pipeline.contents import not_at_the_cost_of_the_model
 from histo_mlflow.tiles.splits import Split

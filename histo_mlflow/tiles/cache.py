@@ -1,4 +1,4 @@
-"""A place on disk where compressed and scattered tiles are unpacked once and small facts are kept; knows nothing of labels."""
+"""A place on disk where what takes long is made once, unpacked tiles above all, and small facts are kept; knows no labels."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ _N_CHECKED_BLOCKS = 64  # 16 MiB: all of a small set, and what a power cut leave
 
 
 def cache_folder() -> Path:
-    """Return the folder that holds unpacked tiles: ``HISTO_CACHE_DIR``, or the user's cache folder."""
+    """Return the folder of the cache: ``HISTO_CACHE_DIR``, or the user's cache folder."""
     return Path(os.environ.get("HISTO_CACHE_DIR") or platformdirs.user_cache_dir("histo-mlflow", appauthor=False))
 
 
@@ -40,29 +40,35 @@ def cache_key(*parts: object) -> str:
 def unpacked_once(key: str, unpack: Callable[[Path], None]) -> NDArray[np.uint8]:
     """Return the pixels under `key`, mapped, calling `unpack` first if they are not in the cache or were damaged there.
 
-    `unpack` gets the path of the ``.npy`` file that it must write them to. An entry appears whole or not at all: it is written
-    beside its place, brought to the disk and renamed, under a lock, so that parallel runs unpack once and neither a crash nor a
-    power cut leaves anything half. Only its user can read it.
+    `unpack` gets the path of the ``.npy`` file that it must write them to; the rest is as for `made_once`.
+    """
+    file = made_once(key, _IMAGES, unpack, what="tiles can't be unpacked")
+    return map_tiles(file, lambda: np.load(file, mmap_mode="r", allow_pickle=False))
+
+
+def made_once(key: str, name: str, make: Callable[[Path], None], *, what: str, resumes: bool = False) -> Path:
+    """Return the file `name` of the entry under `key`, calling `make` with its path first if it is not there or damaged.
+
+    An entry appears whole or not at all: it is written beside its place, brought to the disk and renamed, under a lock, so that
+    parallel runs make it once and neither a crash nor a power cut leaves anything half. Only its user can read it. A `make`
+    that `resumes` finds what an earlier call has left when it was ended, and must know what of it is good.
 
     Raises:
-        CacheError: The cache folder can't be written.
+        CacheError: The cache folder can't be written; begins with `what`.
     """
     entry = cache_folder() / key
-    if (images := _open(entry)) is not None:
-        return images
+    if _is_whole(entry / name):
+        return entry / name
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(entry.with_suffix(".lock")):
-            if (images := _open(entry)) is None:
+            if not _is_whole(entry / name):
                 shutil.rmtree(entry, ignore_errors=True)
-                _fill(entry, unpack)
-                images = _map(entry)
+                _fill(entry, name, make, resumes=resumes)
     except OSError as error:  # a full disk too
         reason = error.strerror or error
-        raise CacheError(
-            f"tiles can't be unpacked to {entry.parent} ({reason}); set HISTO_CACHE_DIR to a folder with room"
-        ) from None
-    return images
+        raise CacheError(f"{what} to {entry.parent} ({reason}); set HISTO_CACHE_DIR to a folder with room") from None
+    return entry / name
 
 
 def recall(key: str) -> dict[str, Any]:
@@ -100,19 +106,21 @@ def create_array(target: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     return array
 
 
-def _fill(entry: Path, unpack: Callable[[Path], None]) -> None:
-    draft = entry.with_suffix(".draft")
-    shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed; the lock is ours
-    draft.mkdir(mode=0o700)
+def _fill(entry: Path, name: str, make: Callable[[Path], None], *, resumes: bool) -> None:
+    draft = entry.with_suffix(".draft")  # perhaps of a process that was killed; the lock is ours
+    if not (resumes and _is_own(draft)):
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(mode=0o700)
     try:
-        unpack(draft / _IMAGES)
-        (draft / _FACTS).write_text(json.dumps({"checksum": checksum_blocks(draft / _IMAGES)}))
+        make(draft / name)
+        (draft / _FACTS).write_text(json.dumps({"checksum": checksum_blocks(draft / name)}))
         for file in (*draft.iterdir(), draft):
             _bring_to_disk(file)
         draft.rename(entry)
         _bring_to_disk(entry.parent)
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        if not resumes:
+            shutil.rmtree(draft, ignore_errors=True)
 
 
 def _bring_to_disk(path: Path) -> None:
@@ -136,17 +144,20 @@ def checksum_blocks(file: Path) -> str:
     return digest.hexdigest()
 
 
-def _open(entry: Path) -> NDArray[np.uint8] | None:
-    """Return the pixels of an entry, or None if there is none or it is not as it was written: the source is still there."""
-    with suppress(OSError, ValueError, KeyError, TypeError, EOFError):
-        _check_owner(entry)
-        if checksum_blocks(entry / _IMAGES) == json.loads((entry / _FACTS).read_text())["checksum"]:
-            return _map(entry)
-    return None
+def _is_whole(file: Path) -> bool:
+    """Return whether the file of an entry is there and as it was written; if not, what it was made from still is."""
+    with suppress(OSError, ValueError, KeyError, TypeError):  # ValueError: no JSON
+        _check_owner(file.parent)
+        return bool(checksum_blocks(file) == json.loads((file.parent / _FACTS).read_text())["checksum"])
+    return False
 
 
-def _map(entry: Path) -> NDArray[np.uint8]:
-    return map_tiles(entry / _IMAGES, lambda: np.load(entry / _IMAGES, mmap_mode="r", allow_pickle=False))
+def _is_own(folder: Path) -> bool:
+    try:
+        _check_owner(folder)
+    except OSError:
+        return False
+    return True
 
 
 def _check_owner(path: Path) -> None:

@@ -11,9 +11,10 @@ import torch
 from histo_mlflow.errors import NonFiniteLossError, OptionError
 from histo_mlflow.learning.batches import batch_rows
 from histo_mlflow.learning.compute import Compute, seed_everything
-from histo_mlflow.learning.fit import EpochReport, FitResult, fit, score
+from histo_mlflow.learning.fit import fit, score
 from histo_mlflow.learning.optimiser import Objective
 from histo_mlflow.learning.options import AugmentationOptions, ComputeOptions, FitOptions, Recipe, SeedOptions
+from histo_mlflow.learning.reports import EpochReport, FitResult
 from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.options import build
 from histo_mlflow.tiles.splits import Split
