@@ -289,8 +289,8 @@ def test_folder_holds_facts_and_nothing_that_unpickles(saved: Path) -> None:
     assert (saved / "model_card.md").read_text() == "# A card"
     files = {path.name for path in saved.rglob("*") if path.is_file()}
     assert files == {
-        "MLmodel", "__init__.py", "decoding.py", "folding.py", "kept_backbone.py", "loader.py", "precision.py", "requests.py", "model.pt2",
-        "model.json", "model_card.md", "requirements.txt", "conda.yaml", "python_env.yaml",
+        "MLmodel", "__init__.py", "decoding.py", "folding.py", "kept_backbone.py", "loader.py", "precision.py", "requests.py",
+        "model.pt2", "model.json", "model_card.md", "requirements.txt", "conda.yaml", "python_env.yaml",
     }  # fmt: skip
     assert {line.split("==")[0] for line in (saved / "requirements.txt").read_text().split()} == {
         "mlflow", "torch", "numpy", "pandas", "pillow",
