@@ -19,16 +19,20 @@ def _suited(given: dict[str, object], **values: object) -> dict[str, object]:
     return {name: value for name, value in after.items() if value != before[name]}
 
 
-@pytest.mark.parametrize("trainable", ["all", "gradual"])
-def test_each_way_to_train_has_rates_of_its_own_and_given_values_win(trainable: str) -> None:
-    suited = _suited({"trainable": trainable})
-    assert suited
+def test_a_way_to_train_may_have_rates_of_its_own_and_given_values_win() -> None:
+    suited = _suited({"trainable": "gradual"})
+    assert suited.keys() == {"learning_rate", "layer_decay"}
     for name in suited:
         others = {key: other for key, other in suited.items() if key != name}
-        assert _suited({"trainable": trainable, name: _DECLARED[name]}) == others, (
+        assert _suited({"trainable": "gradual", name: _DECLARED[name]}) == others, (
             "also the declared default, where it is given"
         )
-        assert _suited({"trainable": trainable}, **{name: 0.123}) == others
+        assert _suited({"trainable": "gradual"}, **{name: 0.123}) == others
+
+
+@pytest.mark.parametrize("trainable", ["all", "head"])
+def test_the_declared_defaults_are_for_the_other_ways(trainable: str) -> None:
+    assert not _suited({"trainable": trainable})
 
 
 @pytest.mark.usefixtures("small_network")

@@ -29,7 +29,8 @@ class SearchOptions(Options):
     study: str = option("histo-b3", "Name of the study; an existing one goes on.", changes_result=False)
     search: str = option(
         "aug_cutoff,learning_rate",
-        "Options that are searched, with commas: also weight_decay, label_smoothing, stain_sigma, trainable, layer_decay.",
+        "Options that are searched, with commas: also weight_decay, label_smoothing, augment, stain_sigma, trainable, "
+        "layer_decay.",
         changes_result=False,
     )
     backbones: str = option(

@@ -43,12 +43,15 @@ class Space:
 
 
 BACKBONE = "backbone"
+OF_A_HEAD = {BACKBONE, "augment"}
+"""What can be searched where nothing but the head learns: it has neither epochs nor rates, and chooses its C itself."""
 
 _RANGES: dict[str, Callable[[optuna.trial.BaseTrial, Space], Any]] = {
     "aug_cutoff": lambda trial, space: trial.suggest_int("aug_cutoff", 0, space.epochs),
     "learning_rate": lambda trial, _: trial.suggest_float("learning_rate", 1e-4, 1e-2, log=True),
     "weight_decay": lambda trial, _: trial.suggest_float("weight_decay", 1e-4, 0.3, log=True),
     "label_smoothing": lambda trial, _: trial.suggest_float("label_smoothing", 0.0, 0.2),
+    "augment": lambda trial, _: trial.suggest_categorical("augment", ["seed", "symmetries", "none"]),
     "stain_sigma": lambda trial, _: trial.suggest_float("stain_sigma", 0.01, 0.1, log=True),
     "trainable": lambda trial, _: trial.suggest_categorical("trainable", [ALL, GRADUAL]),
     "layer_decay": lambda trial, _: trial.suggest_float("layer_decay", 0.5, 1.0),

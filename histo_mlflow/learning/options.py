@@ -36,7 +36,12 @@ class FitOptions(Options):
         at_most=1,
     )
     epochs: int = option(20, "How often every training tile is seen.", at_least=1)
-    learning_rate: float = option(1e-3, "Peak of the learning rate (AdamW, linear warm-up, then cosine to 0).", above=0)
+    learning_rate: float = option(
+        1e-3,
+        "Peak of the learning rate (AdamW, linear warm-up, then cosine to 0). With trainable=gradual and trained weights 3e-3 "
+        "and layer_decay 0.75 take the place of the defaults.",
+        above=0,
+    )
     batch_size: int = option(32, "Tiles per step, at least 2 for batch norm; of all processes together.", at_least=2)
     weight_decay: float = option(0.05, "Decay of weights (AdamW); norms and biases have none.", at_least=0, at_most=1)
     label_smoothing: float = option(0.0, "Share of the target spread over all classes.", at_least=0, at_most=0.5)
@@ -191,11 +196,8 @@ class Recipe(Options):
             raise OptionError(f"{vain[0]}: has no meaning with trainable=head; leave it out, or give trainable=all")
 
 
-# From weights that were trained before, measured on real tissue (docs/transfer.md); the declared defaults suit random ones.
-_SUITED: dict[str, dict[str, Any]] = {
-    ALL: {"learning_rate": 3e-4},
-    GRADUAL: {"learning_rate": 1e-3, "layer_decay": 0.75},
-}
+# From weights that were trained before, measured on real tissue (docs/transfer.md); elsewhere the declared defaults are best.
+_SUITED: dict[str, dict[str, Any]] = {GRADUAL: {"learning_rate": 3e-3, "layer_decay": 0.75}}
 
 
 def suit_to_trained_weights(recipe: Recipe, given: frozenset[str]) -> Recipe:

@@ -12,8 +12,9 @@ from torchvision.models import get_model
 from histo_mlflow.errors import OptionError
 from histo_mlflow.learning.layers import STEPS_TO_STEM, depths_of, layers_of
 from histo_mlflow.learning.optimiser import make_optimizer
-from histo_mlflow.learning.options import FitOptions
+from histo_mlflow.learning.options import FitOptions, Recipe
 from histo_mlflow.models.classifier import TileClassifier
+from histo_mlflow.options import build
 
 # Source and name; the class of its blocks; how many layers it has: stem, blocks, what else has a matrix of its own, head.
 _NETWORKS = [
@@ -116,6 +117,11 @@ def test_without_layer_decay_there_are_two_groups_in_the_networks_order() -> Non
     for group, is_matrix in zip(groups, (True, False), strict=True):
         expected = [parameter for parameter in parameters if (parameter.ndim > 1) is is_matrix]
         assert list(map(id, group["params"])) == list(map(id, expected))
+
+
+def test_a_head_alone_has_no_layers() -> None:
+    with pytest.raises(OptionError, match=r"^layer_decay=0.9: has no meaning with trainable=head"):
+        build(Recipe, {"trainable": "head", "layer_decay": 0.9})
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,7 @@ def test_a_study_is_not_mixed_with_other_tiles_or_options(
         (["--search", "backbone"], "search=backbone: give the ones to choose from"),
         (["--search", "trainable", "--epochs", "1"], "search=trainable: gradual takes at least 2 epochs"),
         (["--search", "layer_decay", "--layer-decay", "0.9"], "layer_decay is searched and can't be given"),
+        (["--trainable", "head"], "search=aug_cutoff: has no meaning with trainable=head"),
         (["--data", "gone.npz"], "gone.npz"),
         (["--storage", "foo"], "storage=foo"),
     ],
@@ -163,6 +164,18 @@ def test_the_backbone_is_chosen_from_those_that_are_named(
     assert _search(*arguments[:-4], "--study", "other", "--backbones", f"{names[0]},timm:nothing") == 2
     assert "nothing" in capsys.readouterr().err.splitlines()[-1]
     assert "other" not in optuna.get_all_study_names("sqlite:///optuna.db"), "found before anything begins"
+
+
+def test_heads_are_searched_over_backbones_and_augmentation(work: Path, tiny_npz: Path) -> None:
+    names = ("torchvision:mobilenet_v3_small", "torchvision:shufflenet_v2_x0_5")
+    arguments = ["--data", str(tiny_npz), "--trainable", "head", "--search", "augment", "--backbones", ",".join(names)]
+    assert _search(*arguments, "--sampler", "random", "--trials", "5") == 0
+    study = optuna.load_study(study_name="histo-b3", storage="sqlite:///optuna.db")
+    params = [trial.params for trial in study.get_trials()]
+    assert {each["backbone"] for each in params} == set(names)
+    assert len({each["augment"] for each in params}) > 1
+    best = yaml.safe_load((work / "best_config.yaml").read_text())
+    assert {name: best[name] for name in ("trainable", *study.best_params)} == {"trainable": "head", **study.best_params}
 
 
 def test_a_study_with_another_direction_or_other_ranges_is_refused(
