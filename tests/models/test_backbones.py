@@ -246,6 +246,17 @@ def test_the_default_is_resized_as_it_always_was_and_others_as_their_weights_wer
     assert (known.pixels.size_px, known.pixels.mean, known.pixels.interpolation) == (224, (0.5, 0.5, 0.5), "bicubic")
 
 
+def test_a_network_that_computes_with_tensors_while_it_is_built_is_known_and_draws_nothing() -> None:
+    before = torch.get_rng_state()
+    assert find_backbone("torchvision:regnet_y_400mf").n_features == 440
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_maps_in_another_layout_are_not_taken_for_evidence() -> None:
+    assert find_backbone("timm:swin_tiny_patch4_window7_224").pooling is None
+    assert find_backbone("timm:resnet10t").pooling == "global_pool"
+
+
 def test_bicubic_resizing_is_that_of_pillow() -> None:
     class Seen(torch.nn.Module):
         def forward(self, pixels: torch.Tensor) -> torch.Tensor:
