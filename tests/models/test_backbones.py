@@ -307,17 +307,23 @@ def test_a_file_with_a_network_keeps_its_weights_and_must_have_facts(tmp_path: P
         find_backbone(str(file))
 
 
-def test_a_program_that_would_unpickle_objects_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["sample_inputs/model.pt", "constants/custom_obj_0", "constants/opaque_obj_0"])
+def test_a_program_that_would_unpickle_objects_is_refused(place: str, tmp_path: Path) -> None:
     class Payload:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return (Path.touch, (Path(tmp_path / "ran"),))  # type: ignore[return-value]
 
     good, file = write_graph(tmp_path / "good.pt2"), tmp_path / "bad.pt2"
     file.with_suffix(".json").write_text(good.with_suffix(".json").read_text())
+    constant = {"path_name": place.rpartition("/")[2], "is_param": False, "use_pickle": False, "tensor_meta": None}
     with zipfile.ZipFile(good) as archive, zipfile.ZipFile(file, "w") as other:
         for name in archive.namelist():
             content = archive.read(name)
-            other.writestr(name, pickle.dumps(Payload()) if "/sample_inputs/" in name else content)
+            if name.endswith("constants_config.json") and place.startswith("constants"):
+                content = json.dumps({"config": {"odd": constant}}).encode()
+            if not name.endswith(place):
+                other.writestr(name, content)
+        other.writestr(f"good/data/{place}", pickle.dumps(Payload()))
     with pytest.raises(OptionError, match=r"bad\.pt2 can't be read"):
         find_backbone(str(file))
     assert not (tmp_path / "ran").exists()
