@@ -1,6 +1,7 @@
 """What is known of a network that can learn, whatever source it comes from; knows none of them."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,8 +76,10 @@ class Backbone:
 
 
 def outline_of(build: Callable[[int, int], nn.Module], n_classes: int, size_px: int) -> nn.Module:
-    """Return the module without storage; nothing is drawn."""
-    with torch.device("meta"):
+    """Return the module, without storage where it can be made so; nothing is drawn."""
+    with suppress(NotImplementedError), torch.device("meta"):
+        return build(n_classes, size_px)
+    with torch.random.fork_rng(devices=[]):  # some, such as torchvision's RegNet, compute their widths with tensors
         return build(n_classes, size_px)
 
 

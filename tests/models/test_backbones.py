@@ -246,6 +246,17 @@ def test_the_default_is_resized_as_it_always_was_and_others_as_their_weights_wer
     assert (known.pixels.size_px, known.pixels.mean, known.pixels.interpolation) == (224, (0.5, 0.5, 0.5), "bicubic")
 
 
+def test_a_network_that_computes_with_tensors_while_it_is_built_is_known_and_draws_nothing() -> None:
+    before = torch.get_rng_state()
+    assert find_backbone("torchvision:regnet_y_400mf").n_features == 440
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_maps_in_another_layout_are_not_taken_for_evidence() -> None:
+    assert find_backbone("timm:swin_tiny_patch4_window7_224").pooling is None
+    assert find_backbone("timm:resnet10t").pooling == "global_pool"
+
+
 def test_bicubic_resizing_is_that_of_pillow() -> None:
     class Seen(torch.nn.Module):
         def forward(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -296,17 +307,23 @@ def test_a_file_with_a_network_keeps_its_weights_and_must_have_facts(tmp_path: P
         find_backbone(str(file))
 
 
-def test_a_program_that_would_unpickle_objects_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["sample_inputs/model.pt", "constants/custom_obj_0", "constants/opaque_obj_0"])
+def test_a_program_that_would_unpickle_objects_is_refused(place: str, tmp_path: Path) -> None:
     class Payload:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return (Path.touch, (Path(tmp_path / "ran"),))  # type: ignore[return-value]
 
     good, file = write_graph(tmp_path / "good.pt2"), tmp_path / "bad.pt2"
     file.with_suffix(".json").write_text(good.with_suffix(".json").read_text())
+    constant = {"path_name": place.rpartition("/")[2], "is_param": False, "use_pickle": False, "tensor_meta": None}
     with zipfile.ZipFile(good) as archive, zipfile.ZipFile(file, "w") as other:
         for name in archive.namelist():
             content = archive.read(name)
-            other.writestr(name, pickle.dumps(Payload()) if "/sample_inputs/" in name else content)
+            if name.endswith("constants_config.json") and place.startswith("constants"):
+                content = json.dumps({"config": {"odd": constant}}).encode()
+            if not name.endswith(place):
+                other.writestr(name, content)
+        other.writestr(f"good/data/{place}", pickle.dumps(Payload()))
     with pytest.raises(OptionError, match=r"bad\.pt2 can't be read"):
         find_backbone(str(file))
     assert not (tmp_path / "ran").exists()

@@ -6,11 +6,13 @@ n_features)``; the linear layer behind it is ours. So an encoder whose code nobo
 
 import io
 import json
+import re
 import warnings
 import zipfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -27,15 +29,14 @@ _MAX_FACTS_BYTES = 2**16
 _PROGRAM = ".pt2"
 # What torch raises for files that are not networks, and networks for tiles that they don't take.
 _DAMAGE = (
-    RuntimeError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    OSError,
-    EOFError,
-    zipfile.BadZipFile,
+    RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError, OSError, EOFError, zipfile.BadZipFile,
+    UnpicklingError,
+)  # fmt: skip
+# What an archive of a program consists of; custom objects and compiled code are not among it.
+_RECORD = re.compile(
+    r"[^/]+/(data/weights/weight_\d+|data/constants/tensor_\d+|data/(weights|constants)/model_\w+_config\.json"
+    r"|models/model\.json|data/sample_inputs/model\.pt|archive_format|archive_version|byteorder|(\.data/)?version"
+    r"|\.data/serialization_id)"
 )
 
 
@@ -165,22 +166,22 @@ def _read(path: Path, size_px: int) -> nn.Module:
 
 
 def _check_records(path: Path) -> None:
-    """Raise `ValueError` where the archive holds a pickle of more than tensors: torch would run what is in it."""
+    """Raise `ValueError` or `UnpicklingError` where the archive holds more than a graph and tensors: torch would run it."""
     with zipfile.ZipFile(path) as archive:
-        for name in archive.namelist():
-            record = archive.read(name)
-            if name.endswith(("/version", "/byteorder", "/archive_format", "/archive_version", "/.data/serialization_id")):
-                continue
-            if name.endswith(".json"):
-                if _pickles_in(json.loads(record)):
-                    raise ValueError(f"{name} names pickled objects")
-            elif "/sample_inputs/" in name:
-                torch.load(io.BytesIO(record), map_location="cpu", weights_only=True)
+        names = archive.namelist()
+        strange = [name for name in names if not _RECORD.fullmatch(name)]
+        if strange or len(set(names)) < len(names):
+            raise ValueError(f"it holds more than a graph and tensors, {shorten([*strange, 'a name twice'][0])} for one")
+        for name in names:
+            if name.endswith("_config.json") and not _names_plain_tensors(json.loads(archive.read(name))):
+                raise ValueError(f"{shorten(name)} names pickled objects")
+            if name.endswith(".pt"):
+                torch.load(io.BytesIO(archive.read(name)), map_location="cpu", weights_only=True)
 
 
-def _pickles_in(config: Any) -> bool:
-    tensors = config.get("config", {}) if isinstance(config, dict) else {}
-    return isinstance(tensors, dict) and any(isinstance(each, dict) and each.get("use_pickle") for each in tensors.values())
+def _names_plain_tensors(config: Any) -> bool:
+    payloads = config["config"].values()
+    return all(each["path_name"].startswith(("weight_", "tensor_")) and each["use_pickle"] is False for each in payloads)
 
 
 def _features_of(graph: nn.Module, path: Path, size_px: int) -> int:

@@ -16,6 +16,7 @@ from histo_mlflow.models.hub_file import HubFile
 from histo_mlflow.models.licence import licence_of
 from histo_mlflow.models.weight_files import FileAtUrl, WeightFile
 
+_SPATIAL = (2, 3)  # dimensions of rows and columns in torch's own layout
 # What timm raises for names and configurations that it can't follow.
 _REFUSALS = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError, OSError)
 
@@ -99,7 +100,7 @@ def _find_pooling(network: nn.Module) -> str | None:
 
 
 def _is_of_maps(pooling: SelectAdaptivePool2d) -> bool:
-    return bool(pooling.pool_type) and getattr(pooling.pool, "input_fmt", "NCHW") == "NCHW"
+    return bool(pooling.pool_type) and getattr(pooling.pool, "dim", _SPATIAL) == _SPATIAL
 
 
 def _convert(timm_name: str, n_classes: int, tensors: Mapping[str, Any]) -> Tensors:
