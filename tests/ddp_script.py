@@ -8,15 +8,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from histo_mlflow.learning.compute import seed_everything
+from histo_mlflow.learning.batches import TileSource
+from histo_mlflow.learning.compute import Compute, seed_everything
 from histo_mlflow.learning.fit import fit
+from histo_mlflow.learning.norms import estimate_norms, learning_norms
 from histo_mlflow.learning.options import Recipe
-from histo_mlflow.learning.ranks import joined_ranks
+from histo_mlflow.learning.ranks import Ranks, joined_ranks
 from histo_mlflow.learning.reports import EpochReport
 from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.options import build
 from histo_mlflow.tiles.demo import draw_demo
 from histo_mlflow.tiles.splits import Split
+from histo_mlflow.tiles.tile_set import TileSet
 
 
 class _FrozenNorms(TileClassifier):
@@ -28,6 +31,18 @@ class _FrozenNorms(TileClassifier):
             if isinstance(module, nn.BatchNorm2d) or type(module).__name__ in {"Dropout", "StochasticDepth"}:
                 module.training = False
         return self
+
+
+def _estimate_statistics(tiles: TileSet, ranks: Ranks) -> list[float]:
+    """Return the statistics of all batch norms, estimated from three batches of unequal sizes."""
+    network = TileClassifier(n_classes=9, tile_size_px=32).train()
+    names = learning_norms(network)
+    compute = Compute(torch.device("cpu"), is_bf16=False)
+    source = TileSource(tiles.images, compute.device)
+    batches = [np.arange(20), np.arange(20, 23), np.arange(23, 54)]
+    estimate_norms(network.eval(), names, source, batches, compute, ranks)
+    norms = [network.get_submodule(name) for name in names]
+    return torch.cat([statistic for norm in norms for statistic in (norm.running_mean, norm.running_var)]).tolist()
 
 
 def main(output: str, trainable: str) -> None:
@@ -48,13 +63,15 @@ def main(output: str, trainable: str) -> None:
     network = _FrozenNorms(n_classes=9, tile_size_px=32)
     with joined_ranks(torch.device("cpu")) as ranks:
         fit(network, split, recipe, on_epoch=reports.append, ranks=ranks)
+        seed_everything(0)
+        statistics = _estimate_statistics(tiles, ranks)
         if ranks.is_first:
             figures = [
                 {"train_loss": r.train_loss, "train_accuracy": r.train_accuracy, "val_loss": r.val.loss,
                  "val_labels": r.val.labels.tolist(), "n_val": len(r.val.logits)}
                 for r in reports
             ]  # fmt: skip
-            Path(output).write_text(json.dumps({"size": ranks.size, "epochs": figures}))
+            Path(output).write_text(json.dumps({"size": ranks.size, "epochs": figures, "statistics": statistics}))
 
 
 if __name__ == "__main__":

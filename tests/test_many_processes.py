@@ -60,6 +60,8 @@ def test_two_processes_learn_what_one_learns(tmp_path: Path, trainable: str) -> 
         assert shared["val_labels"] == alone["val_labels"], "no tile twice and none left out"
         assert shared["n_val"] == 13
     assert one["epochs"][0]["train_loss"] != one["epochs"][2]["train_loss"]
+    assert len(one["statistics"]) > 100
+    assert two["statistics"] == pytest.approx(one["statistics"], rel=1e-5), "batch norm's, pooled over processes"
 
 
 def _runs(store: Store) -> list[Run]:

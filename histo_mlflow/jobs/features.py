@@ -66,8 +66,7 @@ def features(options: Features) -> FeaturesResult:
     initial = open_weights(options.network, is_synthetic=tiles.is_synthetic)
     seed_everything(options.seed.seed)  # of random weights
     size_px = options.network.image_size or tiles.tile_size_px
-    network, origin = make_network(initial, classes=tiles.classes, tile_size_px=size_px)
-    say(f"weights: {origin}")
+    network, _ = make_network(initial, classes=tiles.classes, tile_size_px=size_px)
     facts = write_features(network.to(compute.device).eval(), tiles, compute, output)
     if run := begun_run(read_store()):
         run.log_file(output)

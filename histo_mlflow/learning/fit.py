@@ -19,6 +19,7 @@ from histo_mlflow.learning.compute import Compute, resolve_compute
 from histo_mlflow.learning.depthwise import use_fast_depthwise
 from histo_mlflow.learning.infer import cross_entropy_of, infer
 from histo_mlflow.learning.learner import Learner
+from histo_mlflow.learning.norms import draw_batches, estimate_norms, learning_norms
 from histo_mlflow.learning.optimiser import Objective, make_average, make_optimizer, make_scheduler
 from histo_mlflow.learning.options import FitOptions, Recipe
 from histo_mlflow.learning.pooling import use_fast_pooling
@@ -60,10 +61,11 @@ def fit(
         train_loss, train_accuracy = _learn_epoch(lesson, split.train, recipe)
         tiles_per_second = len(split.train) / (time.perf_counter() - started)
 
-        for each in dict.fromkeys((network, state.judged)):  # in one order, or processes would average unlike buffers
-            ranks.average(list(each.buffers()))  # batch norm's, which each process has of its own tiles
+        norms = learning_norms(network)
         state.epoch += 1
         state.judged.eval()
+        sample = draw_batches(split.train, recipe, epoch=state.epoch)
+        estimate_norms(state.judged, norms, lesson.source, sample, compute, ranks)
         val = score(state.judged, split.val, compute, "validate", ranks)
         is_best = state.note_best(val.loss)
         report = EpochReport(

@@ -86,7 +86,10 @@ def _factor_in_phase(step: int, n_steps: int) -> float:
 
 
 def make_average(network: nn.Module, options: FitOptions) -> AveragedModel | None:
-    """Return a moving average of weights and batch-norm statistics, or None if the options want none."""
+    """Return a moving average of the weights, or None if the options want none.
+
+    Statistics of batch norm are not averaged: those of the averaged weights are no average of those of the weights.
+    """
     if options.ema_decay == 0:
         return None
-    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(options.ema_decay), use_buffers=True)  # type: ignore[no-untyped-call]
+    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(options.ema_decay))  # type: ignore[no-untyped-call]

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -69,13 +69,11 @@ class Ranks:
         dist.broadcast_object_list(box, src=0, group=self.group)
         return box[0]  # type: ignore[return-value]
 
-    def average(self, tensors: Sequence[Tensor]) -> None:
-        """Replace each floating tensor by its mean over the processes."""
+    def add_up(self, tensor: Tensor) -> Tensor:
+        """Return `tensor` after it was replaced by its sum over the processes."""
         if self.size > 1:
-            for tensor in tensors:
-                if tensor.is_floating_point():
-                    dist.all_reduce(tensor)
-                    tensor /= self.size
+            dist.all_reduce(tensor)
+        return tensor
 
     def note_end(self, how: str) -> None:
         """Leave a note for the others, which would otherwise count this process as lost."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from histo_mlflow.errors import OptionError
 from histo_mlflow.evaluation.confusion import epoch_figures
 from histo_mlflow.learning.augmentation import views_of
 from histo_mlflow.learning.compute import resolve_compute_for_report
@@ -38,7 +39,15 @@ class FittedHead:
 
 
 def learn_head(network: TileClassifier, split: Split, recipe: Recipe, *, on_epoch: Callable[[EpochReport], None]) -> FittedHead:
-    """Fit the head of `network` in place on stored features of `split`, and score it; the backbone stays as it is."""
+    """Fit the head of `network` in place on stored features of `split`, and score it; the backbone stays as it is.
+
+    Raises:
+        OptionError: The head is of a kind that can't take a fitted one.
+    """
+    if network.head.bias is None:
+        raise OptionError(
+            f"backbone={network.backbone_name}: its last layer has no bias, which trainable=head needs; take another"
+        )
     compute = resolve_compute_for_report(recipe.compute)
     network.to(compute.device).to(memory_format=torch.channels_last).eval()
     views = [stored_features(network, split.tiles, compute, view) for view in views_of(recipe.augmentation)]

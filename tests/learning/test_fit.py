@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from histo_mlflow.errors import NonFiniteLossError, OptionError
-from histo_mlflow.learning.batches import batch_rows
+from histo_mlflow.learning.batches import TileSource, batch_rows
 from histo_mlflow.learning.compute import Compute, seed_everything
 from histo_mlflow.learning.fit import fit, score
+from histo_mlflow.learning.norms import draw_batches, estimate_norms, learning_norms
 from histo_mlflow.learning.optimiser import Objective
 from histo_mlflow.learning.options import AugmentationOptions, ComputeOptions, FitOptions, Recipe, SeedOptions
+from histo_mlflow.learning.ranks import ALONE
 from histo_mlflow.learning.reports import EpochReport, FitResult
 from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.options import build
@@ -172,6 +174,56 @@ def test_an_average_of_the_weights_is_judged_and_kept(tiny_tiles: TileSet) -> No
     assert not torch.equal(network.state_dict()[name], best["network"][name])
     # Half of the old average and half of the new weights, at each of two steps an epoch.
     assert reports[0].val.loss != pytest.approx(_fit(tiny_tiles, FitOptions(epochs=1, batch_size=9))[0][0].val.loss, rel=1e-3)
+
+
+@pytest.mark.usefixtures("small_network")
+def test_averaged_weights_are_judged_by_statistics_of_their_own(tiny_tiles: TileSet) -> None:
+    states: list[dict[str, Any]] = []
+    _fit(tiny_tiles, FitOptions(epochs=2, batch_size=9, ema_decay=0.5), states=states)
+    average = {name.removeprefix("module."): tensor for name, tensor in states[1]["average"].items() if name != "n_averaged"}
+    network = TileClassifier(n_classes=9, tile_size_px=32)
+    names = learning_norms(network.train())
+    network.load_state_dict({name: tensor for name, tensor in average.items() if "running" not in name}, strict=False)
+    sample = draw_batches(tiny_tiles.part("train", np.arange(18)), replace(RECIPE, fit=FitOptions(batch_size=9)), epoch=2)
+    estimate_norms(network.eval(), names, TileSource(tiny_tiles.images, CPU.device), sample, CPU, ALONE)
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, average[name]), name
+
+
+@pytest.mark.usefixtures("small_network")
+def test_frozen_batch_norms_keep_their_statistics(tiny_tiles: TileSet) -> None:
+    class Frozen(TileClassifier):
+        def train(self, mode: bool = True) -> "Frozen":
+            super().train(mode)
+            self.backbone.get_submodule("features.0").eval()
+            return self
+
+    network = Frozen(n_classes=9, tile_size_px=32)
+    before = copy.deepcopy(network.state_dict())
+    split = Split.of(tiny_tiles, np.arange(18), np.arange(18, 36))
+    fit(network, split, replace(RECIPE, fit=FitOptions(epochs=1, batch_size=9)), on_epoch=lambda _: None)
+    changed = {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
+    statistics = {name for name in changed if "running" in name}
+    assert len(statistics) > 10
+    assert not any(name.startswith("backbone.features.0.") for name in statistics)
+
+
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+@pytest.mark.usefixtures("small_network")
+def test_validation_sees_from_the_first_epochs_what_was_learnt(tiny_tiles: TileSet, ema_decay: float) -> None:
+    """Asked about the tiles that they learn from, these networks read chance through 24 steps by running averages."""
+    seed_everything(0)
+    network = TileClassifier(n_classes=9, tile_size_px=32)
+    options = FitOptions(epochs=8, batch_size=18, learning_rate=1e-2, ema_decay=ema_decay)
+    recipe = replace(RECIPE, fit=options, augmentation=AugmentationOptions(aug_cutoff=0))
+    accuracies: list[float] = []
+
+    def note(report: EpochReport) -> None:
+        accuracies.append(float((report.val.logits.argmax(1) == report.val.labels).mean()))
+
+    fit(network, Split.of(tiny_tiles, np.arange(54), np.arange(54)), recipe, on_epoch=note)
+    assert accuracies[1] > 0.4
+    assert accuracies[-1] > 0.8
 
 
 @pytest.mark.parametrize("class_weights", ["none", "balanced"])
