@@ -47,9 +47,11 @@ def describe_epoch(epoch: int, epochs: int, metrics: Mapping[str, float], *, is_
         if f"{split}/loss" in metrics
     )
     width = len(str(epochs))
-    name = f"C={metrics['head/C']:<8.3g}" if "head/C" in metrics else f"epoch {epoch:{width}d}/{epochs}"
+    name, best = f"epoch {epoch:{width}d}/{epochs}", "best so far"
+    if "head/C" in metrics:  # all heads are there when the first is told of
+        name, best = f"C={metrics['head/C']:<8.3g}", "chosen"
     speed = f" | {metrics['train/tiles_per_second']:.0f} tiles/s" if "train/tiles_per_second" in metrics else ""
-    return f"{name} | {splits}{speed}{' | best so far' if is_best else ''}"
+    return f"{name} | {splits}{speed}{f' | {best}' if is_best else ''}"
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

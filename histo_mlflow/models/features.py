@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from histo_mlflow.models.backbones import find_backbone
 from histo_mlflow.models.classifier import TileClassifier
+from histo_mlflow.models.weight_files import sha256_of
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,14 @@ class FeatureNetwork(nn.Module):
 
 
 def digest_backbone(network: TileClassifier) -> str:
-    """Return a SHA-256 (hex) of all weights and statistics but the head's: names, shapes, types and values."""
-    head = f"{find_backbone(network.backbone_name).head}."
-    digest = hashlib.sha256()
+    """Return a SHA-256 (hex) of all weights and statistics but the head's: names, shapes, types and values.
+
+    Of a backbone that is a file, the file belongs to it: what it computes stands nowhere else.
+    """
+    known = find_backbone(network.backbone_name)
+    head, digest = f"{known.head}.", hashlib.sha256()
+    if known.comes_with_weights and known.weights is not None:
+        digest.update(sha256_of(known.weights.fetch()).encode())
     for name, tensor in sorted(network.backbone.state_dict().items()):
         if tensor.is_floating_point() and not name.startswith(head):  # how many batches a norm has seen changes nothing
             digest.update(repr((name, tuple(tensor.shape), str(tensor.dtype))).encode())

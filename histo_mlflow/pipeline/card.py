@@ -58,8 +58,6 @@ def write_card(
         model_name: Under which it is registered.
         out_of_fold: Of a cross-validation.
     """
-    # This package itself has no metadata in an environment that MLflow has built: it is not installed there.
-    packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
     synthetic = "**Learnt from synthetic demo tiles, not from tissue: of no use on tissue.**\n\n" if facts.is_synthetic else ""
     return f"""{synthetic}Classifies histology tiles. For research use, **not for diagnosis**.
 
@@ -107,8 +105,14 @@ model = mlflow.pyfunc.load_model("models:/{model_name}/Production")
 table = model.predict(tiles)   # label, prob_{visible(facts.classes[0])} ... prob_{visible(facts.classes[-1])}
 ```
 
-Made with histo-mlflow {histo_mlflow.__version__}, Python {platform.python_version()}, {packages}.
+Made with {_describe_versions()}.
 """
+
+
+def _describe_versions() -> str:
+    # This package itself has no metadata in an environment that MLflow has built: it is not installed there.
+    packages = (f"{name} {version(name)}" for name in _PACKAGES)
+    return ", ".join([f"histo-mlflow {histo_mlflow.__version__}", f"Python {platform.python_version()}", *packages])
 
 
 def _overall_table(val: Evaluation, test: tuple[str, Evaluation] | None, out_of_fold: OutOfFold | None) -> str:

@@ -27,9 +27,11 @@ from histo_mlflow.models.backbones import DEFAULT_BACKBONE, find_backbone
 from histo_mlflow.models.checkpoint import load_weights, save_weights
 from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.models.facts import ModelFacts
+from histo_mlflow.models.features import digest_backbone
 from histo_mlflow.models.model import Model
 from histo_mlflow.models.weights import adopt_weights, make_network, read_initial_weights
 from histo_mlflow.options import build
+from histo_mlflow.pipeline.features import stored_features
 from histo_mlflow.tiles.demo import draw_demo
 from histo_mlflow.tiles.splits import Split
 from tests.conftest import PROJECT
@@ -104,14 +106,30 @@ def test_it_is_known_by_its_facts(network: TileClassifier) -> None:
 
 
 def test_features_are_what_goes_into_the_head(network: TileClassifier) -> None:
-    known, seen = find_backbone(network.backbone_name), []
-    head = network.backbone.get_submodule(known.head)
-    handle = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    tiles = torch.from_numpy(_tiles(4))
     with torch.inference_mode():
-        logits = network(torch.from_numpy(_tiles(4)))
-        handle.remove()
-        assert seen[0].shape == (4, known.n_features)
-        torch.testing.assert_close(head(seen[0]), logits)
+        features = network.features(tiles)
+        torch.testing.assert_close(network.head(features), network(tiles))
+    assert features.shape == (4, network.n_features)
+    assert network.n_features == find_backbone(network.backbone_name).n_features
+
+
+def test_kept_features_are_its_own(network: TileClassifier, work: Path) -> None:
+    tiles = draw_demo(n_tiles=12, tile_size_px=SIZE_PX)
+    kept = stored_features(network, tiles, CPU)
+    with torch.inference_mode():
+        direct = network.features(torch.from_numpy(np.array(tiles.images))).numpy()
+    np.testing.assert_allclose(kept, direct, rtol=1e-5, atol=1e-5 * float(np.abs(direct).max()))
+
+
+def test_a_file_with_another_network_has_other_features(tmp_path: Path) -> None:
+    """What a file computes is not among its weights."""
+    file, digests = write_graph(tmp_path / "graph.pt"), []
+    for content in (file.read_bytes(), file.read_bytes() + b" "):
+        file.write_bytes(content)
+        network = TileClassifier(n_classes=2, tile_size_px=SIZE_PX, backbone=str(file))
+        digests.append(digest_backbone(network))
+    assert digests[0] != digests[1]
 
 
 def test_the_same_seed_builds_the_same(network: TileClassifier) -> None:

@@ -51,7 +51,7 @@ FORMS: dict[str, Callable[[TileSet], str]] = {
     form.__name__.removeprefix("_"): form for form in (_stored, _compressed, _medmnist, _folder, _nested)
 }
 """Each writes tiles into the working folder and returns their address."""
-WITH_GROUPS = {"stored", "compressed"}
+WITH_GROUPS = ("stored", "compressed")
 
 each_form = pytest.mark.parametrize("form", FORMS)
 
