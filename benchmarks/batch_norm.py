@@ -38,14 +38,17 @@ from histo_mlflow.learning.norms import estimate_norms, sample_size
 from histo_mlflow.learning.options import FitOptions, Recipe
 from histo_mlflow.learning.ranks import Ranks
 from histo_mlflow.learning.reports import EpochReport
-from histo_mlflow.models.classifier import TileClassifier
+from histo_mlflow.models.backbones import DEFAULT_BACKBONE
+from histo_mlflow.models.weights import make_network
 from histo_mlflow.options import build
+from histo_mlflow.pipeline.inputs import open_weights
 from histo_mlflow.tiles.open import open_tiles
 from histo_mlflow.tiles.options import HoldOutOptions
 from histo_mlflow.tiles.splits import Split, hold_out
 from tuning.options import SearchOptions
 from tuning.search_space import Space, suggest
 
+_ASKED = ("backbone", "weights", "image_size", "epochs", "batch_size", "learning_rate", "ema_decay")
 _SAMPLES = ((64, 64), (128, 32), (128, 128))
 _Batches = Sequence[NDArray[np.int64]]
 
@@ -118,6 +121,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--data", default="demo", help="tiles, as in `histo train --data`")
     parser.add_argument("--image-size", type=int, default=0, help="edge length in pixels; 0 = as stored")
+    parser.add_argument("--backbone", default=DEFAULT_BACKBONE, help="as in `histo train`")
+    parser.add_argument("--weights", default="none", help="as in `histo train`")
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--ema-decay", type=float, default=0.0)
@@ -148,8 +154,10 @@ def _run(asked: argparse.Namespace, setting: dict[str, Any]) -> dict[str, Any]:
     tiles = open_tiles(asked.data, image_size=asked.image_size)
     split = hold_out(tiles, HoldOutOptions(), seed=seed)
     seed_everything(seed)
-    network = TileClassifier(n_classes=len(tiles.classes), tile_size_px=asked.image_size or tiles.tile_size_px)
-    options = {name: getattr(asked, name) for name in ("epochs", "batch_size", "ema_decay", "image_size")}
+    recipe = build(Recipe, {**{name: getattr(asked, name) for name in _ASKED}, **setting})
+    initial = open_weights(recipe.network, is_synthetic=tiles.is_synthetic)
+    size_px = asked.image_size or tiles.tile_size_px
+    network, _ = make_network(initial, classes=tiles.classes, tile_size_px=size_px)
     watch = _Watch(split, network, samples=asked.samples)
     seconds: list[float] = []
 
@@ -163,7 +171,7 @@ def _run(asked: argparse.Namespace, setting: dict[str, Any]) -> dict[str, Any]:
         patch("histo_mlflow.learning.fit.estimate_norms", watch),
         patch("histo_mlflow.learning.fit.make_average", _average_with_statistics),
     ):
-        fit(network, split, build(Recipe, {**options, **setting}), on_epoch=note)
+        fit(network, split, recipe, on_epoch=note)
     n_train = len(split.train)
     return {**setting, "n_train": n_train, "n_sample": sample_size(n_train), "epoch_seconds": seconds, "arms": watch.seen}
 
