@@ -40,7 +40,7 @@ def depths_of(network: nn.Module, head: nn.Module) -> list[tuple[float, list[nn.
 
 def _pieces_of(module: nn.Module, *, is_in_sequence: bool) -> Iterator[tuple[list[nn.Parameter], bool]]:
     """Yield what is taken as a whole, in order of registration, and whether it lies loose beside modules."""
-    children = list(module.children())
+    children = [child for child in module.children() if any(True for _ in child.parameters())]
     is_block = is_in_sequence and not isinstance(module, _SEQUENCES) and not _is_stage(module)
     if not children or is_block:
         yield list(module.parameters()), False

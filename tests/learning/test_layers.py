@@ -13,6 +13,7 @@ from histo_mlflow.errors import OptionError
 from histo_mlflow.learning.layers import STEPS_TO_STEM, depths_of, layers_of
 from histo_mlflow.learning.optimiser import make_optimizer
 from histo_mlflow.learning.options import FitOptions, Recipe
+from histo_mlflow.models.backbones import find_backbone
 from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.options import build
 
@@ -26,6 +27,7 @@ _NETWORKS = [
     ("torchvision", "swin_t", "SwinTransformerBlock", 1 + 12 + 3 + 1),
     ("torchvision", "densenet121", "_DenseLayer", 1 + 58 + 3 + 1),
     ("torchvision", "shufflenet_v2_x0_5", "InvertedResidual", 1 + 16 + 2),
+    ("ours", "lite0", "MBConvBlock", 1 + 16 + 2),  # its convolutions hold their padding as a child
     ("timm", "efficientnet_b0", "InvertedResidual", 1 + 16 + 2),
     ("timm", "resnet10t", "BasicBlock", 3 + 4 + 1),  # a stem of three convolutions
     ("timm", "convnext_atto", "ConvNeXtBlock", 1 + 12 + 3 + 1),
@@ -33,6 +35,11 @@ _NETWORKS = [
     ("timm", "mobilenetv3_small_050", "InvertedResidual", 1 + 11 + 3),
     ("timm", "swin_tiny_patch4_window7_224", "SwinTransformerBlock", 1 + 12 + 3 + 1),
 ]
+_MAKERS: dict[str, Callable[[str], nn.Module]] = {
+    "torchvision": lambda name: get_model(name, num_classes=5),
+    "timm": lambda name: timm.create_model(name, num_classes=5),
+    "ours": lambda name: find_backbone(name).build(5, 224),
+}
 each_network = pytest.mark.parametrize(
     ("source", "name", "block", "n_layers"), _NETWORKS, ids=[f"{source}:{name}" for source, name, *_ in _NETWORKS]
 )
@@ -40,9 +47,8 @@ each_network = pytest.mark.parametrize(
 
 def _outline(source: str, name: str) -> tuple[nn.Module, nn.Linear]:
     """Return a network of 5 classes and its head."""
-    make: Callable[..., nn.Module] = timm.create_model if source == "timm" else get_model
     with torch.device("meta"):
-        network = make(name, num_classes=5).eval()
+        network = _MAKERS[source](name).eval()
     return network, [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
 
 
