@@ -99,20 +99,21 @@ intervals know of chance among these tiles, not of other laboratories, scanners 
 
 ## Use
 
-```python
+{_describe_use(facts, model_name)}
+"""
+
+
+def _describe_use(facts: ModelFacts, model_name: str) -> str:
+    # This package itself has no metadata in an environment that MLflow has built: it is not installed there.
+    packages = (f"{name} {version(name)}" for name in _PACKAGES)
+    versions = [f"histo-mlflow {histo_mlflow.__version__}", f"Python {platform.python_version()}", *packages]
+    return f"""```python
 import mlflow
 model = mlflow.pyfunc.load_model("models:/{model_name}/Production")
 table = model.predict(tiles)   # label, prob_{visible(facts.classes[0])} ... prob_{visible(facts.classes[-1])}
 ```
 
-Made with {_describe_versions()}.
-"""
-
-
-def _describe_versions() -> str:
-    # This package itself has no metadata in an environment that MLflow has built: it is not installed there.
-    packages = (f"{name} {version(name)}" for name in _PACKAGES)
-    return ", ".join([f"histo-mlflow {histo_mlflow.__version__}", f"Python {platform.python_version()}", *packages])
+Made with {", ".join(versions)}."""
 
 
 def _overall_table(val: Evaluation, test: tuple[str, Evaluation] | None, out_of_fold: OutOfFold | None) -> str:

@@ -48,7 +48,7 @@ def test_state_is_loaded_without_unpickling_objects(tmp_path: Path, network: Til
         network,
         make_average(network, options),
         optimizer,
-        make_scheduler(optimizer, 9),
+        make_scheduler(optimizer, [9]),
         torch.Generator().manual_seed(3),
         epoch=3,
     )
@@ -175,7 +175,7 @@ def _small_state(seed: int) -> TrainingState:
     network(torch.ones(1, 3)).sum().backward()
     optimizer.step()
     return TrainingState(
-        network, None, optimizer, make_scheduler(optimizer, 9), torch.Generator().manual_seed(seed), epoch=seed
+        network, None, optimizer, make_scheduler(optimizer, [9]), torch.Generator().manual_seed(seed), epoch=seed
     )
 
 

@@ -183,7 +183,7 @@ BAD = {
     "transparent": ([_encoded(np.zeros((9, 9, 4), np.uint8), "PNG", "RGBA")], "row 0 is transparent"),
     "bomb": ([FILES[0], _bomb()], "row 1 "),
     "two columns": (pd.DataFrame({"a": FILES, "b": FILES}), "one column 'image'"),
-    "rows of unlike lengths": ([None, []], "tiles are no array"),
+    "rows of unlike lengths": ([None, []], "tiles are not an array"),
     "another name": ({"tile": np.array(FILES)}, "one column 'image' of encoded images; got ['tile']"),
 }
 
