@@ -5,10 +5,11 @@ What is added to a table is in every report, file and test of metrics at once.
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from histo_mlflow.evaluation import confusion as of_confusion
 from histo_mlflow.evaluation.confusion import Counts, Proportion, mean_defined, ratio
@@ -26,7 +27,27 @@ from histo_mlflow.evaluation.limits import (
 )
 from histo_mlflow.evaluation.predictions import Predictions
 
+Bools = NDArray[np.bool_]
+
 FEWEST_GROUPS = 20
+_LEAST_FREEDOM_OF_CLASS = 7.0
+"""By groups; simulated (benchmarks/coverage.py): with the few that few patients with errors give, nearly all hold the truth."""
+
+
+def _wrong(predictions: Predictions, _: int) -> Bools:
+    return predictions.is_wrong
+
+
+def _missed(predictions: Predictions, k: int) -> Bools:
+    return np.asarray(predictions.is_wrong & (predictions.labels == k))
+
+
+def _falsely_called(predictions: Predictions, k: int) -> Bools:
+    return np.asarray(predictions.is_wrong & (predictions.predicted == k))
+
+
+def _confused(predictions: Predictions, k: int) -> Bools:
+    return _missed(predictions, k) | _falsely_called(predictions, k)
 
 
 @dataclass(frozen=True)
@@ -39,7 +60,10 @@ class Metric:
         compute: From `n` resamples to ``(n,)``, or to ``(n, n_classes)`` if it is one of each class.
         proportion: From one confusion matrix to hits and of how many, if it is a proportion.
         fewest_tiles: That an interval needs; of a proportion, how many it must be of.
-        fewest_errors: That an interval over tiles needs.
+        errors: Tiles that are wrong in a way that the figure of class `k` sees, ``(n_tiles,)``.
+        fewest_errors: Of these, that an interval over tiles needs.
+        fewest_groups: With such an error, that an interval over groups needs.
+        freedom_by_groups: Share of the jackknife's degrees of freedom that holds over groups.
         of_confusion: From confusion matrices ``(n, n_classes, n_classes)``, if it depends on nothing else.
         lowest: The worst value of one that has 1 as its best; NaN of one that has no upper end.
         has_interval: False where no method is known whose interval holds the truth as often as it says.
@@ -52,7 +76,10 @@ class Metric:
     compute: Callable[[Drawn], Floats]
     proportion: Callable[[Counts], Proportion] | None = None
     fewest_tiles: int = 0
+    errors: Callable[[Predictions, int], Bools] = _wrong
     fewest_errors: int = 0
+    fewest_groups: int = 1
+    freedom_by_groups: float = 1.0
     of_confusion: Callable[[Counts], Floats] | None = None
     lowest: float = 0.0
     has_interval: bool = True
@@ -60,21 +87,19 @@ class Metric:
     is_on_page: bool = True
 
 
-def _share(
-    name: str, words: str, proportion: Callable[[Counts], Proportion], *, fewest_tiles: int = 0, is_on_page: bool = True
-) -> Metric:
+def _share(name: str, words: str, proportion: Callable[[Counts], Proportion], **needs: Any) -> Metric:
     def compute(drawn: Drawn) -> Floats:
         return ratio(*proportion(drawn.confusion))
 
-    return Metric(name, words, compute, proportion, fewest_tiles=fewest_tiles, is_on_page=is_on_page)
+    return Metric(name, words, compute, proportion, **needs)
 
 
-def _counted(name: str, words: str, function: Callable[[Counts], Floats], *, lowest: float = 0.0) -> Metric:
-    return Metric(name, words, lambda drawn: function(drawn.confusion), of_confusion=function, lowest=lowest)
+def _counted(name: str, words: str, function: Callable[[Counts], Floats], **needs: Any) -> Metric:
+    return Metric(name, words, lambda drawn: function(drawn.confusion), of_confusion=function, **needs)
 
 
-def _ranked(name: str, words: str, compute: Callable[[Drawn], Floats]) -> Metric:
-    return Metric(name, words, compute, fewest_tiles=200, fewest_errors=12)
+def _ranked(name: str, words: str, compute: Callable[[Drawn], Floats], **needs: Any) -> Metric:
+    return Metric(name, words, compute, fewest_tiles=200, fewest_errors=12, **needs)
 
 
 def _loss(name: str, words: str, compute: Callable[[Drawn], Floats], **needs: Any) -> Metric:
@@ -95,7 +120,12 @@ OVERALL_METRICS = _table(
     _counted("macro_f1", "Macro F1", of_confusion.macro_f1),
     _counted("matthews_correlation", "Matthews correlation", of_confusion.matthews_correlation, lowest=-1.0),
     _counted("cohens_kappa", "Cohen's kappa", of_confusion.cohens_kappa, lowest=-1.0),
-    _ranked("macro_auroc", "Macro AUROC (one-vs-rest)", lambda drawn: mean_defined(drawn.auroc_and_precision[0])),
+    _ranked(
+        "macro_auroc",
+        "Macro AUROC (one-vs-rest)",
+        lambda drawn: mean_defined(drawn.auroc_and_precision[0]),
+        freedom_by_groups=0.8,
+    ),
     _ranked("macro_auprc", "Macro AUPRC (one-vs-rest)", lambda drawn: mean_defined(drawn.auroc_and_precision[1])),
     _loss("log_loss", "Log loss (nats)", lambda drawn: drawn.loss_and_squares[0], fewest_tiles=60),
     _loss("brier_score", "Brier score (0 to 2)", lambda drawn: drawn.loss_and_squares[1], fewest_tiles=60),
@@ -122,15 +152,21 @@ OVERALL_METRICS = _table(
 """By name; of all classes together, the headline first."""
 
 CLASS_METRICS = _table(
-    _share("sensitivity", "sensitivity", of_confusion.sensitivity, fewest_tiles=15),
-    _share("specificity", "specificity", of_confusion.specificity, fewest_tiles=60),
-    _share("ppv", "PPV", of_confusion.ppv, fewest_tiles=15),
-    _share("npv", "NPV", of_confusion.npv, fewest_tiles=60),
-    _counted("f1", "F1", of_confusion.f1_of_classes),
-    _ranked("auroc", "AUROC", lambda drawn: drawn.auroc_and_precision[0]),
-    _ranked("auprc", "AUPRC", lambda drawn: drawn.auroc_and_precision[1]),
+    _share("sensitivity", "sensitivity", of_confusion.sensitivity, fewest_tiles=15, errors=_missed, fewest_groups=2),
+    _share("specificity", "specificity", of_confusion.specificity, fewest_tiles=60, errors=_falsely_called, fewest_groups=2),
+    _share("ppv", "PPV", of_confusion.ppv, fewest_tiles=15, errors=_falsely_called, fewest_groups=2),
+    _share("npv", "NPV", of_confusion.npv, fewest_tiles=60, errors=_missed, fewest_groups=2),
+    _counted("f1", "F1", of_confusion.f1_of_classes, errors=_confused, fewest_groups=4),
+    _ranked("auroc", "AUROC", lambda drawn: drawn.auroc_and_precision[0], errors=_confused, fewest_groups=6),
+    _ranked("auprc", "AUPRC", lambda drawn: drawn.auroc_and_precision[1], errors=_confused, fewest_groups=6),
     _share(
-        "one_vs_rest_accuracy", "one-vs-rest accuracy", of_confusion.one_vs_rest_accuracy, fewest_tiles=60, is_on_page=False
+        "one_vs_rest_accuracy",
+        "one-vs-rest accuracy",
+        of_confusion.one_vs_rest_accuracy,
+        fewest_tiles=60,
+        errors=_confused,
+        fewest_groups=4,
+        is_on_page=False,
     ),
 )
 """By name; of each class against all others."""
@@ -210,26 +246,38 @@ def statistics_of(predictions: Predictions, costs: Floats | None = None, names: 
 
 def _limits(metric: Metric, k: int, value: float, spread: Spread, predictions: Predictions) -> Limits:
     """Return the ends of the interval of a metric's `k`-th value, NaN where it has none."""
-    confusion, are_tiles = predictions.confusion, predictions.groups is None
+    confusion = predictions.confusion
     hits, n = metric.proportion(confusion) if metric.proportion else (np.nan, confusion.sum())
     if np.atleast_1d(n)[k if metric.proportion else 0] < metric.fewest_tiles:
         return NO_LIMITS
-    if are_tiles and metric.proportion is not None:
+    if predictions.groups is not None:
+        return _limits_over_groups(metric, k, value, spread, predictions)
+    if metric.proportion is not None:
         found = wilson(int(np.atleast_1d(hits)[k]), int(np.atleast_1d(n)[k]))
         return found.low, found.high
-    if metric.proportion is not None or metric.of_confusion is not None:
+    if metric.of_confusion is not None:
         observed = effective_number(value, metric.lowest, spread)
-        if metric.of_confusion is None or not are_tiles:
-            return wilson_limits(value, metric.lowest, observed, spread.quantile)
         n_tiles = effective_number_of_tiles(metric.of_confusion, k, confusion, metric.lowest, observed)
         return wilson_limits(value, metric.lowest, n_tiles, QUANTILE)
-    if metric.fewest_errors and are_tiles:
-        errors = confusion.sum() - np.trace(confusion)
-        if metric.name in CLASS_METRICS:
-            errors = confusion[k].sum() + confusion[:, k].sum() - 2 * confusion[k, k]
+    if metric.fewest_errors:
+        errors = int(metric.errors(predictions, k).sum())
         if errors < metric.fewest_errors:
             return NO_LIMITS
-        spread = Spread(spread.variance, float(errors) - 1)
+        spread = replace(spread, freedom=errors - 1.0)
+    return _limits_of_spread(metric, value, spread)
+
+
+def _limits_over_groups(metric: Metric, k: int, value: float, spread: Spread, predictions: Predictions) -> Limits:
+    if len(np.unique(np.asarray(predictions.groups)[metric.errors(predictions, k)])) < metric.fewest_groups:
+        return NO_LIMITS
+    least = _LEAST_FREEDOM_OF_CLASS if metric.name in CLASS_METRICS else 0.0
+    spread = replace(spread, freedom=max(metric.freedom_by_groups * spread.freedom, least))
+    if metric.proportion is not None or metric.of_confusion is not None:
+        return wilson_limits(value, metric.lowest, effective_number(value, metric.lowest, spread), spread.quantile)
+    return _limits_of_spread(metric, value, spread)
+
+
+def _limits_of_spread(metric: Metric, value: float, spread: Spread) -> Limits:
     return log_limits(value, spread) if math.isnan(metric.lowest) else logit_limits(value, spread)
 
 
@@ -246,7 +294,7 @@ def _describe_intervals(units: Units, overall: Mapping[str, Estimate]) -> str:
             f"All figures: jackknife over {units.describe()}; Wilson with an effective number of tiles, log odds or logarithm, "
             "Student's t."
         )
-        needed = f"{FEWEST_GROUPS} groups are needed, some of them with errors, and up to 200 tiles"
+        needed = f"{FEWEST_GROUPS} groups are needed, some of them with errors (of a class 2 to 6), and up to 200 tiles"
     without = [OVERALL_METRICS[name] for name, each in overall.items() if each.is_defined and not each.has_interval]
     for reason, is_for_ever in ((f"Too few for an interval ({needed})", False), ("No interval is known that holds", True)):
         if named := [metric.words for metric in without if metric.has_interval is not is_for_ever]:
