@@ -4,15 +4,13 @@ What is added to a table is in every report, file and test of metrics at once.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from histo_mlflow.evaluation import confusion as of_confusion
-from histo_mlflow.evaluation.confusion import Counts, Proportion, mean_defined, ratio
+from histo_mlflow.evaluation.confusion import Counts, mean_defined, ratio
 from histo_mlflow.evaluation.costs import default_costs
 from histo_mlflow.evaluation.drawn import Drawn, Prepared
 from histo_mlflow.evaluation.intervals import QUANTILE, Estimate, Floats, Spread, Statistics, Units, Weights, wilson
@@ -25,85 +23,12 @@ from histo_mlflow.evaluation.limits import (
     logit_limits,
     wilson_limits,
 )
+from histo_mlflow.evaluation.metric import Metric, confused, counted, falsely_called, loss, missed, ranked, share
 from histo_mlflow.evaluation.predictions import Predictions
-
-Bools = NDArray[np.bool_]
 
 FEWEST_GROUPS = 20
 _LEAST_FREEDOM_OF_CLASS = 7.0
 """By groups; simulated (benchmarks/coverage.py): with the few that few patients with errors give, nearly all hold the truth."""
-
-
-def _wrong(predictions: Predictions, _: int) -> Bools:
-    return predictions.is_wrong
-
-
-def _missed(predictions: Predictions, k: int) -> Bools:
-    return np.asarray(predictions.is_wrong & (predictions.labels == k))
-
-
-def _falsely_called(predictions: Predictions, k: int) -> Bools:
-    return np.asarray(predictions.is_wrong & (predictions.predicted == k))
-
-
-def _confused(predictions: Predictions, k: int) -> Bools:
-    return _missed(predictions, k) | _falsely_called(predictions, k)
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One figure of merit, and what its interval is made from.
-
-    Attributes:
-        name: In files and in the tracking store.
-        words: On pages, in tables and on the model card.
-        compute: From `n` resamples to ``(n,)``, or to ``(n, n_classes)`` if it is one of each class.
-        proportion: From one confusion matrix to hits and of how many, if it is a proportion.
-        fewest_tiles: That an interval needs; of a proportion, how many it must be of.
-        errors: Tiles that are wrong in a way that the figure of class `k` sees, ``(n_tiles,)``.
-        fewest_errors: Of these, that an interval over tiles needs.
-        fewest_groups: With such an error, that an interval over groups needs.
-        freedom_by_groups: Share of the jackknife's degrees of freedom that holds over groups.
-        of_confusion: From confusion matrices ``(n, n_classes, n_classes)``, if it depends on nothing else.
-        lowest: The worst value of one that has 1 as its best; NaN of one that has no upper end.
-        has_interval: False where no method is known whose interval holds the truth as often as it says.
-        is_lower_better: Whether less is better.
-        is_on_page: False if only files hold it.
-    """
-
-    name: str
-    words: str
-    compute: Callable[[Drawn], Floats]
-    proportion: Callable[[Counts], Proportion] | None = None
-    fewest_tiles: int = 0
-    errors: Callable[[Predictions, int], Bools] = _wrong
-    fewest_errors: int = 0
-    fewest_groups: int = 1
-    freedom_by_groups: float = 1.0
-    of_confusion: Callable[[Counts], Floats] | None = None
-    lowest: float = 0.0
-    has_interval: bool = True
-    is_lower_better: bool = False
-    is_on_page: bool = True
-
-
-def _share(name: str, words: str, proportion: Callable[[Counts], Proportion], **needs: Any) -> Metric:
-    def compute(drawn: Drawn) -> Floats:
-        return ratio(*proportion(drawn.confusion))
-
-    return Metric(name, words, compute, proportion, **needs)
-
-
-def _counted(name: str, words: str, function: Callable[[Counts], Floats], **needs: Any) -> Metric:
-    return Metric(name, words, lambda drawn: function(drawn.confusion), of_confusion=function, **needs)
-
-
-def _ranked(name: str, words: str, compute: Callable[[Drawn], Floats], **needs: Any) -> Metric:
-    return Metric(name, words, compute, fewest_tiles=200, fewest_errors=12, **needs)
-
-
-def _loss(name: str, words: str, compute: Callable[[Drawn], Floats], **needs: Any) -> Metric:
-    return Metric(name, words, compute, lowest=math.nan, is_lower_better=True, **needs)
 
 
 def _table(*metrics: Metric) -> Mapping[str, Metric]:
@@ -115,29 +40,29 @@ def _mean_one_vs_rest(confusion: Counts) -> Floats:
 
 
 OVERALL_METRICS = _table(
-    _counted("balanced_accuracy", "Balanced accuracy", of_confusion.balanced_accuracy),
-    _share("accuracy", "Accuracy (multi-class)", of_confusion.accuracy),
-    _counted("macro_f1", "Macro F1", of_confusion.macro_f1),
-    _counted("matthews_correlation", "Matthews correlation", of_confusion.matthews_correlation, lowest=-1.0),
-    _counted("cohens_kappa", "Cohen's kappa", of_confusion.cohens_kappa, lowest=-1.0),
-    _ranked(
+    counted("balanced_accuracy", "Balanced accuracy", of_confusion.balanced_accuracy),
+    share("accuracy", "Accuracy (multi-class)", of_confusion.accuracy),
+    counted("macro_f1", "Macro F1", of_confusion.macro_f1),
+    counted("matthews_correlation", "Matthews correlation", of_confusion.matthews_correlation, lowest=-1.0),
+    counted("cohens_kappa", "Cohen's kappa", of_confusion.cohens_kappa, lowest=-1.0),
+    ranked(
         "macro_auroc",
         "Macro AUROC (one-vs-rest)",
         lambda drawn: mean_defined(drawn.auroc_and_precision[0]),
         freedom_by_groups=0.8,
     ),
-    _ranked("macro_auprc", "Macro AUPRC (one-vs-rest)", lambda drawn: mean_defined(drawn.auroc_and_precision[1])),
-    _loss("log_loss", "Log loss (nats)", lambda drawn: drawn.loss_and_squares[0], fewest_tiles=60),
-    _loss("brier_score", "Brier score (0 to 2)", lambda drawn: drawn.loss_and_squares[1], fewest_tiles=60),
-    _loss("expected_cost", "Expected cost per tile", lambda drawn: drawn.cost, fewest_tiles=200, fewest_errors=12),
-    _loss("ece_top_label", "Calibration error, predicted class", lambda drawn: drawn.calibration_error, has_interval=False),
-    _loss(
+    ranked("macro_auprc", "Macro AUPRC (one-vs-rest)", lambda drawn: mean_defined(drawn.auroc_and_precision[1])),
+    loss("log_loss", "Log loss (nats)", lambda drawn: drawn.loss_and_squares[0], fewest_tiles=60),
+    loss("brier_score", "Brier score (0 to 2)", lambda drawn: drawn.loss_and_squares[1], fewest_tiles=60),
+    loss("expected_cost", "Expected cost per tile", lambda drawn: drawn.cost, fewest_tiles=200, fewest_errors=12),
+    loss("ece_top_label", "Calibration error, predicted class", lambda drawn: drawn.calibration_error, has_interval=False),
+    loss(
         "ece_classwise",
         "Calibration error, mean of classes",
         lambda drawn: drawn.calibration_errors.mean(axis=1),
         has_interval=False,
     ),
-    _loss(
+    loss(
         "aurc",
         "Area under the risk-coverage curve",
         lambda drawn: drawn.risk_and_coverage[0],
@@ -147,24 +72,24 @@ OVERALL_METRICS = _table(
     Metric(
         "coverage_at_99_accuracy", "Coverage at 99 % accuracy", lambda drawn: drawn.risk_and_coverage[1], has_interval=False
     ),
-    _counted("mean_one_vs_rest_accuracy", "One-vs-rest accuracy, mean of classes", _mean_one_vs_rest),
+    counted("mean_one_vs_rest_accuracy", "One-vs-rest accuracy, mean of classes", _mean_one_vs_rest),
 )
 """By name; of all classes together, the headline first."""
 
 CLASS_METRICS = _table(
-    _share("sensitivity", "sensitivity", of_confusion.sensitivity, fewest_tiles=15, errors=_missed, fewest_groups=2),
-    _share("specificity", "specificity", of_confusion.specificity, fewest_tiles=60, errors=_falsely_called, fewest_groups=2),
-    _share("ppv", "PPV", of_confusion.ppv, fewest_tiles=15, errors=_falsely_called, fewest_groups=2),
-    _share("npv", "NPV", of_confusion.npv, fewest_tiles=60, errors=_missed, fewest_groups=2),
-    _counted("f1", "F1", of_confusion.f1_of_classes, errors=_confused, fewest_groups=4),
-    _ranked("auroc", "AUROC", lambda drawn: drawn.auroc_and_precision[0], errors=_confused, fewest_groups=6),
-    _ranked("auprc", "AUPRC", lambda drawn: drawn.auroc_and_precision[1], errors=_confused, fewest_groups=6),
-    _share(
+    share("sensitivity", "sensitivity", of_confusion.sensitivity, fewest_tiles=15, errors=missed, fewest_groups=2),
+    share("specificity", "specificity", of_confusion.specificity, fewest_tiles=60, errors=falsely_called, fewest_groups=2),
+    share("ppv", "PPV", of_confusion.ppv, fewest_tiles=15, errors=falsely_called, fewest_groups=2),
+    share("npv", "NPV", of_confusion.npv, fewest_tiles=60, errors=missed, fewest_groups=2),
+    counted("f1", "F1", of_confusion.f1_of_classes, errors=confused, fewest_groups=4),
+    ranked("auroc", "AUROC", lambda drawn: drawn.auroc_and_precision[0], errors=confused, fewest_groups=6),
+    ranked("auprc", "AUPRC", lambda drawn: drawn.auroc_and_precision[1], errors=confused, fewest_groups=6),
+    share(
         "one_vs_rest_accuracy",
         "one-vs-rest accuracy",
         of_confusion.one_vs_rest_accuracy,
         fewest_tiles=60,
-        errors=_confused,
+        errors=confused,
         fewest_groups=4,
         is_on_page=False,
     ),
