@@ -10,6 +10,7 @@ too. Writes ``benchmarks/results/coverage.json`` after every cell.
 """
 
 import argparse
+import json
 import math
 import os
 from collections.abc import Mapping
@@ -38,6 +39,16 @@ TRUE_TILES, TRUE_TILES_OF_MANY = 200_000, 1_000_000
 """That a truth is computed from: each of its own patient, which varies least; the more, the more tiles a study has."""
 _LOOK = 30
 """Studies after which a cell without any interval is left."""
+PAIR = "two models, "
+TABLES = (
+    (
+        "",
+        ("balanced_accuracy", "accuracy", "macro_f1", "matthews_correlation", "macro_auroc", "log_loss", "brier_score", "aurc"),
+    ),
+    ("", ("sensitivity", "specificity", "ppv", "npv", "f1", "auroc", "auprc")),
+    (PAIR, ("balanced_accuracy", "accuracy", "macro_f1", "log_loss", "brier_score", "sensitivity")),
+)
+"""Of docs/evaluation.md: the first words of its cells, and its figures."""
 _SHOWN = 0.1
 """Of fewer figures than this share the coverage says nothing: they count as figures without an interval."""
 
@@ -62,7 +73,7 @@ class Cell:
             words = f"{self.n} patients, {'equal' if self.is_even else 'unequal'}"
         else:
             words = f"{self.n} tiles, {'even' if self.is_even else 'random'} mix"
-        return f"{'two models, ' if self.is_pair else ''}{words}, accuracy {self.accuracy}"
+        return f"{PAIR if self.is_pair else ''}{words}, accuracy {self.accuracy}"
 
     @property
     def kind(self) -> Kind:
@@ -166,10 +177,15 @@ def main() -> None:
     parser.add_argument("--only", default="", help="cells whose name holds this, such as `47 tiles` or `two models`")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
     parser.add_argument("--output", type=Path, default=RESULTS / "coverage.json", help="the JSON file")
+    parser.add_argument("--tables", action="store_true", help="only print the tables of docs/evaluation.md, from the file")
     options = parser.parse_args()
+    if options.tables:
+        cells: dict[str, Any] = json.loads(options.output.read_text())["cells"]
+        say("\n\n".join([*(tabulate(cells, *each) for each in TABLES), summarise(cells)]))
+        return
     os.environ["OMP_NUM_THREADS"] = "1"
     settings: dict[tuple[Kind, bool], list[Setting]] = {}
-    cells: dict[str, Any] = {}
+    cells = {}
     with ProcessPoolExecutor(max_workers=options.workers) as pool:
         for cell in CELLS:
             if options.only in cell.name:
@@ -181,6 +197,19 @@ def main() -> None:
                 say(f"{cell.name} ({found['studies']} studies)\n{format_figures(found['figures'])}")
                 write_results(options.output, {"machine": describe_machine("cpu"), "cells": cells})
     say(summarise(cells))
+
+
+def tabulate(cells: Mapping[str, Any], prefix: str, names: tuple[str, ...]) -> str:
+    """Return lowest and highest coverage of figures over the kinds of worlds, a row for each size of a study, in Markdown."""
+    asked = {name.removeprefix(prefix): each for name, each in cells.items() if name.startswith(PAIR) is (prefix == PAIR)}
+    sizes = dict.fromkeys(name.split(",")[0] for name in asked)
+    rows = [f"| study | {' | '.join(name.replace('_', ' ') for name in names)} |", "|---" * (len(names) + 1) + "|"]
+    for size in sizes:
+        alike = [found["figures"] for name, found in asked.items() if name.startswith(f"{size},")]
+        values = [[each[name]["coverage"] for each in alike if each[name]["coverage"] is not None] for name in names]
+        shown = [f"{min(each):.3f} to {max(each):.3f}".replace("0.", ".") if each else "none" for each in values]
+        rows.append(f"| {size} | {' | '.join(shown)} |")
+    return "\n".join(rows)
 
 
 def format_figures(figures: Mapping[str, Mapping[str, float | None]]) -> str:

@@ -74,8 +74,8 @@ def gains_in_accuracy(gained: NDArray[Any], lost: NDArray[Any], tiles: NDArray[A
 def gains_of_units(values: Floats, unseen: Floats | float, weights: Floats | None = None) -> Gains:
     """Return the gains of units one by one; the unseen one is as large as the root mean square of those that were seen.
 
-    Large units tell of one another's chance alone: with one of mean size the error is too high where sizes differ, with one as
-    large as the unit of a tile in mean hardly any candidate passes (simulated, benchmarks/gate_error.py).
+    Where sizes differ, one of mean size lets too many candidates pass, and one as large as the unit that a tile has in mean
+    hardly any, however good (simulated, benchmarks/gate_error.py).
 
     Args:
         values: ``(..., n_units)``.
