@@ -174,21 +174,23 @@ def main() -> None:
     """Measure all cells, or those asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--studies", type=int, default=MOST_STUDIES, help="at most, of each cell")
-    parser.add_argument("--only", default="", help="cells whose name holds this, such as `47 tiles` or `two models`")
+    parser.add_argument(
+        "--only", default="", help="cells whose name begins so (`47 tiles`, `two models`); others stay in the file"
+    )
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
     parser.add_argument("--output", type=Path, default=RESULTS / "coverage.json", help="the JSON file")
     parser.add_argument("--tables", action="store_true", help="only print the tables of docs/evaluation.md, from the file")
     options = parser.parse_args()
+    is_kept = options.output.exists() and (options.tables or options.only)
+    cells: dict[str, Any] = json.loads(options.output.read_text())["cells"] if is_kept else {}
     if options.tables:
-        cells: dict[str, Any] = json.loads(options.output.read_text())["cells"]
         say("\n\n".join([*(tabulate(cells, *each) for each in TABLES), summarise(cells)]))
         return
     os.environ["OMP_NUM_THREADS"] = "1"
     settings: dict[tuple[Kind, bool], list[Setting]] = {}
-    cells = {}
     with ProcessPoolExecutor(max_workers=options.workers) as pool:
         for cell in CELLS:
-            if options.only in cell.name:
+            if cell.name.startswith(options.only):
                 key = cell.kind, cell.is_pair
                 if key not in settings:
                     settings[key] = list(pool.map(Setting.of, repeat(cell, N_WORLDS), range(N_WORLDS)))

@@ -49,6 +49,7 @@ class Metric:
         errors: Tiles that are wrong in a way that the figure of class `k` sees, ``(n_tiles,)``.
         fewest_errors: Of these, that an interval over tiles needs.
         fewest_groups: With such an error, that an interval over groups needs.
+        tiles_per_freedom: Over tiles, Student's t has at least a degree of freedom for so many.
         freedom_by_groups: Share of the jackknife's degrees of freedom that holds over groups.
         of_confusion: From confusion matrices ``(n, n_classes, n_classes)``, if it depends on nothing else.
         lowest: The worst value of one that has 1 as its best; NaN of one that has no upper end.
@@ -65,6 +66,7 @@ class Metric:
     errors: Callable[[Predictions, int], Bools] = wrong
     fewest_errors: int = 0
     fewest_groups: int = 1
+    tiles_per_freedom: float = math.inf
     freedom_by_groups: float = 1.0
     of_confusion: Callable[[Counts], Floats] | None = None
     lowest: float = 0.0

@@ -53,7 +53,13 @@ OVERALL_METRICS = _table(
     ),
     ranked("macro_auprc", "Macro AUPRC (one-vs-rest)", lambda drawn: mean_defined(drawn.auroc_and_precision[1])),
     loss("log_loss", "Log loss (nats)", lambda drawn: drawn.loss_and_squares[0], fewest_tiles=60),
-    loss("brier_score", "Brier score (0 to 2)", lambda drawn: drawn.loss_and_squares[1], fewest_tiles=60),
+    loss(
+        "brier_score",
+        "Brier score (0 to 2)",
+        lambda drawn: drawn.loss_and_squares[1],
+        fewest_tiles=60,
+        tiles_per_freedom=60,  # no tile costs more than 2: few degrees of freedom are too few (simulated)
+    ),
     loss("expected_cost", "Expected cost per tile", lambda drawn: drawn.cost, fewest_tiles=200, fewest_errors=12),
     loss("ece_top_label", "Calibration error, predicted class", lambda drawn: drawn.calibration_error, has_interval=False),
     loss(
@@ -189,7 +195,8 @@ def _limits(metric: Metric, k: int, value: float, spread: Spread, predictions: P
         if errors < metric.fewest_errors:
             return NO_LIMITS
         spread = replace(spread, freedom=errors - 1.0)
-    return _limits_of_spread(metric, value, spread)
+    least = len(predictions.labels) / metric.tiles_per_freedom
+    return _limits_of_spread(metric, value, replace(spread, freedom=max(spread.freedom, least)))
 
 
 def _limits_over_groups(metric: Metric, k: int, value: float, spread: Spread, predictions: Predictions) -> Limits:
