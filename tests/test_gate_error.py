@@ -29,7 +29,7 @@ def test_the_error_over_tiles_is_held(simulation: ModuleType, n_tiles: int, is_b
 
 
 @pytest.mark.parametrize("is_equal", [True, False])
-@pytest.mark.parametrize(("n_patients", "each"), [(3, 240), (10, 72), (20, 36), (80, 9), (80, 90)])
+@pytest.mark.parametrize(("n_patients", "each"), [(3, 240), (10, 72), (20, 36), (80, 9), (80, 90), (300, 24)])
 def test_the_error_over_patients_is_held(simulation: ModuleType, n_patients: int, each: int, is_equal: bool) -> None:
     sizes, rng = simulation.patient_sizes(n_patients, n_patients * each, is_equal=is_equal), np.random.default_rng(1)
     for truth in simulation.TRUTHS.values():

@@ -72,7 +72,10 @@ def gains_in_accuracy(gained: NDArray[Any], lost: NDArray[Any], tiles: NDArray[A
 
 
 def gains_of_units(values: Floats, unseen: Floats | float, weights: Floats | None = None) -> Gains:
-    """Return the gains of units one by one; the unseen one has the size that the unit of a tile has on average.
+    """Return the gains of units one by one; the unseen one is as large as the root mean square of those that were seen.
+
+    Where sizes differ, one of mean size lets too many candidates pass, and one as large as the unit that a tile has in mean
+    hardly any, however good (simulated, benchmarks/gate_error.py).
 
     Args:
         values: ``(..., n_units)``.
@@ -82,7 +85,7 @@ def gains_of_units(values: Floats, unseen: Floats | float, weights: Floats | Non
     weights = np.ones(values.shape[-1]) if weights is None else weights
     last = np.broadcast_to(np.asarray(unseen, np.float64)[..., None], (*values.shape[:-1], 1))
     values = np.concatenate([values, last], axis=-1)
-    return Gains(values, np.append(weights, (weights**2).mean()), np.ones(values.shape))
+    return Gains(values, np.append(weights, np.sqrt((weights**2).mean())), np.ones(values.shape))
 
 
 def gains_of_patients(values: Floats, weights: Floats, least_worst: float, most: float = math.inf) -> Gains:

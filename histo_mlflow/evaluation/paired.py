@@ -1,14 +1,14 @@
 """Two models on the same tiles: the differences of their metrics with intervals, and where they disagree."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from histo_mlflow.errors import RequestError
 from histo_mlflow.evaluation.intervals import Estimate, Floats, Units, Weights
-from histo_mlflow.evaluation.limits import NO_LIMITS, plain_limits
-from histo_mlflow.evaluation.metrics import FEWEST_GROUPS, are_enough, statistics_of
+from histo_mlflow.evaluation.limits import plain_limits
+from histo_mlflow.evaluation.metrics import FEWEST_GROUPS, OVERALL_METRICS, are_enough, statistics_of
 from histo_mlflow.evaluation.predictions import Predictions
 
 COMPARED = (
@@ -22,6 +22,14 @@ COMPARED = (
     "ece_top_label",
 )
 """Names of `OVERALL_METRICS`."""
+
+
+FEWEST_DIFFERENT = 10
+"""Tiles (of a class, for its sensitivity) that only one of two models gets right: with fewer no interval holds."""
+_LEAST_FREEDOM = 25.0
+"""Of a difference: gains and losses weigh each other up, and few degrees of freedom would widen it for nothing (simulated)."""
+_WITHOUT_INTERVAL = ("macro_auroc", "ece_top_label")
+"""Of these no method is known whose interval of a difference holds: the jackknife's is too wide, or there is a bias."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,9 +69,10 @@ def compare_predictions(a: Predictions, b: Predictions, *, costs: Floats | None 
     """Return the comparison of two models on the same tiles.
 
     Intervals are of a paired jackknife: each unit is left out for both models at once, so that what makes tiles hard for both
-    cancels. There is none where leaving out changes nothing, and none for fewer than 20 groups. Of independent tiles, those
-    that only one of them got right are compared by McNemar 1947, here with the exact binomial distribution. Of tiles in groups
-    it would find differences where there are none, and the models change places in whole groups instead.
+    cancels. There is none where only one of them is right on fewer than 10 tiles, and none for fewer than 20 groups. Of
+    independent tiles, those that only one of them got right are compared by McNemar 1947, here with the exact binomial
+    distribution. Of tiles in groups it would find differences where there are none, and the models change places in whole
+    groups instead.
 
     Raises:
         RequestError: They were not made on the same labelled tiles with the same classes.
@@ -80,22 +89,36 @@ def compare_predictions(a: Predictions, b: Predictions, *, costs: Floats | None 
     of_a, of_b = (units.value(of_model) for of_model in statistics)
     spreads = units.spreads(difference)
 
-    def estimate(name: str, k: int = 0) -> Estimate:
-        value = float(np.atleast_1d(of_b[name] - of_a[name])[k])
-        return Estimate(value, *(plain_limits(value, spreads[name][k]) if are_enough(units) else NO_LIMITS))
+    is_different = a.is_wrong != b.is_wrong
+
+    def estimate(name: str, k: int = 0, n_different: int = int(is_different.sum())) -> Estimate:
+        value, spread = float(np.atleast_1d(of_b[name] - of_a[name])[k]), spreads[name][k]
+        if name in _WITHOUT_INTERVAL or n_different < FEWEST_DIFFERENT or not are_enough(units):
+            return Estimate(value)
+        return Estimate(value, *plain_limits(value, replace(spread, freedom=max(spread.freedom, _LEAST_FREEDOM))))
 
     pairs = {name: (float(of_a[name]), float(of_b[name])) for name in COMPARED}
     differences = {name: estimate(name) for name in COMPARED}
-    sensitivity = tuple(estimate("sensitivity", k) for k in range(len(a.classes)))
+    different = np.bincount(a.labels[is_different], minlength=len(a.classes))
+    sensitivity = tuple(estimate("sensitivity", k, int(n)) for k, n in enumerate(different))
     only_a, only_b = int((b.is_wrong & ~a.is_wrong).sum()), int((a.is_wrong & ~b.is_wrong).sum())
-    words = f"Paired jackknife over {units.describe()}, left out for both models at once; Student's t."
-    if not are_enough(units):
-        words += f" No interval: {FEWEST_GROUPS} groups are needed."
+    words = _describe_intervals(units)
     if a.groups is None:
         p_value, test = mcnemar(only_a, only_b), "McNemar's exact test"
     else:
         p_value, test = permute_groups(a, b), "permutation test over whole groups"
     return Comparison(a, b, pairs, differences, sensitivity, only_a, only_b, p_value, test, words)
+
+
+def _describe_intervals(units: Units) -> str:
+    words = f"Paired jackknife over {units.describe()}, left out for both models at once; Student's t."
+    if not are_enough(units):
+        return f"{words} No interval: {FEWEST_GROUPS} groups are needed."
+    never = ", ".join(OVERALL_METRICS[name].words for name in _WITHOUT_INTERVAL)
+    return (
+        f"{words} An interval needs {FEWEST_DIFFERENT} tiles that only one of the two gets right (of a class, in that class). "
+        f"No interval is known that holds: {never}."
+    )
 
 
 def mcnemar(only_a: int, only_b: int) -> float:

@@ -53,6 +53,20 @@ def test_the_interval_of_a_mean_difference_is_that_of_students_paired_test(pair:
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.1 * (expected.high - expected.low))
 
 
+@pytest.mark.parametrize("n", [9, 10])
+def test_a_difference_needs_ten_tiles_that_only_one_gets_right(n: int) -> None:
+    labels = np.repeat([0, 1, 2], 40)
+    called = labels.copy()
+    called[:n] = 1
+    a, b = (Predictions(labels, 0.85 * np.eye(3)[each] + 0.05, CLASSES) for each in (labels, called))
+    found = compare_predictions(a, b)
+    shown = {name for name, each in found.differences.items() if each.has_interval}
+    assert shown == (set(found.differences) - {"macro_auroc", "ece_top_label"} if n == 10 else set())
+    assert [each.has_interval for each in found.sensitivity] == [n == 10, False, False]
+    assert "10 tiles that only one of the two gets right" in found.intervals
+    assert "Calibration error, predicted class" in found.intervals
+
+
 def test_few_patients_tell_no_two_models_apart(pair: tuple[Predictions, Predictions]) -> None:
     groups = np.array([f"p{k % 5}" for k in range(400)])
     a, b = (Predictions(each.labels, each.probabilities, CLASSES, groups) for each in pair)
