@@ -91,7 +91,7 @@ def counted(name: str, words: str, function: Callable[[Counts], Floats], **needs
 
 def ranked(name: str, words: str, compute: Callable[[Drawn], Floats], **needs: Any) -> Metric:
     """Make one that depends on the order of scores."""
-    return Metric(name, words, compute, fewest_tiles=200, fewest_errors=12, **needs)
+    return Metric(name, words, compute, fewest_tiles=200, **needs)
 
 
 def loss(name: str, words: str, compute: Callable[[Drawn], Floats], **needs: Any) -> Metric:

@@ -49,9 +49,15 @@ OVERALL_METRICS = _table(
         "macro_auroc",
         "Macro AUROC (one-vs-rest)",
         lambda drawn: mean_defined(drawn.auroc_and_precision[0]),
+        fewest_errors=12,
         freedom_by_groups=0.8,
     ),
-    ranked("macro_auprc", "Macro AUPRC (one-vs-rest)", lambda drawn: mean_defined(drawn.auroc_and_precision[1])),
+    ranked(
+        "macro_auprc",
+        "Macro AUPRC (one-vs-rest)",
+        lambda drawn: mean_defined(drawn.auroc_and_precision[1]),
+        fewest_errors=12,
+    ),
     loss("log_loss", "Log loss (nats)", lambda drawn: drawn.loss_and_squares[0], fewest_tiles=60),
     loss(
         "brier_score",
@@ -88,8 +94,22 @@ CLASS_METRICS = _table(
     share("ppv", "PPV", of_confusion.ppv, fewest_tiles=15, errors=falsely_called, fewest_groups=2),
     share("npv", "NPV", of_confusion.npv, fewest_tiles=60, errors=missed, fewest_groups=2),
     counted("f1", "F1", of_confusion.f1_of_classes, errors=confused, fewest_groups=4),
-    ranked("auroc", "AUROC", lambda drawn: drawn.auroc_and_precision[0], errors=confused, fewest_groups=6),
-    ranked("auprc", "AUPRC", lambda drawn: drawn.auroc_and_precision[1], errors=confused, fewest_groups=6),
+    ranked(
+        "auroc",
+        "AUROC",
+        lambda drawn: drawn.auroc_and_precision[0],
+        errors=confused,
+        fewest_errors=20,
+        fewest_groups=6,
+    ),
+    ranked(
+        "auprc",
+        "AUPRC",
+        lambda drawn: drawn.auroc_and_precision[1],
+        errors=confused,
+        fewest_errors=20,
+        fewest_groups=6,
+    ),
     share(
         "one_vs_rest_accuracy",
         "one-vs-rest accuracy",
@@ -220,7 +240,7 @@ def _describe_intervals(units: Units, overall: Mapping[str, Estimate]) -> str:
             "Proportions: Wilson. What depends on the confusion matrix alone: Wilson with an effective number of tiles. All "
             "other figures: jackknife over tiles, log odds or logarithm, Student's t."
         )
-        needed = "up to 200 tiles and 12 errors are needed"
+        needed = "up to 200 tiles and 12 errors are needed, of a class 20"
     else:
         words = (
             f"All figures: jackknife over {units.describe()}; Wilson with an effective number of tiles, log odds or logarithm, "
