@@ -11,6 +11,7 @@ from histo_mlflow.console import format_table, say
 from histo_mlflow.evaluation.calibration import Calibration, cross_fit, scale
 from histo_mlflow.evaluation.findings import About, Details, Findings, evaluate_baselines
 from histo_mlflow.evaluation.predictions import Predictions
+from histo_mlflow.learning.options import HEAD
 from histo_mlflow.options import flatten
 from histo_mlflow.pipeline.contents import FOLD_TAG, log_config, log_datasets
 from histo_mlflow.pipeline.record import RecordedSplit, record_split
@@ -158,7 +159,8 @@ def record_summary(session: Session, folds: Folds) -> Findings:
     """Evaluate the pooled predictions, keep them and the figures of the folds in the session's run, and return the findings."""
     run, tiles, costs, table = session.run, folds.tiles, session.inputs.costs, folds.table
     is_calibrated = session.options.calibration.is_wanted
-    selected = "each tile scored by the fold that did not train on it; each fold's epoch by its own validation loss"
+    chosen = "C" if session.options.recipe.fit.trainable == HEAD else "epoch"
+    selected = f"each tile scored by the fold that did not train on it; each fold's {chosen} by its own validation loss"
     part = tiles.part("oof")
     details = Details(
         flow={"scored": part.count_classes()},
