@@ -47,7 +47,7 @@ def _learn(folder: Path, launcher: list[str], trainable: str) -> dict[str, Any]:
     return result
 
 
-@pytest.mark.parametrize("trainable", ["all", "gradual"])
+@pytest.mark.parametrize("trainable", ["all", pytest.param("gradual", marks=pytest.mark.slow)])
 @pytest.mark.usefixtures("small_network")
 def test_two_processes_learn_what_one_learns(tmp_path: Path, trainable: str) -> None:
     """To rounding: in fp32, with the statistics of batch norm frozen, because it sees a process's own tiles alone."""
