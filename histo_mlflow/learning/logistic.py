@@ -105,11 +105,13 @@ def solve(examples: Examples, n_classes: int, costs: Sequence[float] = COSTS) ->
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
 
     tolerance = _TOLERANCES[examples.features.dtype]
     model = LogisticRegression(tol=tolerance, max_iter=_MOST_ITERATIONS, warm_start=True)
     for cost in costs:
-        with warnings.catch_warnings():
+        # The products have a column for each class only: two threads of OpenBLAS took twice as long as one (docs/features.md).
+        with warnings.catch_warnings(), threadpool_limits(1, user_api="blas"):
             warnings.simplefilter("ignore", ConvergenceWarning)  # validation chooses among what there is
             model.set_params(C=cost).fit(examples.features, examples.labels, sample_weight=examples.weights)
         found, intercepts = model.coef_.astype(np.float64), model.intercept_.astype(np.float64)
