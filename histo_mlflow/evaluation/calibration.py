@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from histo_mlflow.evaluation.intervals import Estimate, Floats, wilson
+from histo_mlflow.evaluation.intervals import Estimate, Floats, Units, wilson
 from histo_mlflow.evaluation.predictions import Predictions
 from histo_mlflow.evaluation.ranking import N_BINS, bin_of
 
@@ -41,7 +41,7 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.int64], gro
     lowest loss in cross-validation over whole `groups` (single tiles without them), if it gains at least a standard error of
     the gain. Few tiles therefore give 1, and so do tiles that are all called rightly: how wrong the model can be is not known.
     """
-    unit = _units(len(labels), groups)
+    unit = Units(len(labels), groups).of_tile
     part = _parts(unit)
     exact, is_right = logits.astype(np.float64), logits.argmax(axis=1) == labels
     if any(is_right[part != k].all() for k in range(_N_PARTS)):
@@ -62,18 +62,13 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.int64], gro
 def cross_fit(predictions: Predictions) -> Predictions:
     """Return `predictions` scaled, each tile by a temperature that was fitted on others; groups are kept together."""
     labels, groups = predictions.labels, predictions.groups
-    part, probabilities = _parts(_units(len(labels), groups)), predictions.probabilities.copy()
+    part, probabilities = _parts(Units(len(labels), groups).of_tile), predictions.probabilities.copy()
     logits = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
     for k in range(_N_PARTS):
         others = part != k
         temperature = fit_temperature(logits[others], labels[others], None if groups is None else groups[others])
         probabilities[part == k] = scale(probabilities[part == k], temperature)
     return replace(predictions, probabilities=probabilities)
-
-
-def _units(n_tiles: int, groups: NDArray[np.str_] | None) -> NDArray[np.int64]:
-    """Return the number of the group of each tile ``(n_tiles,)``, of the tile itself if there are none."""
-    return np.arange(n_tiles) if groups is None else np.unique(groups, return_inverse=True)[1]
 
 
 def _parts(unit: NDArray[np.int64]) -> NDArray[np.int64]:

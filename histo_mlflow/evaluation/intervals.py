@@ -96,10 +96,11 @@ class Units:
     @cached_property
     def effective(self) -> float:
         """Number of units of equal size that would tell as much (Kish 1965, "Survey sampling", section 11.7)."""
-        return float(1 / ((np.bincount(self._unit_of_tile) / self.n_tiles) ** 2).sum())
+        return float(1 / ((np.bincount(self.of_tile) / self.n_tiles) ** 2).sum())
 
     @cached_property
-    def _unit_of_tile(self) -> NDArray[np.int64]:
+    def of_tile(self) -> NDArray[np.int64]:
+        """Number of the unit of each tile ``(n_tiles,)``, from 0."""
         if self.groups is None:
             return np.arange(self.n_tiles)
         return np.asarray(np.unique(self.groups, return_inverse=True)[1], dtype=np.int64)
@@ -125,7 +126,7 @@ class Units:
         Args:
             statistics: From counts ``(n, n_tiles)`` of `n` resamples to arrays ``(n, ...)`` by name.
         """
-        unit = self._unit_of_tile
+        unit = self.of_tile
         if self.n > _MOST_UNITS:
             unit = (np.random.default_rng(0).permutation(self.n) % _MOST_UNITS)[unit]
         n = int(unit.max()) + 1

@@ -175,7 +175,7 @@ def record_summary(session: Session, folds: Folds) -> Findings:
     metrics = {f"oof/{name}": pooled.evaluation.overall[key].value for name, key in _FIGURES.items()}
     for name in _FIGURES:
         metrics |= {f"cv/{name}/mean": table[name].mean(), f"cv/{name}/sd": table[name].std(ddof=1)}
-        metrics[f"cv/{name}/nested"] = folds.nested[name]
+        metrics[f"cv/{name}/nested"] = table[f"nested_{name}"].mean()
     run.log_metrics(metrics)
     run.set_tags({"histo.best_fold": folds.best_fold, "histo.selected": selected})
     run.write("folds.csv", table.to_csv(index=False))

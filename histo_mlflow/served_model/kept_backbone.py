@@ -25,7 +25,7 @@ def find_kept(reference: dict[str, Any]) -> Path:
         MlflowException: It is not there, or is another one.
     """
     if Path(reference["file"]).name != reference["file"]:
-        raise MlflowException.invalid_parameter_value(f"{reference['file']!r} is no name of a file")
+        raise MlflowException.invalid_parameter_value(f"{reference['file']!r} is not the name of a file")
     file = backbones_folder() / str(reference["file"])
     about = f"the backbone {reference['name']} (licence: {reference['licence']}), which this model may not hold,"
     if not file.is_file():
