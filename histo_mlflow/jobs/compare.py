@@ -50,7 +50,7 @@ def compare(options: Compare) -> CompareResult:
     from histo_mlflow.pipeline.compare import check_comparable, compare_models, describe_comparison
     from histo_mlflow.pipeline.contents import tags_of
     from histo_mlflow.pipeline.draw import draw_models
-    from histo_mlflow.pipeline.inputs import load_model, open_scored_tiles
+    from histo_mlflow.pipeline.inputs import check_form, load_model, open_scored_tiles
     from histo_mlflow.pipeline.session import begin_run, open_judging
     from histo_mlflow.tiles.open import check_source
 
@@ -60,6 +60,7 @@ def compare(options: Compare) -> CompareResult:
     check_comparable(a, b)
     costs = read_costs(options.costs.costs, a.classes)
     tiles = open_scored_tiles(options.data, a)
+    check_form(tiles.form, b, where=tiles.source)
     models = {"histo.compute": compute.describe(), "histo.model": f"{a.address} and {b.address}"}
     with begin_run(store, "compare", options, tags_of("compare", tiles, models)) as run:
         comparison, about = compare_models(run, (a, b), tiles, compute, costs)

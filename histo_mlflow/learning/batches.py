@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,9 +30,7 @@ class TileSource:
     computation.
     """
 
-    def __init__(
-        self, images: NDArray[np.uint8], device: torch.device, *, resident_rows: NDArray[np.int64] | None = None
-    ) -> None:
+    def __init__(self, images: NDArray[Any], device: torch.device, *, resident_rows: NDArray[np.int64] | None = None) -> None:
         self._images = images
         self._device = device
         self._resident: Tensor | None = None

@@ -59,7 +59,11 @@ def write(network: TileClassifier, format_name: str, folder: Path, *, classes: S
     file = folder / _FILES[format_name]
     module: _Normalized = _AtOneSize(folded)
     example = torch.zeros((2, size, size, 3), dtype=torch.uint8)
+    if network.takes_features:
+        module, example = _Normalized(folded), torch.zeros((2, network.n_features))
     if format_name == WSINFER:
+        if network.takes_features:
+            raise OptionError(f"to={WSINFER}: WSInfer gives tiles to a model, and this one takes features; give another format")
         module, example = _Normalized(folded), torch.zeros((2, 3, size, size))
         config = _wsinfer_config(network, classes, microns_per_pixel)
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
@@ -119,7 +123,7 @@ class RuntimeNetwork(nn.Module):
 
     def forward(self, tiles: Tensor) -> Tensor:
         """Return logits ``(n_tiles, n_classes)`` of uint8 tiles ``(n_tiles, height, width, 3)`` of the model's own size."""
-        if tuple(tiles.shape[1:3]) != (self.tile_size_px, self.tile_size_px):
+        if tiles.ndim == 4 and tuple(tiles.shape[1:3]) != (self.tile_size_px, self.tile_size_px):
             raise OptionError(
                 f"this runtime takes tiles of {self.tile_size_px} px, these are {tiles.shape[2]} x {tiles.shape[1]}; "
                 "use runtime=torch, which resizes them"
@@ -128,7 +132,7 @@ class RuntimeNetwork(nn.Module):
 
 
 class _Normalized(nn.Module):
-    """From normalised float ``(n_tiles, 3, height, width)``, as WSInfer and QuPath prepare tiles, to logits."""
+    """From normalised float ``(n_tiles, 3, height, width)``, as WSInfer and QuPath prepare tiles, or features, to logits."""
 
     def __init__(self, network: TileClassifier) -> None:
         super().__init__()

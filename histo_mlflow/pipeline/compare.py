@@ -21,7 +21,7 @@ from histo_mlflow.learning.infer import probabilities_of
 from histo_mlflow.models.model import Model
 from histo_mlflow.pipeline.contents import log_datasets
 from histo_mlflow.pipeline.draw import draw_models
-from histo_mlflow.pipeline.inputs import load_model
+from histo_mlflow.pipeline.inputs import check_form, load_model
 from histo_mlflow.pipeline.split import score_part
 from histo_mlflow.tiles.tile_set import TileSet, with_class_order
 from histo_mlflow.tracking.bars import BAR, Bar, write_bar
@@ -105,7 +105,7 @@ def pass_gate(run: Run, candidacy: Candidacy, tiles: TileSet, compute: Compute, 
     check_comparable(old, new)
     tiles = with_class_order(tiles, old.classes)
     layout = Layout(tiles.labels, tiles.classes, tiles.groups)
-    if lack := layout.describe_lack():
+    if lack := _describe_misfit(tiles, old, new) or layout.describe_lack():
         decision = Decision(REFUSED, version, incumbent, f"{tiles.source}: {lack}; nothing was scored", run=run.id)
         keep_decision(run, name, decision)
         return decision
@@ -128,6 +128,16 @@ def pass_gate(run: Run, candidacy: Candidacy, tiles: TileSet, compute: Compute, 
     keep_decision(run, name, decision)
     draw_models(run, comparison, about, tiles)
     return decision
+
+
+def _describe_misfit(tiles: TileSet, *models: Model) -> str:
+    """Return why a model can't be scored on these tiles, as features of one encoder are none of another's; "" if all can."""
+    for model in models:
+        try:
+            check_form(tiles.form, model, where=tiles.source)
+        except RequestError as error:
+            return str(error)
+    return ""
 
 
 def _set_bar(run: Run, candidacy: Candidacy, fingerprint: str, options: GateOptions) -> tuple[Bar, dict[str, Any]]:

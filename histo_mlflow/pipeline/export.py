@@ -5,6 +5,7 @@ import tempfile
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -90,7 +91,8 @@ def write_export(model: Model, target: Target, tiles: TileSet) -> str:
     return f"all {len(images)} labels equal, probabilities within {difference:.1g} of the model's"
 
 
-def _fitted(tile: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    if tile.shape[:2] == (size, size):
+def _fitted(tile: NDArray[Any], size: int) -> NDArray[Any]:
+    """Return a tile at an edge length; features as they are."""
+    if tile.shape[:2] == (size, size) or tile.ndim == 1:
         return np.asarray(tile)
     return np.asarray(Image.fromarray(tile).resize((size, size), Image.Resampling.BILINEAR))

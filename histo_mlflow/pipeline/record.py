@@ -32,6 +32,7 @@ from histo_mlflow.pipeline.report import (
 from histo_mlflow.pipeline.session import Session
 from histo_mlflow.pipeline.split import SplitResult, epoch_metrics, run_split
 from histo_mlflow.tiles.splits import Split
+from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.found_runs import count_looks, note_looks
 from histo_mlflow.tracking.kept_checkpoints import BEST, FOLDER, LAST, keep_weights, load_last_state
 from histo_mlflow.tracking.runs import Run
@@ -220,7 +221,7 @@ def _facts_of(session: Session, split: Split, network: TileClassifier) -> ModelF
         data_fingerprint=tiles.fingerprint,
         is_synthetic=tiles.is_synthetic,
         backbone=network.backbone_name,
-        microns_per_pixel=tiles.microns_per_pixel * tiles.tile_size_px / network.tile_size_px,
+        microns_per_pixel=_scale_of(tiles, network),
         preprocessing=network.describe_preprocessing(),
         weights_origin=initial.origin,
         weights_origin_sha256=initial.sha256,
@@ -232,4 +233,10 @@ def _facts_of(session: Session, split: Split, network: TileClassifier) -> ModelF
             "validation": split.val.count_classes().tolist(),
         },
         split_unit=describe_unit(tiles),
+        encoder=tiles.encoder,
     )
+
+
+def _scale_of(tiles: TileSet, network: TileClassifier) -> float | None:
+    """Return the width of a pixel in micrometres as the network sees it; None where it sees features."""
+    return None if tiles.encoder else tiles.microns_per_pixel * tiles.tile_size_px / network.tile_size_px

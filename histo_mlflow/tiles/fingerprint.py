@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from os import cpu_count
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +18,13 @@ _BLOCK_TILES = 512
 _SECONDS_WITHOUT_A_BAR = 1
 
 
-def fingerprint_of(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> str:
-    """Return a SHA-256 over all pixels and labels (hex).
+def fingerprint_of(images: NDArray[Any], labels: NDArray[np.int64]) -> str:
+    """Return a SHA-256 over all pixels, or features, and labels (hex).
 
     Args:
-        images: ``(n_tiles, size, size, 3)``. If they are mapped, the cache is asked first: their file must have the size, times
-            and inode that it had when it was hashed, and the same bytes in some blocks all over it.
+        images: ``(n_tiles, size, size, 3)`` or ``(n_tiles, n_features)``. If they are mapped, the cache is asked first: their
+            file must have the size, times and inode that it had when it was hashed, and the same bytes in some blocks all over
+            it.
         labels: ``(n_tiles,)``.
 
     Raises:
@@ -45,9 +47,9 @@ def fingerprint_of(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> str:
     return fingerprint
 
 
-def _hash_tiles(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> str:
+def _hash_tiles(images: NDArray[Any], labels: NDArray[np.int64]) -> str:
     """Read block by block, so that a memory map stays on disk; each block has a SHA-256 of its own, so that all cores share."""
-    digest = hashlib.sha256(repr((images.shape, "uint8", "int64")).encode())
+    digest = hashlib.sha256(repr((images.shape, images.dtype.name, "int64")).encode())
     starts = range(0, len(images), _BLOCK_TILES)
     pool = ThreadPoolExecutor(cpu_count())
 

@@ -17,7 +17,7 @@ from histo_mlflow.tiles.fingerprint import fingerprint_of
 from histo_mlflow.tiles.image_files import decode_image, edge_px, is_picture, is_tile, list_files, sub_folders, walk_folders
 from histo_mlflow.tiles.mapped import FileStamp
 from histo_mlflow.tiles.options import Address
-from histo_mlflow.tiles.tile_set import COLORECTAL_CLASSES, TileSet, check_classes
+from histo_mlflow.tiles.tile_set import COLORECTAL_CLASSES, TileSet, order_classes
 
 _NESTED = "nested"
 
@@ -51,7 +51,13 @@ def read(address: Address, image_size: int = 0) -> TileSet:
     """
     folder, is_nested = address.path, address.part == _NESTED
     found = [(unicodedata.normalize("NFC", sub.name), _list_class(sub, folder, is_nested)) for sub in sub_folders(folder)]
-    classes = _class_order([name for name, files in found if files], folder)
+    names = [name for name, files in found if files]
+    if not names:
+        raise RequestError(
+            f"{folder} holds no tiles; make one sub-folder per class ({' '.join(COLORECTAL_CLASSES)}) "
+            "with png, jpg or tif files"
+        )
+    classes = order_classes(names, where=folder)
     ordered = sorted(((classes.index(name), path) for name, files in found if files for path in files), key=lambda one: one[0])
     paths = [path for _, path in ordered]
     labels = np.array([label for label, _ in ordered], dtype=np.int64)
@@ -103,23 +109,6 @@ def _describe_passed_over(folder: Path, empty: Sequence[str]) -> tuple[str, ...]
     if empty:
         notes.append(f"class folders of {folder} without a file: {' '.join(empty)}")
     return tuple(notes)
-
-
-def _class_order(names: list[str], folder: Path) -> tuple[str, ...]:
-    if not names:
-        raise RequestError(
-            f"{folder} holds no tiles; make one sub-folder per class ({' '.join(COLORECTAL_CLASSES)}) "
-            "with png, jpg or tif files"
-        )
-    strangers = [name for name in names if name not in COLORECTAL_CLASSES]
-    if not strangers:
-        return COLORECTAL_CLASSES
-    if len(strangers) < len(names):
-        raise RequestError(
-            f"{folder} mixes the nine tissue classes with {' '.join(strangers)}; "
-            f"rename to one of {' '.join(COLORECTAL_CLASSES)}, or move those folders away"
-        )
-    return check_classes(sorted(names), where=str(folder))
 
 
 def _decode_all(paths: Sequence[Path], target: Path, image_size: int) -> None:

@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,12 +23,32 @@ _NO_GROUP = ("", "nan", "-nan", "none", "null", "na", "n/a", "#n/a", "<na>", "na
 _CLASS_NAME = re.compile(r"[\w.:]([\w.: -]*[\w.:-])?")
 
 
-@dataclass(frozen=True, eq=False)
-class TileSet:
-    """Labelled tiles.
+@dataclass(frozen=True)
+class Form:
+    """What tiles come as: pixels, or features that an encoder has made of them.
 
     Attributes:
-        images: ``(n_tiles, height, width, 3)`` uint8 RGB, read-only, mostly a memory map.
+        encoder: What has made them, in words; "" of pixels.
+        n_features: Of each tile; 0 of pixels.
+    """
+
+    encoder: str = ""
+    n_features: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.n_features} features by {self.encoder}" if self.encoder else "pixels"
+
+
+PIXELS = Form()
+
+
+@dataclass(frozen=True, eq=False)
+class TileSet:
+    """Labelled tiles, as pixels or as features that an encoder has made of them.
+
+    Attributes:
+        images: ``(n_tiles, height, width, 3)`` uint8 RGB, read-only, mostly a memory map; of features ``(n_tiles, n_features)``
+            float32.
         labels: ``(n_tiles,)`` int64, positions in `classes`.
         classes: Class names in label order.
         groups: ``(n_tiles,)`` ids of patient or slide, or None; a split keeps the tiles of a group together.
@@ -37,9 +58,10 @@ class TileSet:
         microns_per_pixel: Width of a pixel of a stored tile in micrometres.
         passed_over: What lay beside the tiles and was not read, in words.
         given_names: ``(n_tiles,)`` paths of the tiles below their source, with ``/``; None where they are not files.
+        encoder: What has made the features, in words; "" of pixels.
     """
 
-    images: NDArray[np.uint8]
+    images: NDArray[Any]
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
     groups: NDArray[np.str_] | None
@@ -49,14 +71,20 @@ class TileSet:
     microns_per_pixel: float = 0.5
     passed_over: tuple[str, ...] = ()
     given_names: NDArray[np.str_] | None = None
+    encoder: str = ""
 
     def __len__(self) -> int:
         return len(self.images)
 
     @property
     def tile_size_px(self) -> int:
-        """Edge length of a stored tile in pixels."""
-        return int(self.images.shape[1])
+        """Edge length of a stored tile in pixels; 0 of features."""
+        return 0 if self.encoder else int(self.images.shape[1])
+
+    @property
+    def form(self) -> Form:
+        """What its tiles come as."""
+        return Form(self.encoder, int(self.images.shape[1]) if self.encoder else 0)
 
     @property
     def names(self) -> NDArray[np.str_]:
@@ -169,6 +197,23 @@ def check_classes(names: list[str], *, where: str) -> tuple[str, ...]:
     if len(set(names)) < len(names):
         raise TileFormatError(f"{where} has repeated class names: {' '.join(names)}; give each class its own")
     return tuple(names)
+
+
+def order_classes(names: list[str], *, where: Path) -> tuple[str, ...]:
+    """Return the classes that folders of these names stand for: the nine of colorectal tissue, or a set of their own, sorted.
+
+    Raises:
+        RequestError: Some are of the nine and others are not.
+    """
+    strangers = [name for name in names if name not in COLORECTAL_CLASSES]
+    if not strangers:
+        return COLORECTAL_CLASSES
+    if len(strangers) < len(names):
+        raise RequestError(
+            f"{where} mixes the nine tissue classes with {' '.join(strangers)}; "
+            f"rename to one of {' '.join(COLORECTAL_CLASSES)}, or move those folders away"
+        )
+    return check_classes(sorted(names), where=str(where))
 
 
 def with_class_order(tiles: TileSet, classes: tuple[str, ...]) -> TileSet:
