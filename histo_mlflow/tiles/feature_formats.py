@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -145,6 +144,8 @@ def unpacked_features(
 
 
 def _open_hdf5(path: Path) -> FeatureFile:
+    import h5py
+
     with h5py.File(path, "r") as file:
         name = next((name for name in ("features", "feats") if name in file), None)
         if name is None:
@@ -187,6 +188,8 @@ def _describe_ours(facts: dict[str, Any]) -> str:
 
 @contextmanager
 def _opened_hdf5(path: Path, name: str) -> Iterator[Any]:
+    import h5py
+
     with h5py.File(path, "r") as file:
         yield file[name]
 

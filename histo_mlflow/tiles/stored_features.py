@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -19,6 +18,9 @@ from histo_mlflow.tiles.image_files import sub_folders
 from histo_mlflow.tiles.mapped import FileStamp
 from histo_mlflow.tiles.options import Address
 from histo_mlflow.tiles.tile_set import TileSet, check_classes, check_groups, check_labels, order_classes
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TABLE = "slides.csv"
 """In a folder of slides: columns ``slide``, ``label``, and perhaps ``patient``."""
@@ -108,7 +110,7 @@ def _label(path: Path, files: Sequence[FeatureFile]) -> tuple[NDArray[np.int64],
     return np.array([classes.index(name) for name in names], dtype=np.int64), classes
 
 
-def _names_of_classes(file: FeatureFile, path: Path, table: pd.DataFrame | None) -> NDArray[np.str_]:
+def _names_of_classes(file: FeatureFile, path: Path, table: "pd.DataFrame | None") -> NDArray[np.str_]:
     if file.labels is not None:
         if file.labels.dtype.kind == "U":
             return file.labels
@@ -139,8 +141,10 @@ def _group(path: Path, files: Sequence[FeatureFile]) -> NDArray[np.str_] | None:
     return check_groups(np.concatenate(groups), where=str(path))
 
 
-def _read_table(path: Path) -> pd.DataFrame | None:
+def _read_table(path: Path) -> "pd.DataFrame | None":
     """Return `TABLE` of a folder by slide, or None if there is none."""
+    import pandas as pd
+
     file = path / TABLE
     if not path.is_dir() or not file.is_file():
         return None
@@ -155,7 +159,7 @@ def _read_table(path: Path) -> pd.DataFrame | None:
     return table.set_index("slide")
 
 
-def _of_slide(table: pd.DataFrame, file: FeatureFile, path: Path) -> Any:
+def _of_slide(table: "pd.DataFrame", file: FeatureFile, path: Path) -> Any:
     if file.slide not in table.index:
         raise TileFormatError(f"{path / TABLE} does not name the slide {file.slide}; add its line, or move its file away")
     return table.loc[file.slide]
