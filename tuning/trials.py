@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 
 from histo_mlflow.base.interruption import stop_with_parent
 from histo_mlflow.console import say
-from histo_mlflow.errors import Interrupted, NonFiniteLossError, SourceNotFoundError, WorkError
+from histo_mlflow.errors import Interrupted, NonFiniteLossError, OptionError, SourceNotFoundError, WorkError
 from histo_mlflow.jobs.train import Train, train
 from histo_mlflow.options import build, flatten, option_fields
 from histo_mlflow.pipeline.inputs import open_learning_inputs, with_backbone
@@ -54,6 +54,9 @@ def run_trials(options: Tune, space: Space) -> None:
         base[BACKBONE] = space.backbones[0]
     shared = build(Train, {**base, "test_data": "none"}, given=options.given | {"epochs"})
     inputs, shared = open_learning_inputs(shared)
+    space.check(shared.recipe.fit.trainable)
+    if inputs.tiles.encoder and space.backbones:
+        raise OptionError(f"backbones={','.join(space.backbones)}: data holds features of {inputs.tiles.encoder}; leave it out")
     base |= flatten(shared.recipe)
     by_backbone = {base[BACKBONE]: inputs}
     for name in space.backbones[1:]:

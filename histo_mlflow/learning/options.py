@@ -29,6 +29,12 @@ class FitOptions(Options):
     head_epochs: int = option(
         1, "With trainable=gradual: in how many epochs, the first ones, the head learns alone.", at_least=1
     )
+    head_cost: float = option(
+        0.0,
+        "With trainable=head: C of the logistic regression, what an error costs against the penalty on weights; 0 = chosen by "
+        "validation loss from 1e-5 to 10.",
+        at_least=0,
+    )
     layer_decay: float = option(
         1.0,
         "Smaller learning rates for early layers: by this factor for each twelfth of the way from head to stem; 1 = equal.",

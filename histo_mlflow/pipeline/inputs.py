@@ -10,7 +10,7 @@ from histo_mlflow.console import say, warn
 from histo_mlflow.errors import OptionError, RequestError
 from histo_mlflow.evaluation.costs import read_costs
 from histo_mlflow.evaluation.intervals import Floats
-from histo_mlflow.learning.options import suit_to_features, suit_to_trained_weights
+from histo_mlflow.learning.options import HEAD, suit_to_features, suit_to_trained_weights
 from histo_mlflow.models.checkpoint import load_weights
 from histo_mlflow.models.model import Model
 from histo_mlflow.models.options import NetworkOptions, n_features_of
@@ -69,7 +69,9 @@ def open_learning_inputs(options: OptionsT) -> tuple[LearningInputs, OptionsT]:
     tiles = announce(replace(opened, microns_per_pixel=data.microns_per_pixel))
     if tiles.encoder:
         options = replace(options, recipe=suit_to_features(options.recipe, options.given, n_features=tiles.form.n_features))
-    network = options.recipe.network
+    network, fit = options.recipe.network, options.recipe.fit
+    if fit.head_cost and fit.trainable != HEAD:
+        raise OptionError(f"head_cost={fit.head_cost:g}: has no meaning with trainable={fit.trainable}; give trainable={HEAD}")
     check_classes_accepted(tiles.classes, where=tiles.source)
     test = None
     if source := stated(data.test_data):
