@@ -14,6 +14,7 @@ from histo_mlflow.tiles.image_files import decode_image, edge_px, is_tile, list_
 from histo_mlflow.tiles.npz import read_npz_images
 from histo_mlflow.tiles.open import check_source, open_tiles
 from histo_mlflow.tiles.options import DEMO, Address
+from histo_mlflow.tiles.pixels import Pixels
 
 _BEGINNINGS_OF_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 
@@ -48,7 +49,7 @@ class ImageSource:
 
     column: str
     names: list[str]
-    array: NDArray[np.uint8] | None = None
+    array: Pixels | None = None
     files: tuple[Path, ...] = ()
 
     def __len__(self) -> int:
