@@ -19,6 +19,7 @@ from histo_mlflow.options import flatten, stated
 from histo_mlflow.pipeline.options import LearningOptions
 from histo_mlflow.tiles.copies import find_copies
 from histo_mlflow.tiles.open import open_tiles
+from histo_mlflow.tiles.options import ReadingOptions
 from histo_mlflow.tiles.tile_set import Part, TileSet, with_class_order
 from histo_mlflow.tracking.acceptance import check_classes_accepted
 from histo_mlflow.tracking.model_flavor import load_saved
@@ -131,9 +132,12 @@ def announce(tiles: TileSet) -> TileSet:
     return tiles
 
 
-def open_scored_tiles(source: str, model: Model) -> TileSet:
+def open_scored_tiles(source: str, reading: ReadingOptions, model: Model) -> TileSet:
     """Return the labelled tiles on which `model` is scored, with its classes in its order, and say what they are."""
-    return with_class_order(announce(open_tiles(source, image_size=model.facts.tile_size_px)), model.classes)
+    tiles = announce(open_tiles(source, image_size=model.facts.tile_size_px, reading=reading))
+    if tiles.classes != model.classes and set(tiles.classes) == set(model.classes):
+        say(f"  {model.address} has the classes in the order {' '.join(model.classes)}; they are taken by name")
+    return with_class_order(tiles, model.classes)
 
 
 def load_model(store: Store, address: str, device: torch.device) -> Model:

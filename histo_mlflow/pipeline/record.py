@@ -225,7 +225,7 @@ def _facts_of(session: Session, split: Split, network: TileClassifier) -> ModelF
         weights_origin_sha256=initial.sha256,
         licence=initial.licence.words,
         may_be_passed_on=initial.licence.may_be_passed_on,
-        data_source=tiles.source,
+        data_source=tiles.describe(),
         tiles_per_class={
             "training": split.train.count_classes().tolist(),
             "validation": split.val.count_classes().tolist(),

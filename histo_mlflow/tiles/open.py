@@ -52,7 +52,7 @@ def open_tiles(source: str | Path, *, image_size: int = 0, reading: ReadingOptio
     wishes = Wishes(reading, tuple(address.name for address in addresses))
     sets = [_open_one(address, image_size, wishes.find_labels) for address in addresses]
     tiles = wishes.apply(sets[0] if len(sets) == 1 else join_sets(sets))
-    return replace(tiles, source=visible(tiles.source))
+    return replace(tiles, source=visible(tiles.source), notes=tuple(map(visible, tiles.notes)))
 
 
 def check_source(source: str) -> None:

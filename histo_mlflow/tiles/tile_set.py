@@ -88,6 +88,10 @@ class TileSet:
         known = [levels[level] for level in (PATIENT, GROUP, SLIDE, SITE) if level in levels]
         return replace(self, levels=dict(levels), groups=known[0] if known else None)
 
+    def describe(self) -> str:
+        """Return where the tiles came from and what was done to them, in words."""
+        return f"{self.source} ({'; '.join(self.notes)})" if self.notes else self.source
+
     def class_counts(self) -> dict[str, int]:
         """Return the number of tiles of each class, in class order."""
         return self.part("all").class_counts()

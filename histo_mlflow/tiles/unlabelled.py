@@ -45,12 +45,16 @@ class ImageSource:
         names: One per image, in order.
         array: The pixels, if they are one array.
         files: The files, if they are files.
+        microns_per_pixel: Width of a pixel in micrometres, or None where it is not given.
+        is_rescaled: Whether a model of another scale may be shown the middle of each.
     """
 
     column: str
     names: list[str]
     array: Pixels | None = None
     files: tuple[Path, ...] = ()
+    microns_per_pixel: float | None = None
+    is_rescaled: bool = False
 
     def __len__(self) -> int:
         return len(self.names)
