@@ -110,7 +110,9 @@ class Wishes:
         if asked == AUTO:
             return tiles.with_levels({CLUSTER: cluster_by_colour(tiles)})
         if (table := self.table) is not None:
-            table.check_known(table.find_rows(all_names, self._paths(all_names)))
+            labels = self.options.labels
+            column = labels.removeprefix(_COLUMN) if labels.startswith(_COLUMN) else None
+            table.check_known(table.find_rows(all_names, self._paths(all_names)), column)
             return tiles.with_levels(table.levels(table.find_rows(tiles.names, self._paths(tiles.names)), tiles.names))
         pattern = NamePattern.of("groups", TCGA_PATTERN if asked == _TCGA else asked)
         if asked == _TCGA:

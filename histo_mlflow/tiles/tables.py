@@ -62,9 +62,16 @@ class Table:
         whole = [_plain(os.path.normpath(here / path)) for path in paths.tolist()]
         return np.array([by_key.get(_plain(n), by_path.get(path, -1)) for n, path in zip(names.tolist(), whole, strict=True)])
 
-    def check_known(self, found: NDArray[np.int64]) -> None:
-        """Raise `RequestError` if rows are of no tile; a table of slides may name others."""
+    def check_known(self, found: NDArray[np.int64], labels: str | None) -> None:
+        """Raise `RequestError` if rows are of no tile; a table of slides may name others, and any table such without a class.
+
+        Args:
+            found: Rows of the tiles that are in the set.
+            labels: The column of the classes, if the set has those of this table.
+        """
         lost = np.setdiff1d(np.arange(len(self.rows)), found)
+        if labels is not None:
+            lost = lost[(self.rows[labels.lower()] != "").to_numpy()[lost]]
         if self.is_of_tiles and len(lost):
             raise RequestError(
                 f"{self.file}: {len(lost)} of {len(self.rows)} rows name no tile of the set, for instance "
