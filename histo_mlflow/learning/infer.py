@@ -1,7 +1,6 @@
 """The only way from tiles to logits; validation, scoring and prediction all come through here."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from histo_mlflow.learning.batches import TileSource
 from histo_mlflow.learning.compute import Compute
 from histo_mlflow.models.classifier import fold_batch_norms
 from histo_mlflow.served_model.precision import in_full_fp32
+from histo_mlflow.tiles.pixels import Pixels
 
 _MAX_BATCH_TILES = 128
 _MAX_BATCH_ROWS = 8192  # of features
@@ -21,7 +21,7 @@ _MAX_BATCH_PIXELS_ON_CPU = 2**21  # 41 tiles of 224 px: more are no faster there
 
 def infer(
     network: nn.Module,
-    images: NDArray[Any],
+    images: Pixels,
     *,
     rows: NDArray[np.int64] | None = None,
     compute: Compute,
@@ -47,7 +47,7 @@ def infer(
 
 def infer_batches(
     network: nn.Module,
-    images: NDArray[Any],
+    images: Pixels,
     *,
     rows: NDArray[np.int64] | None = None,
     compute: Compute,
@@ -71,8 +71,8 @@ def infer_batches(
         yield said
 
 
-def _choose_batch_size(network: nn.Module, images: NDArray[Any], device: torch.device) -> int:
-    if images.ndim == 2:
+def _choose_batch_size(network: nn.Module, images: Pixels, device: torch.device) -> int:
+    if len(images.shape) == 2:
         return _MAX_BATCH_ROWS
     if device.type != "cpu":
         return _MAX_BATCH_TILES

@@ -106,8 +106,10 @@ intervals know of chance among these tiles, not of other laboratories, scanners 
 def _describe_input(facts: ModelFacts) -> str:
     if facts.takes_features:
         return f"features `(n, {n_features_of(facts.backbone)})` by {markdown(facts.encoder)}, and of nothing else"
+    is_known = facts.microns_per_pixel is not None
+    scale = f"{facts.microns_per_pixel:g} microns per pixel" if is_known else "a scale that was not given"
     return (
-        f"uint8 RGB `(n, height, width, 3)`, or PNG, JPEG or TIFF files; {facts.microns_per_pixel:g} microns per pixel at\n"
+        f"uint8 RGB `(n, height, width, 3)`, or PNG, JPEG or TIFF files; {scale} at\n"
         f"  {facts.tile_size_px} px; other sizes are resized to that, whatever their scale"
     )
 

@@ -37,7 +37,7 @@ def stored_features(network: TileClassifier, tiles: TileSet, compute: Compute, v
         CacheError: The cache can't be written.
     """
     if network.takes_features:
-        return tiles.images
+        return np.asarray(tiles.images)
     file, facts = _keep(network, tiles, compute, view)
     return map_features(file, (len(tiles), network.n_features), facts)
 

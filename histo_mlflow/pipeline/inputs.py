@@ -17,7 +17,9 @@ from histo_mlflow.models.options import NetworkOptions, n_features_of
 from histo_mlflow.models.weights import InitialWeights, adopt_weights, find_missing, read_initial_weights
 from histo_mlflow.options import flatten, stated
 from histo_mlflow.pipeline.options import LearningOptions
+from histo_mlflow.tiles.copies import find_copies
 from histo_mlflow.tiles.open import open_tiles
+from histo_mlflow.tiles.options import ReadingOptions
 from histo_mlflow.tiles.tile_set import Form, Part, TileSet, with_class_order
 from histo_mlflow.tracking.acceptance import check_classes_accepted
 from histo_mlflow.tracking.model_flavor import load_saved
@@ -65,8 +67,8 @@ def open_learning_inputs(options: OptionsT) -> tuple[LearningInputs, OptionsT]:
     Raises `RequestError` for whatever is wrong with them.
     """
     data, asked = options.data, options.recipe.network
-    opened = open_tiles(data.data, image_size=asked.image_size)
-    tiles = announce(replace(opened, microns_per_pixel=data.microns_per_pixel))
+    opened = announce(open_tiles(data.data, image_size=asked.image_size, reading=data.reading))
+    tiles = replace(opened, copies=find_copies(opened))
     if tiles.encoder:
         options = replace(options, recipe=suit_to_features(options.recipe, options.given, n_features=tiles.form.n_features))
     network, fit = options.recipe.network, options.recipe.fit
@@ -75,7 +77,8 @@ def open_learning_inputs(options: OptionsT) -> tuple[LearningInputs, OptionsT]:
     check_classes_accepted(tiles.classes, where=tiles.source)
     test = None
     if source := stated(data.test_data):
-        test = announce(with_class_order(open_tiles(source, image_size=network.image_size), tiles.classes))
+        opened = open_tiles(source, image_size=network.image_size, reading=data.test_reading)
+        test = announce(with_class_order(opened, tiles.classes))
         if test.form != tiles.form:
             raise RequestError(f"test_data={source} holds {test.form}, data={data.data} {tiles.form}; give both in one form")
         if test.fingerprint == tiles.fingerprint:
@@ -132,6 +135,8 @@ def announce(tiles: TileSet) -> TileSet:
     counts = " ".join(f"{name} {count}" for name, count in tiles.class_counts().items())
     each = str(tiles.form) if tiles.encoder else f"{tiles.tile_size_px} px"
     say(f"tiles: {tiles.source}: {len(tiles)} of {each} ({counts})")
+    for note in tiles.notes:
+        say(f"  {note}")
     for note in tiles.passed_over:
         warn(f"passed over: {note}")
     if tiles.is_synthetic:
@@ -139,10 +144,12 @@ def announce(tiles: TileSet) -> TileSet:
     return tiles
 
 
-def open_scored_tiles(source: str, model: Model) -> TileSet:
+def open_scored_tiles(source: str, reading: ReadingOptions, model: Model) -> TileSet:
     """Return the labelled tiles on which `model` is scored, with its classes in its order, and say what they are."""
-    tiles = announce(open_tiles(source, image_size=model.facts.tile_size_px))
+    tiles = announce(open_tiles(source, image_size=model.facts.tile_size_px, reading=reading))
     check_form(tiles.form, model, where=tiles.source)
+    if tiles.classes != model.classes and set(tiles.classes) == set(model.classes):
+        say(f"  {model.address} has the classes in the order {' '.join(model.classes)}; they are taken by name")
     return with_class_order(tiles, model.classes)
 
 

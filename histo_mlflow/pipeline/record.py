@@ -23,7 +23,6 @@ from histo_mlflow.pipeline.contents import log_datasets
 from histo_mlflow.pipeline.report import (
     calibrate,
     calibration_of,
-    describe_unit,
     judge_by_colour,
     predictions_of,
     record_baselines,
@@ -32,7 +31,6 @@ from histo_mlflow.pipeline.report import (
 from histo_mlflow.pipeline.session import Session
 from histo_mlflow.pipeline.split import SplitResult, epoch_metrics, run_split
 from histo_mlflow.tiles.splits import Split
-from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.found_runs import count_looks, note_looks
 from histo_mlflow.tracking.kept_checkpoints import BEST, FOLDER, LAST, keep_weights, load_last_state
 from histo_mlflow.tracking.runs import Run
@@ -221,22 +219,17 @@ def _facts_of(session: Session, split: Split, network: TileClassifier) -> ModelF
         data_fingerprint=tiles.fingerprint,
         is_synthetic=tiles.is_synthetic,
         backbone=network.backbone_name,
-        microns_per_pixel=_scale_of(tiles, network),
+        microns_per_pixel=tiles.microns_at(network.tile_size_px),
         preprocessing=network.describe_preprocessing(),
         weights_origin=initial.origin,
         weights_origin_sha256=initial.sha256,
         licence=initial.licence.words,
         may_be_passed_on=initial.licence.may_be_passed_on,
-        data_source=tiles.source,
+        data_source=tiles.describe(),
         tiles_per_class={
             "training": split.train.count_classes().tolist(),
             "validation": split.val.count_classes().tolist(),
         },
-        split_unit=describe_unit(tiles),
+        split_unit=split.unit.describe(),
         encoder=tiles.encoder,
     )
-
-
-def _scale_of(tiles: TileSet, network: TileClassifier) -> float | None:
-    """Return the width of a pixel in micrometres as the network sees it; None where it sees features."""
-    return None if tiles.encoder else tiles.microns_per_pixel * tiles.tile_size_px / network.tile_size_px

@@ -106,7 +106,7 @@ def _label(path: Path, files: Sequence[FeatureFile]) -> tuple[NDArray[np.int64],
         return check_labels(files[0].labels, n_classes=len(classes), where=f"{path}[labels]"), classes
     table = _read_table(path)
     names = np.concatenate([_names_of_classes(file, path, table) for file in files])
-    classes = order_classes(sorted(set(names.tolist())), where=path)
+    classes = order_classes(sorted(set(names.tolist())), where=str(path))
     return np.array([classes.index(name) for name in names], dtype=np.int64), classes
 
 

@@ -16,6 +16,7 @@ from histo_mlflow.tiles.image_files import decode_image, edge_px, is_tile, list_
 from histo_mlflow.tiles.npz import read_npz_images
 from histo_mlflow.tiles.open import check_source, open_tiles
 from histo_mlflow.tiles.options import DEMO, Address
+from histo_mlflow.tiles.pixels import Pixels
 from histo_mlflow.tiles.tile_set import PIXELS, Form
 
 _BEGINNINGS_OF_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
@@ -48,13 +49,17 @@ class ImageSource:
         form: What they come as.
         array: The pixels, or features, if they are one array.
         files: The files, if they are files.
+        microns_per_pixel: Width of a pixel in micrometres, or None where it is not given.
+        is_rescaled: Whether a model of another scale may be shown the middle of each.
     """
 
     column: str
     names: list[str]
     form: Form = PIXELS
-    array: NDArray[Any] | None = None
+    array: Pixels | None = None
     files: tuple[Path, ...] = ()
+    microns_per_pixel: float | None = None
+    is_rescaled: bool = False
 
     def __len__(self) -> int:
         return len(self.names)
