@@ -62,10 +62,8 @@ def write(
     module: _Normalized = _AtOneSize(folded)
     example = torch.zeros((2, size, size, 3), dtype=torch.uint8)
     if network.takes_features:
-        module, example = _Normalized(folded), torch.zeros((2, network.n_features))
+        module, example = _OfFeatures(folded), torch.zeros((2, network.n_features))
     if format_name == WSINFER:
-        if network.takes_features:
-            raise OptionError(f"to={WSINFER}: WSInfer gives tiles to a model, and this one takes features; give another format")
         module, example = _Normalized(folded), torch.zeros((2, 3, size, size))
         assert microns_per_pixel is not None
         config = _wsinfer_config(network, classes, microns_per_pixel)
@@ -135,7 +133,7 @@ class RuntimeNetwork(nn.Module):
 
 
 class _Normalized(nn.Module):
-    """From normalised float ``(n_tiles, 3, height, width)``, as WSInfer and QuPath prepare tiles, or features, to logits."""
+    """From normalised float ``(n_tiles, 3, height, width)``, as WSInfer and QuPath prepare tiles, to logits."""
 
     def __init__(self, network: TileClassifier) -> None:
         super().__init__()
@@ -144,6 +142,13 @@ class _Normalized(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         logits: Tensor = self.network.backbone(pixels) / self.network.temperature
         return logits
+
+
+class _OfFeatures(_Normalized):
+    """From features ``(n_tiles, n_features)`` to logits."""
+
+    def forward(self, tiles: Tensor) -> Tensor:
+        return super().forward(tiles)
 
 
 class _AtOneSize(_Normalized):

@@ -55,6 +55,8 @@ def write_export(model: Model, target: Target, tiles: TileSet) -> str:
             f"to={target.form}: it would hold {model.facts.backbone}, and its licence ({model.facts.licence}) does not let it "
             "be passed on; hand on the registered version, which holds the head and a reference (docs/backbones.md)"
         )
+    if target.form == WSINFER and model.facts.takes_features:
+        raise OptionError(f"to={target.form}: WSInfer gives tiles to a model, and this one takes features; give another format")
     known = model.facts.microns_per_pixel or target.microns_per_pixel
     if target.form == WSINFER and known is None:
         raise OptionError(
