@@ -45,8 +45,16 @@ def hold_out(tiles: TileSet, options: HoldOutOptions, *, seed: int) -> Split:
         RequestError: A class is in too few tiles or groups to be on both sides.
     """
     _check_counts(tiles, needed=2, why="validation needs at least one tile and training another")
-    val = _choose_tiles(tiles, options, seed) if tiles.groups is None else _choose_groups(tiles, tiles.groups, options, seed)
+    val = _choose(tiles, options, seed)
     return Split.of(tiles, np.setdiff1d(np.arange(len(tiles)), val), val)
+
+
+def set_aside(part: Part, fraction: float, *, seed: int) -> tuple[Part, Part]:
+    """Return about that share of the tiles of a part, called ``aside``, and its other tiles; raises as `hold_out`."""
+    _check_counts(part, needed=2, why="two parts are made of these tiles")
+    chosen = _choose(part, HoldOutOptions(fraction), seed)
+    others = np.setdiff1d(np.arange(len(part)), chosen)
+    return part.tiles.part("aside", part.rows[chosen]), part.tiles.part(part.name, part.rows[others])
 
 
 def cut_folds(tiles: TileSet, options: FoldOptions, *, seed: int) -> list[Split]:
@@ -62,7 +70,11 @@ def cut_folds(tiles: TileSet, options: FoldOptions, *, seed: int) -> list[Split]
     return [Split.of(tiles, train, val) for train, val in splitter.split(tiles.labels, tiles.labels)]
 
 
-def _choose_tiles(tiles: TileSet, options: HoldOutOptions, seed: int) -> Indices:
+def _choose(tiles: TileSet | Part, options: HoldOutOptions, seed: int) -> Indices:
+    return _choose_tiles(tiles, options, seed) if tiles.groups is None else _choose_groups(tiles, tiles.groups, options, seed)
+
+
+def _choose_tiles(tiles: TileSet | Part, options: HoldOutOptions, seed: int) -> Indices:
     n_classes = int((np.bincount(tiles.labels) > 0).sum())
     n_val = round(len(tiles) * options.val_fraction)
     if not n_classes <= n_val <= len(tiles) - n_classes:
@@ -85,7 +97,7 @@ def _give_each_class(labels: Indices, giver: Indices, taker: Indices) -> None:
         giver[given], taker[back] = taker[back], giver[given]
 
 
-def _choose_groups(tiles: TileSet, groups: NDArray[np.str_], options: HoldOutOptions, seed: int) -> Indices:
+def _choose_groups(tiles: TileSet | Part, groups: NDArray[np.str_], options: HoldOutOptions, seed: int) -> Indices:
     names, group_of_tile = np.unique(groups, return_inverse=True)
     present, class_of_tile = np.unique(tiles.labels, return_inverse=True)
     counts = np.zeros((len(names), len(present)), dtype=np.int64)
@@ -122,7 +134,7 @@ def _checked(split: Split) -> Split:
     return split
 
 
-def _check_counts(tiles: TileSet, *, needed: int, why: str) -> None:
+def _check_counts(tiles: TileSet | Part, *, needed: int, why: str) -> None:
     counts = {name: count for name, count in tiles.class_counts().items() if count}
     if len(counts) < 2:
         raise RequestError(f"{tiles.source} has tiles of class {' '.join(counts)} alone; at least two classes are needed")
