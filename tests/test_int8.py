@@ -161,7 +161,7 @@ def test_a_model_without_a_run_must_be_given_tiles(work: Path, tiles_file: Path,
 
 
 def test_layers_that_cost_too_much_go_back_to_full_precision(tmp_path: Path) -> None:
-    """Where one channel has a thousand times the others' range and a thousandth of their weight, 8 bits leave nothing of either."""
+    """One channel has a thousand times the others' range and a thousandth of their weight: 8 bits leave nothing of either."""
     torch.manual_seed(1)
     pool = draw_demo(n_tiles=60, tile_size_px=SIZE_PX, seed=4)
     with using_small_network():
