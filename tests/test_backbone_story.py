@@ -1,4 +1,4 @@
-"""A network of timm's goes the whole way that the default goes: cross-validated, judged by the gate, loaded elsewhere, served."""
+"""A network of timm's goes the way of the default: cross-validated, judged by the gate, loaded elsewhere, served."""
 
 import json
 import os
