@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from histo_mlflow.errors import RequestError, TileFormatError
 from histo_mlflow.tiles.image_files import decode_image, edge_px, is_tile, list_files, walk_folders
 from histo_mlflow.tiles.npz import read_npz_images
-from histo_mlflow.tiles.open import check_source, open_tiles
+from histo_mlflow.tiles.open import check_source, open_tiles, split_sources
 from histo_mlflow.tiles.options import DEMO, Address
-from histo_mlflow.tiles.pixels import Pixels
+from histo_mlflow.tiles.pixels import Pixels, join_pixels
 
 _BEGINNINGS_OF_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 
@@ -85,9 +85,26 @@ class ImageSource:
 
 
 def open_images(source: str) -> ImageSource:
-    """Return the images of an npz (labels not needed), of a folder with or without sub-folders, of ``demo``, or one image."""
+    """Return the images of an npz (labels not needed), of a folder with or without sub-folders, of ``demo``, or one image.
+
+    Of several sources with commas, all of them; raises `RequestError` if some are arrays and others files.
+    """
     check_source(source)
-    address = Address.of(source)
+    parts = [(address, _open_one(address)) for address in split_sources(source)]
+    if len(parts) == 1:
+        return parts[0][1]
+    arrays = [part.array for _, part in parts if part.array is not None]
+    if not arrays:
+        files = tuple(file for _, part in parts for file in part.files)
+        return ImageSource("path", [_name_of(file) for file in files], files=files)
+    if len(arrays) < len(parts) or len({array.shape[1] for array in arrays}) > 1:
+        raise RequestError(f"{source}: files and npz, or npz of several sizes, can't be read together; name one at a time")
+    names = [_name_of(Path(f"{address}/{name}")) for address, part in parts for name in part.names]
+    return ImageSource("path", names, array=join_pixels(arrays))
+
+
+def _open_one(address: Address) -> ImageSource:
+    source = str(address)
     path = address.path
     is_demo, is_one = address.name == DEMO, is_tile(path) and path.is_file()
     if is_demo or (path.is_file() and not is_one):
