@@ -59,6 +59,7 @@ def test_glas_by_patient(work: Path, histo_here: Histo, real_data: Path) -> None
     assert "tile-level split: optimistic" in page
 
 
+@pytest.mark.slow
 def test_each_site_of_tcga_is_left_out_in_turn(work: Path, histo_here: Histo, real_data: Path) -> None:
     """The classes are made up from the place of the tile: eight tiles of four patients have none of their own."""
     Path("halves.yaml").write_text("upper: [2, 7]\nlower: [3, 8, 9]\n")
