@@ -50,7 +50,7 @@ def open_tiles(source: str | Path, *, image_size: int = 0, reading: ReadingOptio
         TileFormatError: What is there can't be read as tiles.
         RequestError: What `reading` asks does not go with these tiles.
     """
-    addresses = _addresses(str(source))
+    addresses = split_sources(str(source))
     wishes = Wishes(reading, tuple(address.name for address in addresses))
     sets = [_open_one(address, image_size, wishes.find_labels) for address in addresses]
     tiles = wishes.apply(sets[0] if len(sets) == 1 else join_sets(sets))
@@ -59,11 +59,12 @@ def open_tiles(source: str | Path, *, image_size: int = 0, reading: ReadingOptio
 
 def check_source(source: str) -> None:
     """Raise what `open_tiles` would if there is nothing under that name, without opening it."""
-    for address in _addresses(source):
+    for address in split_sources(source):
         _find_source(address)
 
 
-def _addresses(source: str) -> list[Address]:
+def split_sources(source: str) -> list[Address]:
+    """Return the addresses that stand in `source` with commas between them; what exists under the whole name is one."""
     whole = Address.of(source)
     is_one = "," not in source or whole.path.exists()
     return [whole] if is_one else [Address.of(part.strip()) for part in source.split(",")]

@@ -14,9 +14,9 @@ from histo_mlflow.errors import RequestError, TileFormatError
 from histo_mlflow.tiles import stored_features
 from histo_mlflow.tiles.image_files import decode_image, edge_px, is_tile, list_files, walk_folders
 from histo_mlflow.tiles.npz import read_npz_images
-from histo_mlflow.tiles.open import check_source, open_tiles
+from histo_mlflow.tiles.open import check_source, open_tiles, split_sources
 from histo_mlflow.tiles.options import DEMO, Address
-from histo_mlflow.tiles.pixels import Pixels
+from histo_mlflow.tiles.pixels import Pixels, join_pixels
 from histo_mlflow.tiles.tile_set import PIXELS, Form
 
 _BEGINNINGS_OF_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
@@ -92,10 +92,26 @@ class ImageSource:
 def open_images(source: str) -> ImageSource:
     """Return the images of an npz (labels not needed), of a folder with or without sub-folders, of ``demo``, or one image.
 
-    Stored features count as images; those of slides are named ``SLIDE_X_Y``.
+    Stored features count as images; those of slides are named ``SLIDE_X_Y``. Of several sources with commas, all of them; raises
+    `RequestError` if some are arrays and others files, or their forms differ.
     """
     check_source(source)
-    address = Address.of(source)
+    parts = [(address, _open_one(address)) for address in split_sources(source)]
+    if len(parts) == 1:
+        return parts[0][1]
+    arrays = [part.array for _, part in parts if part.array is not None]
+    if not arrays:
+        files = tuple(file for _, part in parts for file in part.files)
+        return ImageSource("path", [_harmless(str(file)) for file in files], files=files)
+    forms = {(part.form, array.shape[1:]) for (_, part), array in zip(parts, arrays, strict=False)}
+    if len(arrays) < len(parts) or len(forms) > 1:
+        raise RequestError(f"{source}: files and npz, or npz of several sizes, can't be read together; name one at a time")
+    names = [_harmless(f"{address}/{name}") for address, part in parts for name in part.names]
+    return ImageSource("path", names, parts[0][1].form, array=join_pixels(arrays))
+
+
+def _open_one(address: Address) -> ImageSource:
+    source = str(address)
     path = address.path
     if stored_features.takes(address):
         features, encoder, names = stored_features.read_features(address)
