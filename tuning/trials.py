@@ -17,7 +17,7 @@ from histo_mlflow.console import say
 from histo_mlflow.errors import Interrupted, NonFiniteLossError, OptionError, SourceNotFoundError, WorkError
 from histo_mlflow.jobs.train import Train, train
 from histo_mlflow.options import build, flatten, option_fields
-from histo_mlflow.pipeline.inputs import open_learning_inputs, with_backbone
+from histo_mlflow.pipeline.inputs import LearningInputs, open_learning_inputs, with_backbone
 from histo_mlflow.tiles.options import FoldOptions
 from histo_mlflow.tiles.splits import Split, cut_folds, hold_out
 from histo_mlflow.tracking.acceptance import check_options_accepted
@@ -53,14 +53,9 @@ def run_trials(options: Tune, space: Space) -> None:
     if space.backbones:
         base[BACKBONE] = space.backbones[0]
     shared = build(Train, {**base, "test_data": "none"}, given=options.given | {"epochs"})
-    inputs, shared = open_learning_inputs(shared)
-    space.check(shared.recipe.fit.trainable)
-    if inputs.tiles.encoder and space.backbones:
-        raise OptionError(f"backbones={','.join(space.backbones)}: data holds features of {inputs.tiles.encoder}; leave it out")
+    by_backbone, shared = _open_inputs(shared, space)
     base |= flatten(shared.recipe)
-    by_backbone = {base[BACKBONE]: inputs}
-    for name in space.backbones[1:]:
-        by_backbone[name] = with_backbone(inputs, replace(shared.recipe.network, backbone=name))
+    inputs = by_backbone[base[BACKBONE]]
 
     def cut(seed: int) -> list[Split]:
         if asked_search.folds:
@@ -99,6 +94,21 @@ def run_trials(options: Tune, space: Space) -> None:
         train(build(Train, base | study.best_params, given=frozenset(base)))
     else:
         say(f"Next: mlflow run . -e train --env-manager local -P config={BEST_CONFIG.absolute()}")
+
+
+def _open_inputs(asked: Train, space: Space) -> tuple[dict[str, LearningInputs], Train]:
+    """Return what all trials read, by backbone, and the options as they suit it.
+
+    Raises:
+        OptionError: What is to be searched has no meaning for these tiles, or for what learns.
+    """
+    inputs, shared = open_learning_inputs(asked)
+    space.check(shared.recipe.fit.trainable)
+    if inputs.tiles.encoder and space.backbones:
+        raise OptionError(f"backbones={','.join(space.backbones)}: data holds features of {inputs.tiles.encoder}; leave it out")
+    network = shared.recipe.network
+    others = {name: with_backbone(inputs, replace(network, backbone=name)) for name in space.backbones[1:]}
+    return {network.backbone: inputs, **others}, shared
 
 
 def _shared_by_trials(values: dict[str, Any], space: Space) -> dict[str, Any]:
