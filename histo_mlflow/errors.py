@@ -51,6 +51,10 @@ class CacheError(WorkError, OSError):
     """Tiles can't be unpacked because the cache folder can't be written."""
 
 
+class DownloadError(WorkError):
+    """A file that lies elsewhere could not be fetched, or is not what it should be."""
+
+
 class RankLostError(WorkError, ConnectionError):
     """Another process of a training on many devices is gone."""
 

@@ -4,10 +4,11 @@ A job's file imports at its top what options need, which is little, and what the
 ``histo --help`` and every wrong option answer at once.
 """
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache, wraps
+from functools import wraps
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any, TypeVar
@@ -62,7 +63,7 @@ def job(stage: str, place: int, *, example: str) -> Callable[[JobT], JobT]:
     return register
 
 
-@cache
+@functools.cache
 def find_jobs() -> Mapping[str, Job]:
     """Return all jobs by name, in the order of work."""
     for module in iter_modules(__path__):
@@ -70,7 +71,7 @@ def find_jobs() -> Mapping[str, Job]:
     return {each.name: each for each in sorted(_JOBS.values(), key=lambda each: (STAGES.index(each.stage), each.place))}
 
 
-@cache
+@functools.cache
 def as_function(name: str) -> Callable[..., Any]:
     """Return a job as a function whose keywords are its options; raises `KeyError` if there is no such job."""
     asked = find_jobs()[name]

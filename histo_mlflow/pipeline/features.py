@@ -15,7 +15,7 @@ from histo_mlflow.learning.infer import infer_batches
 from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.models.feature_file import FeatureFacts, FeatureWriter, add_labels, map_features
 from histo_mlflow.models.features import AS_STORED, FeatureNetwork, View, digest_backbone
-from histo_mlflow.tiles.cache import cache_key, made_once
+from histo_mlflow.tiles.cache import About, cache_key, made_once
 from histo_mlflow.tiles.mapped import check_unchanged
 from histo_mlflow.tiles.tile_set import TileSet
 
@@ -84,7 +84,8 @@ def _keep(network: TileClassifier, tiles: TileSet, compute: Compute, view: View)
         writer.close()
 
     key = cache_key("features", *astuple(facts))
-    return made_once(key, _NAME, make, what="features can't be written", resumes=True), facts
+    about = About("features", f"{tiles.source}, {facts.encoder}")
+    return made_once(key, _NAME, make, what="features can't be written", about=about, resumes=True), facts
 
 
 def _in_blocks(batches: Iterator[torch.Tensor]) -> Iterator[Features]:

@@ -31,7 +31,7 @@ from histo_mlflow.models.features import digest_backbone
 from histo_mlflow.models.model import Model
 from histo_mlflow.models.options import OPENVINO, OPENVINO_INT8
 from histo_mlflow.models.quantized import CALIBRATION_TILES, quantize
-from histo_mlflow.tiles.cache import cache_key, made_once
+from histo_mlflow.tiles.cache import About, cache_key, made_once
 from histo_mlflow.tiles.mapped import check_unchanged
 from histo_mlflow.tiles.splits import set_aside
 from histo_mlflow.tiles.tile_set import Part
@@ -67,7 +67,8 @@ def put_quantized(model: Model, part: Part, folder: Path, precision: str, margin
             _write(model, calibration, compared, draft, precision, expected)
             shutil.make_archive(str(archive.with_suffix("")), "zip", draft)
 
-    shutil.unpack_archive(made_once(key, _ARCHIVE, make, what="the model in 8 bits can't be written"), folder)
+    about = About("int8", part.source)
+    shutil.unpack_archive(made_once(key, _ARCHIVE, make, what="the model in 8 bits can't be written", about=about), folder)
     with np.load(folder / _SAID, allow_pickle=False) as said:
         full, small = (_as_predictions(said[name], compared) for name in ("fp32", "int8"))
         n_layers, n_int8 = map(int, said["layers"])

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from histo_mlflow.base.plain_values import reason_of
 from histo_mlflow.errors import TileFormatError
-from histo_mlflow.tiles.cache import cache_key, unpacked_once
+from histo_mlflow.tiles.cache import About, cache_key, unpacked_once
 from histo_mlflow.tiles.mapped import Checksum, FileStamp, map_tiles
 
 _COPY_BLOCK_BYTES = 16 * 2**20
@@ -134,7 +134,8 @@ class Member:
         """Return an array of uint8 mapped where it lies, or, if it is compressed or in another order, unpacked to the cache."""
         archive, info = self.archive, self.archive.getinfo(f"{self.key}.npy")
         if info.compress_type != zipfile.ZIP_STORED or self.is_fortran:
-            return unpacked_once(cache_key(archive.path.resolve(), archive.stamp, self.key), self._unpack)
+            key = cache_key(archive.path.resolve(), archive.stamp, self.key)
+            return unpacked_once(key, self._unpack, About("tiles", self.where))
         with archive.reading(self.key, "is damaged"):
             lengths = np.fromfile(archive.path, "<u2", 2, offset=info.header_offset + _LENGTHS_AT)
             start = info.header_offset + _LOCAL_HEADER_BYTES + int(lengths.sum())

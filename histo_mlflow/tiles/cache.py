@@ -1,11 +1,13 @@
 """A place on disk where what takes long is made once, unpacked tiles above all, and small facts are kept; knows no labels."""
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from errno import EACCES
 from pathlib import Path
 from typing import Any
@@ -22,9 +24,27 @@ from histo_mlflow.tiles.mapped import map_tiles
 _FORMAT_VERSION = 4
 
 _IMAGES = "images.npy"
-_FACTS = "entry.json"
+FACTS = "entry.json"
+"""The file of an entry that says what it is; it is touched whenever the entry is used."""
+
 _CHECKED_BLOCK_BYTES = 2**18
 _N_CHECKED_BLOCKS = 64  # 16 MiB: all of a small set, and what a power cut leaves is rarely less than a sixty-fourth
+
+
+_held: dict[Path, int] = {}  # entries that this process uses, each with an open descriptor whose lock ends with the process
+
+
+@dataclass(frozen=True)
+class About:
+    """What an entry is, for people.
+
+    Attributes:
+        kind: Of what is in it, in a word.
+        source: What it was made from, without secrets; empty if that has no name.
+    """
+
+    kind: str
+    source: str = ""
 
 
 def cache_folder() -> Path:
@@ -37,26 +57,28 @@ def cache_key(*parts: object) -> str:
     return hashlib.sha256(json.dumps([_FORMAT_VERSION, os.getuid(), *map(str, parts)]).encode()).hexdigest()[:24]
 
 
-def unpacked_once(key: str, unpack: Callable[[Path], None]) -> NDArray[Any]:
+def unpacked_once(key: str, unpack: Callable[[Path], None], about: About) -> NDArray[Any]:
     """Return the tiles under `key`, mapped, calling `unpack` first if they are not in the cache or were damaged there.
 
     `unpack` gets the path of the ``.npy`` file that it must write them to; the rest is as for `made_once`.
     """
-    file = made_once(key, _IMAGES, unpack, what="tiles can't be unpacked")
+    file = made_once(key, _IMAGES, unpack, what="tiles can't be unpacked", about=about)
     return map_tiles(file, lambda: np.load(file, mmap_mode="r", allow_pickle=False))
 
 
-def made_once(key: str, name: str, make: Callable[[Path], None], *, what: str, resumes: bool = False) -> Path:
-    """Return the file `name` of the entry under `key`, calling `make` with its path first if it is not there or damaged.
+def made_once(key: str, name: str, make: Callable[[Path], None], *, what: str, about: About, resumes: bool = False) -> Path:
+    """Return the file or folder `name` of the entry under `key`, calling `make` with its path if it is not whole.
 
     An entry appears whole or not at all: it is written beside its place, brought to the disk and renamed, under a lock, so that
     parallel runs make it once and neither a crash nor a power cut leaves anything half. Only its user can read it. A `make`
-    that `resumes` finds what an earlier call has left when it was ended, and must know what of it is good.
+    that `resumes` finds what an earlier call has left when it was ended, and must know what of it is good. As long as this
+    process lives, `histo cache clear` leaves the entry alone.
 
     Raises:
         CacheError: The cache folder can't be written; begins with `what`.
     """
     entry = cache_folder() / key
+    _hold(entry)
     if _is_whole(entry / name):
         return entry / name
     try:
@@ -64,7 +86,8 @@ def made_once(key: str, name: str, make: Callable[[Path], None], *, what: str, r
         with FileLock(entry.with_suffix(".lock")):
             if not _is_whole(entry / name):
                 shutil.rmtree(entry, ignore_errors=True)
-                _fill(entry, name, make, resumes=resumes)
+                _fill(entry, name, make, about, resumes=resumes)
+            _hold(entry)
     except OSError as error:  # a full disk too
         reason = error.strerror or error
         raise CacheError(f"{what} to {entry.parent} ({reason}); set HISTO_CACHE_DIR to a folder with room") from None
@@ -75,7 +98,7 @@ def recall(key: str) -> dict[str, Any]:
     """Return the facts that were kept under `key`; none if there are none, or others could have written them."""
     file = cache_folder() / f"{key}.json"
     try:
-        _check_owner(file)
+        check_owner(file)
         facts = json.loads(file.read_text())
     except (OSError, ValueError):
         return {}
@@ -106,15 +129,27 @@ def create_array(target: Path, shape: tuple[int, ...], dtype: DTypeLike = np.uin
     return array
 
 
-def _fill(entry: Path, name: str, make: Callable[[Path], None], *, resumes: bool) -> None:
+def _hold(entry: Path) -> None:
+    """Say that an entry is in use, by a lock that many share, and when that was last; waits where it is just being removed."""
+    with suppress(OSError):  # there is no entry yet, or there are no locks, and then nothing is removed either
+        if entry in _held and os.path.samestat(os.fstat(_held[entry]), entry.stat()):
+            return
+        before, _held[entry] = _held.pop(entry, None), os.open(entry, os.O_RDONLY | os.O_DIRECTORY)
+        if before is not None:
+            os.close(before)
+        fcntl.flock(_held[entry], fcntl.LOCK_SH)
+        os.utime(entry / FACTS)
+
+
+def _fill(entry: Path, name: str, make: Callable[[Path], None], about: About, *, resumes: bool) -> None:
     draft = entry.with_suffix(".draft")  # perhaps of a process that was killed; the lock is ours
     if not (resumes and _is_own(draft)):
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(mode=0o700)
     try:
         make(draft / name)
-        (draft / _FACTS).write_text(json.dumps({"checksum": checksum_blocks(draft / name)}))
-        for file in (*draft.iterdir(), draft):
+        (draft / FACTS).write_text(json.dumps({"checksum": checksum_blocks(draft / name), "about": asdict(about)}))
+        for file in (*draft.rglob("*"), draft):
             _bring_to_disk(file)
         draft.rename(entry)
         _bring_to_disk(entry.parent)
@@ -133,7 +168,10 @@ def _bring_to_disk(path: Path) -> None:
 
 
 def checksum_blocks(file: Path) -> str:
-    """Return a SHA-256 of size and content; of a large file, of blocks all over it."""
+    """Return a SHA-256 of size and content; of a large file, of blocks all over it; of a folder, of names and sizes."""
+    if file.is_dir():
+        inside = sorted((str(each.relative_to(file)), each.stat().st_size) for each in file.rglob("*") if each.is_file())
+        return hashlib.sha256(json.dumps(inside).encode()).hexdigest()
     size = file.stat().st_size
     digest = hashlib.sha256(str(size).encode())
     n_blocks = -(-size // _CHECKED_BLOCK_BYTES)
@@ -147,20 +185,21 @@ def checksum_blocks(file: Path) -> str:
 def _is_whole(file: Path) -> bool:
     """Return whether the file of an entry is there and as it was written; if not, what it was made from still is."""
     with suppress(OSError, ValueError, KeyError, TypeError):  # ValueError: no JSON
-        _check_owner(file.parent)
-        return bool(checksum_blocks(file) == json.loads((file.parent / _FACTS).read_text())["checksum"])
+        check_owner(file.parent)
+        return bool(checksum_blocks(file) == json.loads((file.parent / FACTS).read_text())["checksum"])
     return False
 
 
 def _is_own(folder: Path) -> bool:
     try:
-        _check_owner(folder)
+        check_owner(folder)
     except OSError:
         return False
     return True
 
 
-def _check_owner(path: Path) -> None:
+def check_owner(path: Path) -> None:
+    """Raise `PermissionError` for what others own or could have written, and `OSError` for what is not there."""
     stat = path.lstat()
     if stat.st_uid != os.geteuid() or stat.st_mode & 0o022:  # a link can be written by all
         raise PermissionError(EACCES, "what is there is not this user's alone", str(path))

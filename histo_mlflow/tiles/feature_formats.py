@@ -19,7 +19,7 @@ from tqdm import tqdm
 from histo_mlflow.base.plain_values import reason_of, shorten
 from histo_mlflow.errors import RequestError, TileFormatError
 from histo_mlflow.tiles import slide_tables
-from histo_mlflow.tiles.cache import create_array, unpacked_once
+from histo_mlflow.tiles.cache import About, create_array, unpacked_once
 
 HDF5 = (".h5", ".hdf5")
 NOT_STATED = "not stated"
@@ -139,7 +139,7 @@ def unpacked_features(
                 start += len(rows)
                 bar.update(len(rows))
 
-    features: NDArray[np.float32] = unpacked_once(key, unpack)
+    features: NDArray[np.float32] = unpacked_once(key, unpack, About("features", where))
     return features
 
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from histo_mlflow.base.escaping import visible
 from histo_mlflow.errors import OptionError, RequestError, TileFormatError
-from histo_mlflow.tiles.cache import cache_key, create_array, unpacked_once
+from histo_mlflow.tiles.cache import About, cache_key, create_array, unpacked_once
 from histo_mlflow.tiles.fingerprint import fingerprint_of
 from histo_mlflow.tiles.image_files import decode_image, edge_px, is_picture, is_tile, list_files, sub_folders, walk_folders
 from histo_mlflow.tiles.mapped import FileStamp
@@ -108,7 +108,7 @@ def _unpack(listed: _Listed, image_size: int) -> TileSet:
         _decode_all(paths, target, image_size)
 
     stamps = [(Path(name), FileStamp.of(path)) for name, path in zip(names.tolist(), paths, strict=True)]
-    images = unpacked_once(cache_key(folder.resolve(), image_size, stamps), unpack)
+    images = unpacked_once(cache_key(folder.resolve(), image_size, stamps), unpack, About("tiles", str(folder)))
     return TileSet(
         images=images,
         labels=labels,

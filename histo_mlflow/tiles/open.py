@@ -11,6 +11,7 @@ from histo_mlflow.tiles.asked import LabelNames, Wishes
 from histo_mlflow.tiles.image_files import is_slide
 from histo_mlflow.tiles.joining import join_sets
 from histo_mlflow.tiles.options import Address, ReadingOptions
+from histo_mlflow.tiles.remote import brought_here, check_remote, is_remote, shown
 from histo_mlflow.tiles.tile_set import TileSet
 
 _AS_STORED = ReadingOptions()
@@ -41,26 +42,33 @@ def open_tiles(source: str | Path, *, image_size: int = 0, reading: ReadingOptio
     Args:
         source: A path to an npz file or a folder, with ``#split`` behind a MedMNIST file or ``#nested`` behind a folder; to a
             file of features or a folder of such files (`stored_features.read`); ``demo``, or ``demo#SEED`` for another draw; or
-            several of these with commas, which become one set.
+            several of these with commas, which become one set. Files and folders may lie elsewhere (``https://``, ``s3://``,
+            ``gs://``): they are brought into the cache once.
         image_size: Edge length in pixels to which a folder of mixed sizes is brought; 0 if sizes must agree.
         reading: Labels, classes, groups, scale, and what is left out.
 
     Raises:
         SourceNotFoundError: There is nothing under that name.
+        DownloadError: It lies elsewhere and can't be fetched.
         TileFormatError: What is there can't be read as tiles.
         RequestError: What `reading` asks does not go with these tiles.
     """
     addresses = split_sources(str(source))
-    wishes = Wishes(reading, tuple(address.name for address in addresses))
-    sets = [_open_one(address, image_size, wishes.find_labels) for address in addresses]
+    here = [brought_here(address) if is_remote(address) else address for address in addresses]
+    wishes = Wishes(reading, tuple(address.name for address in here))
+    opened = [_open_one(address, image_size, wishes.find_labels) for address in here]
+    sets = [replace(each, source=shown(at)) if is_remote(at) else each for each, at in zip(opened, addresses, strict=True)]
     tiles = wishes.apply(sets[0] if len(sets) == 1 else join_sets(sets))
     return replace(tiles, source=visible(tiles.source), notes=tuple(map(visible, tiles.notes)))
 
 
 def check_source(source: str) -> None:
-    """Raise what `open_tiles` would if there is nothing under that name, without opening it."""
+    """Raise what `open_tiles` would if there is nothing under that name, without opening it; servers are not asked."""
     for address in split_sources(source):
-        _find_source(address)
+        if is_remote(address):
+            check_remote(address)
+        else:
+            _find_source(address)
 
 
 def split_sources(source: str) -> list[Address]:

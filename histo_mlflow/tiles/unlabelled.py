@@ -17,6 +17,7 @@ from histo_mlflow.tiles.npz import read_npz_images
 from histo_mlflow.tiles.open import check_source, open_tiles, split_sources
 from histo_mlflow.tiles.options import DEMO, Address
 from histo_mlflow.tiles.pixels import Pixels, join_pixels
+from histo_mlflow.tiles.remote import brought_here, is_remote
 from histo_mlflow.tiles.tile_set import PIXELS, Form
 
 _BEGINNINGS_OF_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
@@ -98,7 +99,8 @@ def open_images(source: str) -> ImageSource:
         RequestError: Some of several sources are arrays and others files, or their forms differ.
     """
     check_source(source)
-    parts = [(address, _open_one(address)) for address in split_sources(source)]
+    addresses = [brought_here(each) if is_remote(each) else each for each in split_sources(source)]
+    parts = [(address, _open_one(address)) for address in addresses]
     if len(parts) == 1:
         return parts[0][1]
     arrays = [part.array for _, part in parts if part.array is not None]
