@@ -57,12 +57,12 @@ def cache_key(*parts: object) -> str:
     return hashlib.sha256(json.dumps([_FORMAT_VERSION, os.getuid(), *map(str, parts)]).encode()).hexdigest()[:24]
 
 
-def unpacked_once(key: str, unpack: Callable[[Path], None], about: About) -> NDArray[Any]:
+def unpacked_once(key: str, unpack: Callable[[Path], None], about: About, *, resumes: bool = False) -> NDArray[Any]:
     """Return the tiles under `key`, mapped, calling `unpack` first if they are not in the cache or were damaged there.
 
     `unpack` gets the path of the ``.npy`` file that it must write them to; the rest is as for `made_once`.
     """
-    file = made_once(key, _IMAGES, unpack, what="tiles can't be unpacked", about=about)
+    file = made_once(key, _IMAGES, unpack, what="tiles can't be unpacked", about=about, resumes=resumes)
     return map_tiles(file, lambda: np.load(file, mmap_mode="r", allow_pickle=False))
 
 
@@ -119,7 +119,7 @@ def remember(key: str, facts: dict[str, Any]) -> None:
             draft.unlink(missing_ok=True)
 
 
-def create_array(target: Path, shape: tuple[int, ...], dtype: DTypeLike = np.uint8) -> NDArray[Any]:
+def create_array(target: Path, shape: tuple[int, ...], dtype: DTypeLike = np.uint8) -> np.memmap[Any, Any]:
     """Return a new memory map of a ``.npy`` file; raises OSError at once if the disk has no room for it."""
     array = np.lib.format.open_memmap(target, mode="w+", dtype=np.dtype(dtype), shape=shape)
     if hasattr(os, "posix_fallocate"):

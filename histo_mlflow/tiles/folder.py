@@ -3,28 +3,22 @@
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
-from tqdm import tqdm
 
-from histo_mlflow.base.escaping import visible
-from histo_mlflow.errors import OptionError, RequestError, TileFormatError
-from histo_mlflow.tiles.cache import About, cache_key, create_array, unpacked_once
+from histo_mlflow.errors import OptionError, RequestError
+from histo_mlflow.tiles.cache import About, cache_key, unpacked_once
+from histo_mlflow.tiles.conversion import decode_all
 from histo_mlflow.tiles.fingerprint import fingerprint_of
-from histo_mlflow.tiles.image_files import decode_image, edge_px, is_picture, is_tile, list_files, sub_folders, walk_folders
+from histo_mlflow.tiles.image_files import is_picture, is_tile, list_files, sub_folders, walk_folders
 from histo_mlflow.tiles.mapped import FileStamp
 from histo_mlflow.tiles.options import Address
 from histo_mlflow.tiles.tile_set import COLORECTAL_CLASSES, TileSet, check_classes, order_classes
 
 _NESTED = "nested"
-
-_N_NAMED = 3
-_LIST_OF_UNREADABLE = "unreadable_tiles.txt"
 
 
 def takes(address: Address) -> bool:
@@ -104,11 +98,13 @@ def _unpack(listed: _Listed, image_size: int) -> TileSet:
     folder, paths = listed.folder, listed.paths
     names, labels = _names_of(paths, folder), np.array(listed.labels, dtype=np.int64)
 
-    def unpack(target: Path) -> None:
-        _decode_all(paths, target, image_size)
-
     stamps = [(Path(name), FileStamp.of(path)) for name, path in zip(names.tolist(), paths, strict=True)]
-    images = unpacked_once(cache_key(folder.resolve(), image_size, stamps), unpack, About("tiles", str(folder)))
+    images = unpacked_once(
+        cache_key(folder.resolve(), image_size, stamps),
+        lambda target: decode_all(paths, target, image_size),
+        About("tiles", str(folder)),
+        resumes=True,
+    )
     return TileSet(
         images=images,
         labels=labels,
@@ -167,54 +163,3 @@ def _class_order(names: list[str], folder: Path) -> tuple[str, ...]:
             f"rename to one of {' '.join(COLORECTAL_CLASSES)}, or move those folders away"
         )
     return check_classes(sorted(names), where=str(folder))
-
-
-def _decode_all(paths: Sequence[Path], target: Path, image_size: int) -> None:
-    with ThreadPoolExecutor() as pool:  # threads are enough: Pillow's decoders release the interpreter lock
-        sizes = list(pool.map(edge_px, paths))
-        size_px = _common_size(paths, sizes, image_size)
-        out = create_array(target, (len(paths), size_px, size_px, 3))
-
-        def decode(row: int) -> TileFormatError | None:
-            """Write one tile; its pixels live no longer than this, however large it is."""
-            size = sizes[row]
-            image = size if isinstance(size, TileFormatError) else decode_image(paths[row])
-            if isinstance(image, TileFormatError):
-                return image
-            if size != size_px:
-                image = np.asarray(Image.fromarray(image).resize((size_px, size_px), Image.Resampling.BILINEAR))
-            out[row] = image
-            return None
-
-        done = pool.map(decode, range(len(paths)))
-        bar = tqdm(done, total=len(paths), unit="tile", desc="decode tiles", disable=None, leave=False)
-        failures = [failure for failure in bar if failure is not None]
-    if failures:
-        raise _all_in_one(failures, len(paths))
-
-
-def _all_in_one(failures: Sequence[TileFormatError], n_tiles: int) -> TileFormatError:
-    """Return one error for all tiles that can't be read; of many the whole list is written to a file."""
-    if len(failures) == 1:
-        return failures[0]
-    listed = Path(_LIST_OF_UNREADABLE).absolute()
-    try:
-        listed.write_text("".join(f"{visible(str(failure))}\n" for failure in failures))
-        rest = f"all are listed in {listed}"
-    except OSError as error:
-        rest = f"their list could not be written to {listed} ({error.strerror})"
-    named = "; ".join(str(failure) for failure in failures[:_N_NAMED])
-    return TileFormatError(f"{len(failures)} of {n_tiles} tiles can't be read: {named}; {rest}")
-
-
-def _common_size(paths: Sequence[Path], sizes: Sequence[int | TileFormatError], image_size: int) -> int:
-    read = {size: path for size, path in zip(reversed(sizes), reversed(paths), strict=True) if isinstance(size, int)}
-    if len(read) <= 1:
-        return next(iter(read), 1)
-    if image_size:
-        return image_size
-    smallest, largest = min(read), max(read)
-    raise TileFormatError(
-        f"tiles have mixed sizes ({read[smallest]} {smallest} px, {read[largest]} {largest} px); "
-        "give image_size, to which all will be resized"
-    )
