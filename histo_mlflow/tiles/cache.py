@@ -150,15 +150,15 @@ def _fill(entry: Path, name: str, make: Callable[[Path], None], about: About, *,
         make(draft / name)
         (draft / FACTS).write_text(json.dumps({"checksum": checksum_blocks(draft / name), "about": asdict(about)}))
         for file in (*draft.rglob("*"), draft):
-            _bring_to_disk(file)
+            bring_to_disk(file)
         draft.rename(entry)
-        _bring_to_disk(entry.parent)
+        bring_to_disk(entry.parent)
     finally:
         if not resumes:
             shutil.rmtree(draft, ignore_errors=True)
 
 
-def _bring_to_disk(path: Path) -> None:
+def bring_to_disk(path: Path) -> None:
     """Wait until a file or the names in a folder are on the disk: a rename may get there before what it names."""
     number = os.open(path, os.O_RDONLY)
     try:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from histo_mlflow.base.escaping import visible
 from histo_mlflow.errors import TileFormatError
-from histo_mlflow.tiles.cache import create_array
+from histo_mlflow.tiles.cache import bring_to_disk, create_array
 from histo_mlflow.tiles.image_files import decode_image, edge_px
 
 _NOTED_TILES = 512  # of work that is lost at most; 77 MB of tiles of 224 px
@@ -36,36 +36,50 @@ def decode_all(paths: Sequence[Path], target: Path, image_size: int) -> None:
     """
     pool = ThreadPoolExecutor()  # threads are enough: Pillow's decoders release the interpreter lock
     try:
-        sizes = list(pool.map(edge_px, paths))
-        size_px = _common_size(paths, sizes, image_size)
-        out, n_finished = _begin(target, (len(paths), size_px, size_px, 3))
-
-        def decode(row: int) -> TileFormatError | None:
-            """Write one tile; its pixels live no longer than this, however large it is."""
-            size = sizes[row]
-            image = size if isinstance(size, TileFormatError) else decode_image(paths[row])
-            if isinstance(image, TileFormatError):
-                return image
-            if size != size_px:
-                image = np.asarray(Image.fromarray(image).resize((size_px, size_px), Image.Resampling.BILINEAR))
-            out[row] = image
-            return None
-
-        done = pool.map(decode, range(n_finished, len(paths)))
-        failures = []
-        bar = tqdm(done, total=len(paths), initial=n_finished, unit="tile", desc="decode tiles", disable=None, leave=False)
-        for row, failure in enumerate(bar, start=n_finished):
-            if failure is not None:
-                failures.append(failure)
-            if not failures and (row + 1) % _NOTED_TILES == 0:  # a tile that failed is to be told again
-                out.flush()  # the note may not reach the disk before the tiles
-                _note(target).write_text(str(row + 1))
+        # Nearly always all are as large as the first; to open each for its size alone takes as long as to decode it.
+        size_px = next((size for path in paths if isinstance(size := edge_px(path), int)), 1)
+        failures = _decode(pool, paths, target, size_px, is_exact=True)
+        if failures is None:
+            size_px = _common_size(paths, list(pool.map(edge_px, paths)), image_size)
+            failures = _decode(pool, paths, target, size_px, is_exact=False)
     finally:
         pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for gigabytes
     _note(target).unlink(missing_ok=True)
     if failures:
         target.unlink()  # once they are mended, this is another set
         raise _all_in_one(failures, len(paths))
+
+
+def _decode(
+    pool: ThreadPoolExecutor, paths: Sequence[Path], target: Path, size_px: int, *, is_exact: bool
+) -> list[TileFormatError] | None:
+    """Write all tiles, and return what is wrong with some; None if one `is_exact` not of this size."""
+    out, n_finished = _begin(target, (len(paths), size_px, size_px, 3))
+
+    def decode(row: int) -> TileFormatError | int:
+        """Write one tile and return its size; its pixels live no longer than this, however large it is."""
+        image = decode_image(paths[row])
+        if isinstance(image, TileFormatError):
+            return image
+        if len(image) == size_px:
+            out[row] = image
+        elif not is_exact:
+            out[row] = Image.fromarray(image).resize((size_px, size_px), Image.Resampling.BILINEAR)
+        return len(image)
+
+    failures = []
+    done = pool.map(decode, range(n_finished, len(paths)))
+    bar = tqdm(done, total=len(paths), initial=n_finished, unit="tile", desc="decode tiles", disable=None, leave=False)
+    for row, found in enumerate(bar, start=n_finished):
+        if isinstance(found, TileFormatError):
+            failures.append(found)
+        elif is_exact and found != size_px:
+            done.close()  # type: ignore[attr-defined]  # a generator: what was not begun is not decoded
+            return None
+        if not failures and (row + 1) % _NOTED_TILES == 0:  # a tile that failed is to be told again
+            bring_to_disk(target)  # before the note; in Python 3.11 `flush` of a map would hold all threads up
+            _note(target).write_text(str(row + 1))
+    return failures
 
 
 def _note(target: Path) -> Path:
