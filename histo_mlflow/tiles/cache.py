@@ -150,15 +150,17 @@ def _fill(entry: Path, name: str, make: Callable[[Path], None], about: About, *,
         make(draft / name)
         (draft / FACTS).write_text(json.dumps({"checksum": checksum_blocks(draft / name), "about": asdict(about)}))
         for file in (*draft.rglob("*"), draft):
-            bring_to_disk(file)
+            _bring_to_disk(file)
         draft.rename(entry)
-        bring_to_disk(entry.parent)
+        _bring_to_disk(entry.parent)
     finally:
         if not resumes:
             shutil.rmtree(draft, ignore_errors=True)
+        with suppress(OSError):
+            draft.rmdir()  # where nothing is left to go on with
 
 
-def bring_to_disk(path: Path) -> None:
+def _bring_to_disk(path: Path) -> None:
     """Wait until a file or the names in a folder are on the disk: a rename may get there before what it names."""
     number = os.open(path, os.O_RDONLY)
     try:

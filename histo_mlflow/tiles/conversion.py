@@ -1,5 +1,7 @@
 """Image files into one array of pixels, by all cores; goes on where it was ended, and knows no labels."""
 
+import errno
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -7,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
 from histo_mlflow.base.escaping import visible
 from histo_mlflow.errors import TileFormatError
-from histo_mlflow.tiles.cache import bring_to_disk, create_array
+from histo_mlflow.tiles.cache import create_array
 from histo_mlflow.tiles.image_files import decode_image, edge_px
 
 _NOTED_TILES = 512  # of work that is lost at most; 77 MB of tiles of 224 px
@@ -34,66 +37,75 @@ def decode_all(paths: Sequence[Path], target: Path, image_size: int) -> None:
         TileFormatError: Some can't be read, or sizes are mixed and `image_size` is 0.
         OSError: The disk can't be written.
     """
-    pool = ThreadPoolExecutor()  # threads are enough: Pillow's decoders release the interpreter lock
     try:
         # Nearly always all are as large as the first; to open each for its size alone takes as long as to decode it.
         size_px = next((size for path in paths if isinstance(size := edge_px(path), int)), 1)
-        failures = _decode(pool, paths, target, size_px, is_exact=True)
+        failures = _decode(paths, target, size_px, is_exact=True)
         if failures is None:
-            size_px = _common_size(paths, list(pool.map(edge_px, paths)), image_size)
-            failures = _decode(pool, paths, target, size_px, is_exact=False)
-    finally:
-        pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for gigabytes
+            with ThreadPoolExecutor() as pool:
+                size_px = _common_size(paths, list(pool.map(edge_px, paths)), image_size)
+            failures = _decode(paths, target, size_px, is_exact=False) or []
+        if failures:
+            raise _all_in_one(failures, len(paths))
+    except TileFormatError:
+        for left in (target, _note(target)):  # once that is mended, it is another set
+            left.unlink(missing_ok=True)
+        raise
     _note(target).unlink(missing_ok=True)
-    if failures:
-        target.unlink()  # once they are mended, this is another set
-        raise _all_in_one(failures, len(paths))
 
 
-def _decode(
-    pool: ThreadPoolExecutor, paths: Sequence[Path], target: Path, size_px: int, *, is_exact: bool
-) -> list[TileFormatError] | None:
+def _decode(paths: Sequence[Path], target: Path, size_px: int, *, is_exact: bool) -> list[TileFormatError] | None:
     """Write all tiles, and return what is wrong with some; None if one `is_exact` not of this size."""
-    out, n_finished = _begin(target, (len(paths), size_px, size_px, 3))
+    first_byte, n_finished = _begin(target, (len(paths), size_px, size_px, 3))
 
     def decode(row: int) -> TileFormatError | int:
         """Write one tile and return its size; its pixels live no longer than this, however large it is."""
         image = decode_image(paths[row])
-        if isinstance(image, TileFormatError):
-            return image
-        if len(image) == size_px:
-            out[row] = image
-        elif not is_exact:
-            out[row] = Image.fromarray(image).resize((size_px, size_px), Image.Resampling.BILINEAR)
-        return len(image)
+        if isinstance(image, TileFormatError) or (is_exact and len(image) != size_px):
+            return image if isinstance(image, TileFormatError) else len(image)
+        return _write(file.fileno(), first_byte + row * size_px * size_px * 3, image, size_px)
 
-    failures = []
-    done = pool.map(decode, range(n_finished, len(paths)))
-    bar = tqdm(done, total=len(paths), initial=n_finished, unit="tile", desc="decode tiles", disable=None, leave=False)
-    for row, found in enumerate(bar, start=n_finished):
-        if isinstance(found, TileFormatError):
-            failures.append(found)
-        elif is_exact and found != size_px:
-            done.close()  # type: ignore[attr-defined]  # a generator: what was not begun is not decoded
-            return None
-        if not failures and (row + 1) % _NOTED_TILES == 0:  # a tile that failed is to be told again
-            bring_to_disk(target)  # before the note; in Python 3.11 `flush` of a map would hold all threads up
-            _note(target).write_text(str(row + 1))
+    failures, pool = [], ThreadPoolExecutor()  # threads are enough: Pillow's decoders release the interpreter lock
+    with target.open("r+b") as file:
+        done = pool.map(decode, range(n_finished, len(paths)))
+        bar = tqdm(done, total=len(paths), initial=n_finished, unit="tile", desc="decode tiles", disable=None, leave=False)
+        try:
+            for row, found in enumerate(bar, start=n_finished):
+                if isinstance(found, TileFormatError):
+                    failures.append(found)
+                elif is_exact and found != size_px:
+                    return None
+                if not failures and (row + 1) % _NOTED_TILES == 0:  # a tile that failed is to be told again
+                    os.fdatasync(file.fileno())  # the note may not reach the disk before the tiles
+                    _note(target).write_text(str(row + 1))
+        finally:
+            pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for gigabytes; none writes to a file that is closed
     return failures
+
+
+def _write(number: int, at_byte: int, image: NDArray[np.uint8], size_px: int) -> int:
+    """Write a tile into an open file, and return the size that it had; through a map each page of it would cost a fault."""
+    n_px = len(image)
+    if n_px != size_px:
+        image = np.asarray(Image.fromarray(image).resize((size_px, size_px), Image.Resampling.BILINEAR))
+    if os.pwrite(number, np.ascontiguousarray(image).data, at_byte) < image.nbytes:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return n_px
 
 
 def _note(target: Path) -> Path:
     return target.with_suffix(".finished")
 
 
-def _begin(target: Path, shape: tuple[int, ...]) -> tuple[np.memmap[Any, Any], int]:
-    """Return the array to write to, and how many of its rows are written."""
+def _begin(target: Path, shape: tuple[int, ...]) -> tuple[int, int]:
+    """Make the file if what is there is not it, and return where its values begin, and how many rows are written."""
     with suppress(OSError, ValueError):  # ValueError: no number, or no array
         n_finished = int(_note(target).read_text())
-        out: np.memmap[Any, Any] = np.load(target, mmap_mode="r+", allow_pickle=False)
-        if out.shape == shape and out.dtype == np.uint8 and 0 < n_finished <= len(out):
-            return out, n_finished
-    return create_array(target, shape), 0
+        begun: np.memmap[Any, Any] = np.load(target, mmap_mode="r", allow_pickle=False)
+        if begun.shape == shape and begun.dtype == np.uint8 and 0 < n_finished <= len(begun):
+            return begun.offset, n_finished
+    _note(target).unlink(missing_ok=True)
+    return create_array(target, shape).offset, 0
 
 
 def _all_in_one(failures: Sequence[TileFormatError], n_tiles: int) -> TileFormatError:

@@ -109,4 +109,37 @@ def test_unreadable_tiles_are_all_told_again_after_a_kill(work: Path, folder: Pa
     for _ in range(2):
         with pytest.raises(TileFormatError, match=r"010\.tif"):
             open_tiles(folder)
-        assert not list((work / "cache").rglob("images.*"))
+        assert not list((work / "cache").glob("*.draft"))
+
+
+def test_tiles_of_mixed_sizes_leave_nothing_behind_and_are_resized_when_asked(
+    work: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversion, "_NOTED_TILES", 4)
+    Image.fromarray(np.full((24, 24, 3), 7, dtype=np.uint8)).save(folder / "TUM" / "059.tif")
+    with pytest.raises(TileFormatError, match=r"mixed sizes \(.*16 px, .*059\.tif 24 px\); give image_size"):
+        open_tiles(folder)
+    assert not list((work / "cache").glob("*.draft"))
+    for size in (8, 16):  # another size than all, and that of most
+        tiles = open_tiles(folder, image_size=size)
+        assert tiles.images.shape == (N_TILES, size, size, 3)
+        assert (tiles.images[-1] == 7).all()
+        np.testing.assert_array_equal(
+            tiles.images[0], Image.open(folder / "STR" / "000.tif").resize((size, size), Image.Resampling.BILINEAR)
+        )
+
+
+def test_a_note_of_an_array_that_is_made_anew_is_gone_first(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a kill just after would leave rows of zeros that count as finished."""
+    np.save(tmp_path / "images.npy", np.zeros((N_TILES, 8, 8, 3), np.uint8))
+    (tmp_path / "images.finished").write_text("50")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(conversion, "create_array", killed)
+    with pytest.raises(KeyboardInterrupt):
+        decode_all(sorted(folder.rglob("*.tif")), tmp_path / "images.npy", 0)
+    assert not (tmp_path / "images.finished").exists()
