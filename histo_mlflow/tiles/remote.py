@@ -49,7 +49,7 @@ def check_remote(address: Address) -> None:
     try:
         fsspec.get_filesystem_class(scheme)
     except ImportError as error:
-        raise OptionError(f"{shown(address)}: {reason_of(error)}; pip install 'histo-mlflow[remote]' has s3 and gs") from None
+        raise OptionError(f"{shown(address)}: {reason_of(error)}; python -m pip install -e '.[remote]'") from None
     except ValueError:
         raise OptionError(f"{shown(address)}: {scheme}:// is not known; give s3://, gs:// or https://, or a path") from None
 

@@ -180,7 +180,7 @@ def test_a_store_whose_library_is_missing_names_the_extra(monkeypatch: pytest.Mo
     import sys
 
     monkeypatch.setitem(sys.modules, "s3fs", None)
-    with pytest.raises(OptionError, match=r"s3://bucket/a\.npz: .*; pip install 'histo-mlflow\[remote\]' has s3 and gs"):
+    with pytest.raises(OptionError, match=r"s3://bucket/a\.npz: .*; python -m pip install -e '\.\[remote\]'"):
         check_source("s3://bucket/a.npz")
 
 
