@@ -63,7 +63,7 @@ def test_nobody_is_told_of_a_run_unless_the_user_wants_it(
 def test_openvino_tells_nobody_of_an_export(work: Path, refusing_proxy: tuple[str, list[str]], opened_by: str) -> None:
     address, asked = refusing_proxy
     clean = {name: value for name, value in os.environ.items() if name not in {"CI", "TF_BUILD", "JENKINS_URL"}}
-    proxies = {name: address for name in ("HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy")}
+    proxies = dict.fromkeys(("HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"), address)
     # In a process of its own, with a home of its own, in which Intel's consent would lie.
     subprocess.run(
         [sys.executable, "-c", f"{opened_by}import time; import openvino.tools.ovc; time.sleep(5)"], cwd=work, check=True,
