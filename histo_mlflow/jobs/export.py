@@ -31,7 +31,9 @@ class Export(JobOptions):
         "calibrate it and the others are compared; of those that the model has learnt from, the validation tiles are taken."
     )
     output: str = option("none", "Folder to make; `none`: exported-<format>.")
-    microns_per_pixel: float = option(0.5, "For WSInfer, where the model itself does not know it.", above=0)
+    microns_per_pixel: float = option(
+        0.0, "Of the model's own tiles, for WSInfer, where the model itself does not know it; 0: not given.", at_least=0
+    )
     tolerance: float = option(1e-4, "By how much a probability may differ from the model's.", above=0, below=1)
     gate: Int8Options
 
@@ -44,7 +46,7 @@ def export(options: Export) -> Path:
     from histo_mlflow.console import say
     from histo_mlflow.models import exports
     from histo_mlflow.pipeline.export import Target, write_export
-    from histo_mlflow.pipeline.inputs import load_model, open_calibration
+    from histo_mlflow.pipeline.inputs import check_form, load_model, open_calibration
     from histo_mlflow.tiles.open import check_source, open_tiles
     from histo_mlflow.tracking.runs import begun_run
     from histo_mlflow.tracking.store import read_store
@@ -60,8 +62,9 @@ def export(options: Export) -> Path:
     model = load_model(store, options.model, torch.device("cpu"))
     is_int8 = options.to == OPENVINO_INT8
     part = open_calibration(store, model, options.data) if is_int8 else open_tiles(options.data).part("all")
+    check_form(part.tiles.form, model, where=part.source)
     say(f"writing {options.to} and comparing it on tiles of {part.source} ...")
-    target = Target(options.to, output, options.microns_per_pixel, options.tolerance, options.gate)
+    target = Target(options.to, output, options.microns_per_pixel or None, options.tolerance, options.gate)
     agreement = write_export(model, target, part)
     if run := begun_run(store):
         run.log_folder(output, output.name)

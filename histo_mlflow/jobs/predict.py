@@ -1,7 +1,7 @@
 """Write a label and the probabilities of every image of a source to a CSV file."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from histo_mlflow.errors import OptionError, SourceNotFoundError, UnreadableTilesError
@@ -11,6 +11,7 @@ from histo_mlflow.learning.options import ComputeOptions
 from histo_mlflow.models.options import OPENVINO_INT8, TORCH, RuntimeOptions
 from histo_mlflow.options import JobOptions, option, stated
 from histo_mlflow.pipeline.options import ScoringOptions
+from histo_mlflow.tiles.options import ScaleOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +22,9 @@ class Predict(JobOptions):
     """
 
     output: str = option("predictions.csv", "CSV file to write.")
+    microns_per_pixel: float = option(0.0, "Width of a pixel of the images in micrometres; 0: not given.", at_least=0)
     scoring: ScoringOptions
+    scale: ScaleOptions
     abstention: AbstentionOptions
     compute: ComputeOptions
     runtime: RuntimeOptions
@@ -40,7 +43,7 @@ def predict(options: Predict) -> Path:
     from histo_mlflow.console import say, warn
     from histo_mlflow.learning.compute import resolve_compute_for_report
     from histo_mlflow.models import exports
-    from histo_mlflow.pipeline.inputs import load_model, open_calibration
+    from histo_mlflow.pipeline.inputs import check_form, load_model, open_calibration
     from histo_mlflow.pipeline.predict import run_elsewhere, run_in_int8, threshold_of, write_predictions
     from histo_mlflow.tiles.unlabelled import open_images
     from histo_mlflow.tracking.runs import begun_run
@@ -59,6 +62,7 @@ def predict(options: Predict) -> Path:
     images = open_images(options.scoring.data)
     store = read_store()
     model = load_model(store, options.scoring.model, compute.device)
+    check_form(images.form, model, where=options.scoring.data)
     run = begun_run(store)
     if runtime == OPENVINO_INT8:
         part = open_calibration(store, model, stated(options.runtime.calibration_data))
@@ -68,6 +72,7 @@ def predict(options: Predict) -> Path:
     elif runtime != TORCH:
         model = run_elsewhere(model, runtime, options.compute.precision)
     abstain_below = threshold_of(model) if options.abstention.abstain else None
+    images = replace(images, microns_per_pixel=options.microns_per_pixel or None, is_rescaled=options.scale.rescale)
     failures = write_predictions(model, compute, images, output, abstain_below=abstain_below)
     if run is not None and output.is_file():
         run.log_file(output)

@@ -62,7 +62,9 @@ def require(format_name: str) -> None:
             raise OptionError(f"{format_name} needs the package {name}: python -m pip install -e '.[export]'") from None
 
 
-def write(network: TileClassifier, format_name: str, folder: Path, *, classes: Sequence[str], microns_per_pixel: float) -> None:
+def write(
+    network: TileClassifier, format_name: str, folder: Path, *, classes: Sequence[str], microns_per_pixel: float | None
+) -> None:
     """Write `network` in full precision into an empty folder.
 
     Args:
@@ -70,7 +72,7 @@ def write(network: TileClassifier, format_name: str, folder: Path, *, classes: S
         format_name: One of `FORMATS`, but not `OPENVINO_INT8`.
         folder: Exists, and gets the files.
         classes: Names in the order of the logits; only WSInfer's format can hold them.
-        microns_per_pixel: For which the tiles were made; likewise.
+        microns_per_pixel: Of tiles of the network's size, which WSInfer's format must have; likewise.
     """
     folded = fold_batch_norms(network)
     assert isinstance(folded, TileClassifier)
@@ -78,8 +80,11 @@ def write(network: TileClassifier, format_name: str, folder: Path, *, classes: S
     file = folder / _FILES[format_name]
     module: _Normalized = _AtOneSize(folded)
     example = torch.zeros((2, size, size, 3), dtype=torch.uint8)
+    if network.takes_features:
+        module, example = _OfFeatures(folded), torch.zeros((2, network.n_features))
     if format_name == WSINFER:
         module, example = _Normalized(folded), torch.zeros((2, 3, size, size))
+        assert microns_per_pixel is not None
         config = _wsinfer_config(network, classes, microns_per_pixel)
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
@@ -138,7 +143,7 @@ class RuntimeNetwork(nn.Module):
 
     def forward(self, tiles: Tensor) -> Tensor:
         """Return logits ``(n_tiles, n_classes)`` of uint8 tiles ``(n_tiles, height, width, 3)`` of the model's own size."""
-        if tuple(tiles.shape[1:3]) != (self.tile_size_px, self.tile_size_px):
+        if tiles.ndim == 4 and tuple(tiles.shape[1:3]) != (self.tile_size_px, self.tile_size_px):
             raise OptionError(
                 f"this runtime takes tiles of {self.tile_size_px} px, these are {tiles.shape[2]} x {tiles.shape[1]}; "
                 "use runtime=torch, which resizes them"
@@ -156,6 +161,13 @@ class _Normalized(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         logits: Tensor = self.network.backbone(pixels) / self.network.temperature
         return logits
+
+
+class _OfFeatures(_Normalized):
+    """From features ``(n_tiles, n_features)`` to logits."""
+
+    def forward(self, tiles: Tensor) -> Tensor:
+        return super().forward(tiles)
 
 
 class _AtOneSize(_Normalized):

@@ -19,7 +19,7 @@ from histo_mlflow.learning.compute import Compute
 from histo_mlflow.learning.infer import infer, probabilities_of
 from histo_mlflow.models import exports
 from histo_mlflow.models.model import Model
-from histo_mlflow.models.options import OPENVINO_INT8
+from histo_mlflow.models.options import OPENVINO_INT8, WSINFER
 from histo_mlflow.pipeline.quantize import describe_int8, put_quantized
 from histo_mlflow.tiles.tile_set import Part, TileSet
 
@@ -34,14 +34,14 @@ class Target:
     Attributes:
         form: One of `FORMATS`.
         folder: Is made.
-        microns_per_pixel: Where the model itself does not know it.
+        microns_per_pixel: Where the model itself does not know it; None if it is not given.
         tolerance: By how much a probability may differ from the model's.
         margins: How much worse the model may be in 8 bits.
     """
 
     form: str
     folder: Path
-    microns_per_pixel: float
+    microns_per_pixel: float | None
     tolerance: float
     margins: GateOptions
 
@@ -52,13 +52,21 @@ def write_export(model: Model, target: Target, part: Part) -> str:
     The folder appears when its content was compared with the model.
 
     Raises:
-        OptionError: What would be written may not be passed on, or the tiles are too few to judge 8 bits by.
+        OptionError: What would be written may not be passed on, needs a scale that is not given, or the tiles are too few to
+            judge 8 bits by.
         WorkError: What was written does not say the same as the model, or in 8 bits is worse; nothing is left.
     """
     if not model.facts.may_be_passed_on:
         raise OptionError(
             f"to={target.form}: it would hold {model.facts.backbone}, and its licence ({model.facts.licence}) does not let it "
             "be passed on; hand on the registered version, which holds the head and a reference (docs/backbones.md)"
+        )
+    if target.form in {WSINFER, OPENVINO_INT8} and model.facts.takes_features:
+        raise OptionError(f"to={target.form}: is for models that take tiles, and this one takes features; give another format")
+    if target.form == WSINFER and (model.facts.microns_per_pixel or target.microns_per_pixel) is None:
+        raise OptionError(
+            f"to={target.form}: WSInfer cuts tiles by their scale, and {model.address} does not know that of its own; give the "
+            f"microns_per_pixel of a tile of {model.facts.tile_size_px} px"
         )
     with tempfile.TemporaryDirectory(prefix=f".{target.folder.name}-", dir=target.folder.parent) as draft:
         folder = Path(draft) / target.folder.name
@@ -112,7 +120,8 @@ def _convert(model: Model, target: Target, tiles: TileSet, folder: Path) -> dict
     }
 
 
-def _fitted(tile: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    if tile.shape[:2] == (size, size):
+def _fitted(tile: NDArray[Any], size: int) -> NDArray[Any]:
+    """Return a tile at an edge length; features as they are."""
+    if tile.shape[:2] == (size, size) or tile.ndim == 1:
         return np.asarray(tile)
     return np.asarray(Image.fromarray(tile).resize((size, size), Image.Resampling.BILINEAR))

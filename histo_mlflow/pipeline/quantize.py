@@ -121,7 +121,7 @@ def _write(
 ) -> None:
     """Write a model in 8 bits to `folder`, and beside it what both say of the tiles that are compared."""
     with scratch_folder() as full:
-        exports.write(model.calibrated(), OPENVINO, full, classes=model.classes, microns_per_pixel=0.5)
+        exports.write(model.calibrated(), OPENVINO, full, classes=model.classes, microns_per_pixel=None)
         layers = quantize(full, folder, calibration.tiles.images[calibration.rows], calibration.labels)
     run = exports.RuntimeNetwork(exports.open_written(OPENVINO_INT8, folder, precision=precision), model.facts.tile_size_px)
     exact = Compute(torch.device("cpu"), is_bf16=False)

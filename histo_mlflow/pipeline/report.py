@@ -22,7 +22,7 @@ from histo_mlflow.learning.reports import Scored
 from histo_mlflow.models.facts import ModelFacts
 from histo_mlflow.pipeline.contents import not_at_the_cost_of_the_model
 from histo_mlflow.tiles.splits import Split
-from histo_mlflow.tiles.tile_set import Part, TileSet
+from histo_mlflow.tiles.tile_set import Part
 from histo_mlflow.tracking.acceptance import CLASS_FIGURES, class_metric
 from histo_mlflow.tracking.runs import Run
 from histo_mlflow.tracking.store import Store
@@ -52,6 +52,8 @@ def record_baselines(run: Run, split: Split) -> list[Baseline]:
     """Fit the baselines on the training tiles, keep them in `run` for later evaluations, and return them."""
     tiles = split.tiles
     baselines: list[Baseline] = []
+    if tiles.encoder:  # of which no colour is known
+        return baselines
     with not_at_the_cost_of_the_model(run, BASELINES_FILE, then="A first version stays a candidate without it."):
         baselines = fit_baselines(tiles.images, tiles.labels, split.train.rows, n_classes=len(tiles.classes), seed=0)
         run.write(BASELINES_FILE, json.dumps({"classes": tiles.classes, "baselines": to_json(baselines)}))
@@ -68,7 +70,7 @@ def find_baselines(store: Store, run_id: str | None, classes: tuple[str, ...]) -
 
 def apply_baselines(baselines: Sequence[Baseline], part: Part) -> dict[str, Predictions]:
     """Return what each baseline says of the tiles of `part`, by name."""
-    if not baselines:
+    if not baselines or part.tiles.encoder:
         return {}
     features = colour_features(part.tiles.images, part.rows)
     return {
@@ -86,13 +88,6 @@ def judge_by_colour(
         said = apply_baselines(find(), part)
         figures = evaluate_baselines(said, costs)
     return said, figures
-
-
-def describe_unit(tiles: TileSet) -> str:
-    """Return what a split of these tiles keeps together, in words."""
-    if tiles.groups is None:
-        return "the tile; no patients or slides are known, so tiles of one slide may lie on both sides"
-    return f"the group (patient or slide), {len(np.unique(tiles.groups))} of them, each on one side only"
 
 
 def record_findings(run: Run, predictions: Predictions, rows: NDArray[np.int64], about: About, details: Details) -> Findings:

@@ -57,12 +57,12 @@ def registered(work: Path, tiles: TileSet) -> TileSet:
     return tiles
 
 
-def _register(tiles: TileSet) -> None:
+def _register(tiles: TileSet, microns_per_pixel: float | None = 0.5) -> None:
     torch.manual_seed(0)
     network = with_temperature(network_with_opinions(tiles), 1.7)
     facts = ModelFacts(
-        tiles.classes, SIZE_PX, "0" * 64, is_synthetic=False, microns_per_pixel=0.5, selected="by hand", temperature=1.7,
-        is_calibrated=True,
+        tiles.classes, SIZE_PX, "0" * 64, is_synthetic=False, microns_per_pixel=microns_per_pixel, selected="by hand",
+        temperature=1.7, is_calibrated=True,
     )  # fmt: skip
     store = open_store()
     with open_run(store, "train") as run:
@@ -142,6 +142,19 @@ def test_wsinfers_folder_passes_its_schema_and_runs_on_a_tile(registered: TileSe
     with torch.inference_mode():
         found = _softmax(torch.jit.load(model.model_path)(tile).numpy())
     np.testing.assert_allclose(found, _expected(registered.images[4:5]).filter(like="prob_").to_numpy(), atol=1e-4)
+
+
+@pytest.mark.usefixtures("small_network")
+def test_wsinfer_is_told_no_scale_that_nobody_knows(registered: TileSet, histo_here: Histo) -> None:
+    _register(registered, microns_per_pixel=None)
+    asked = ["export", "models:/histo-b3/2", "--to", "wsinfer", "--data", "tiles.npz"]
+    done = histo_here(*asked)
+    assert done.returncode == 2
+    assert "models:/histo-b3/2 does not know that of its own; give the microns_per_pixel of a tile of 32 px" in done.stderr
+    assert not Path("exported-wsinfer").exists()
+    done = histo_here(*asked, "--microns-per-pixel", "0.25")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(Path("exported-wsinfer/config.json").read_text())["spacing_um_px"] == 0.25
 
 
 @pytest.mark.parametrize("runtime", ["onnx", "openvino"])
