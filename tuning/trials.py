@@ -14,10 +14,10 @@ from optuna.trial import TrialState
 
 from histo_mlflow.base.interruption import stop_with_parent
 from histo_mlflow.console import say
-from histo_mlflow.errors import Interrupted, NonFiniteLossError, SourceNotFoundError, WorkError
+from histo_mlflow.errors import Interrupted, NonFiniteLossError, OptionError, SourceNotFoundError, WorkError
 from histo_mlflow.jobs.train import Train, train
 from histo_mlflow.options import build, flatten, option_fields
-from histo_mlflow.pipeline.inputs import open_learning_inputs, suited, with_backbone
+from histo_mlflow.pipeline.inputs import open_learning_inputs, with_backbone
 from histo_mlflow.tiles.options import FoldOptions
 from histo_mlflow.tiles.splits import Split, cut_folds, hold_out
 from histo_mlflow.tracking.acceptance import check_options_accepted
@@ -53,8 +53,10 @@ def run_trials(options: Tune, space: Space) -> None:
     if space.backbones:
         base[BACKBONE] = space.backbones[0]
     shared = build(Train, {**base, "test_data": "none"}, given=options.given | {"epochs"})
-    inputs = open_learning_inputs(shared)
-    shared = suited(shared, inputs.initial)
+    inputs, shared = open_learning_inputs(shared)
+    space.check(shared.recipe.fit.trainable)
+    if inputs.tiles.encoder and space.backbones:
+        raise OptionError(f"backbones={','.join(space.backbones)}: data holds features of {inputs.tiles.encoder}; leave it out")
     base |= flatten(shared.recipe)
     by_backbone = {base[BACKBONE]: inputs}
     for name in space.backbones[1:]:

@@ -40,7 +40,7 @@ def export(options: Export) -> Path:
     from histo_mlflow.console import say
     from histo_mlflow.models import exports
     from histo_mlflow.pipeline.export import Target, write_export
-    from histo_mlflow.pipeline.inputs import load_model
+    from histo_mlflow.pipeline.inputs import check_form, load_model
     from histo_mlflow.tiles.open import open_tiles
     from histo_mlflow.tracking.runs import begun_run
     from histo_mlflow.tracking.store import read_store
@@ -54,6 +54,7 @@ def export(options: Export) -> Path:
     tiles = open_tiles(options.data)
     store = read_store()
     model = load_model(store, options.model, torch.device("cpu"))
+    check_form(tiles.form, model, where=tiles.source)
     say(f"writing {options.to} and comparing it on tiles of {tiles.source} ...")
     agreement = write_export(model, Target(options.to, output, options.microns_per_pixel or None, options.tolerance), tiles)
     if run := begun_run(store):

@@ -41,7 +41,7 @@ def predict(options: Predict) -> Path:
     from histo_mlflow.console import say, warn
     from histo_mlflow.learning.compute import resolve_compute_for_report
     from histo_mlflow.models import exports
-    from histo_mlflow.pipeline.inputs import load_model
+    from histo_mlflow.pipeline.inputs import check_form, load_model
     from histo_mlflow.pipeline.predict import run_elsewhere, threshold_of, write_predictions
     from histo_mlflow.tiles.unlabelled import open_images
     from histo_mlflow.tracking.runs import begun_run
@@ -60,6 +60,7 @@ def predict(options: Predict) -> Path:
     images = open_images(options.scoring.data)
     store = read_store()
     model = load_model(store, options.scoring.model, compute.device)
+    check_form(images.form, model, where=options.scoring.data)
     if runtime != TORCH:
         model = run_elsewhere(model, runtime, options.compute.precision)
     abstain_below = threshold_of(model) if options.abstention.abstain else None

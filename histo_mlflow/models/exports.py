@@ -61,6 +61,8 @@ def write(
     file = folder / _FILES[format_name]
     module: _Normalized = _AtOneSize(folded)
     example = torch.zeros((2, size, size, 3), dtype=torch.uint8)
+    if network.takes_features:
+        module, example = _OfFeatures(folded), torch.zeros((2, network.n_features))
     if format_name == WSINFER:
         module, example = _Normalized(folded), torch.zeros((2, 3, size, size))
         assert microns_per_pixel is not None
@@ -122,7 +124,7 @@ class RuntimeNetwork(nn.Module):
 
     def forward(self, tiles: Tensor) -> Tensor:
         """Return logits ``(n_tiles, n_classes)`` of uint8 tiles ``(n_tiles, height, width, 3)`` of the model's own size."""
-        if tuple(tiles.shape[1:3]) != (self.tile_size_px, self.tile_size_px):
+        if tiles.ndim == 4 and tuple(tiles.shape[1:3]) != (self.tile_size_px, self.tile_size_px):
             raise OptionError(
                 f"this runtime takes tiles of {self.tile_size_px} px, these are {tiles.shape[2]} x {tiles.shape[1]}; "
                 "use runtime=torch, which resizes them"
@@ -140,6 +142,13 @@ class _Normalized(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         logits: Tensor = self.network.backbone(pixels) / self.network.temperature
         return logits
+
+
+class _OfFeatures(_Normalized):
+    """From features ``(n_tiles, n_features)`` to logits."""
+
+    def forward(self, tiles: Tensor) -> Tensor:
+        return super().forward(tiles)
 
 
 class _AtOneSize(_Normalized):

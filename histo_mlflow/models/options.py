@@ -10,10 +10,21 @@ ONNX, TORCHSCRIPT, OPENVINO, WSINFER = "onnx", "torchscript", "openvino", "wsinf
 FORMATS = (ONNX, TORCHSCRIPT, OPENVINO, WSINFER)
 
 DEFAULT_BACKBONE = "torchvision:efficientnet_b3"
+_FEATURES = "features:"
 GRAPH_SUFFIXES = (".pt", ".pt2")
 """Of files that hold a network and not only its weights."""
 
 _MIN_IMAGE_SIZE_PX = 32  # convolutional networks of this kind halve the image five times
+
+
+def features_name(n_features: int) -> str:
+    """Return the name of the backbone that stands for features which were made before."""
+    return f"{_FEATURES}{n_features}"
+
+
+def n_features_of(backbone: str) -> int:
+    """Return how many features of each tile a model takes whose backbone stands for them; 0 if it takes tiles themselves."""
+    return int(backbone.removeprefix(_FEATURES)) if backbone.startswith(_FEATURES) else 0
 
 
 @dataclass(frozen=True)

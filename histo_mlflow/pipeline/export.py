@@ -5,6 +5,7 @@ import tempfile
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,6 +55,8 @@ def write_export(model: Model, target: Target, tiles: TileSet) -> str:
             f"to={target.form}: it would hold {model.facts.backbone}, and its licence ({model.facts.licence}) does not let it "
             "be passed on; hand on the registered version, which holds the head and a reference (docs/backbones.md)"
         )
+    if target.form == WSINFER and model.facts.takes_features:
+        raise OptionError(f"to={target.form}: WSInfer gives tiles to a model, and this one takes features; give another format")
     known = model.facts.microns_per_pixel or target.microns_per_pixel
     if target.form == WSINFER and known is None:
         raise OptionError(
@@ -96,7 +99,8 @@ def write_export(model: Model, target: Target, tiles: TileSet) -> str:
     return f"all {len(images)} labels equal, probabilities within {difference:.1g} of the model's"
 
 
-def _fitted(tile: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    if tile.shape[:2] == (size, size):
+def _fitted(tile: NDArray[Any], size: int) -> NDArray[Any]:
+    """Return a tile at an edge length; features as they are."""
+    if tile.shape[:2] == (size, size) or tile.ndim == 1:
         return np.asarray(tile)
     return np.asarray(Image.fromarray(tile).resize((size, size), Image.Resampling.BILINEAR))

@@ -7,20 +7,20 @@ from typing import TypeVar
 import torch
 
 from histo_mlflow.console import say, warn
-from histo_mlflow.errors import OptionError
+from histo_mlflow.errors import OptionError, RequestError
 from histo_mlflow.evaluation.costs import read_costs
 from histo_mlflow.evaluation.intervals import Floats
-from histo_mlflow.learning.options import suit_to_trained_weights
+from histo_mlflow.learning.options import HEAD, suit_to_features, suit_to_trained_weights
 from histo_mlflow.models.checkpoint import load_weights
 from histo_mlflow.models.model import Model
-from histo_mlflow.models.options import NetworkOptions
+from histo_mlflow.models.options import NetworkOptions, n_features_of
 from histo_mlflow.models.weights import InitialWeights, adopt_weights, find_missing, read_initial_weights
 from histo_mlflow.options import flatten, stated
 from histo_mlflow.pipeline.options import LearningOptions
 from histo_mlflow.tiles.copies import find_copies
 from histo_mlflow.tiles.open import open_tiles
 from histo_mlflow.tiles.options import ReadingOptions
-from histo_mlflow.tiles.tile_set import Part, TileSet, with_class_order
+from histo_mlflow.tiles.tile_set import Form, Part, TileSet, with_class_order
 from histo_mlflow.tracking.acceptance import check_classes_accepted
 from histo_mlflow.tracking.model_flavor import load_saved
 from histo_mlflow.tracking.registry import located_model, names_a_model, version_of
@@ -61,20 +61,31 @@ class LearningInputs:
         return {"val": self.tiles, "oof": self.tiles} | ({} if self.test is None else {"test": self.test})
 
 
-def open_learning_inputs(options: LearningOptions) -> LearningInputs:
-    """Return the opened inputs, and say what they are; raises `RequestError` for whatever is wrong with them."""
-    data, network = options.data, options.recipe.network
-    opened = announce(open_tiles(data.data, image_size=network.image_size, reading=data.reading))
+def open_learning_inputs(options: OptionsT) -> tuple[LearningInputs, OptionsT]:
+    """Return the opened inputs, and the options as they suit them, and say what they are.
+
+    Raises `RequestError` for whatever is wrong with them.
+    """
+    data, asked = options.data, options.recipe.network
+    opened = announce(open_tiles(data.data, image_size=asked.image_size, reading=data.reading))
     tiles = replace(opened, copies=find_copies(opened))
+    if tiles.encoder:
+        options = replace(options, recipe=suit_to_features(options.recipe, options.given, n_features=tiles.form.n_features))
+    network, fit = options.recipe.network, options.recipe.fit
+    if fit.head_cost and fit.trainable != HEAD:
+        raise OptionError(f"head_cost={fit.head_cost:g}: has no meaning with trainable={fit.trainable}; give trainable={HEAD}")
     check_classes_accepted(tiles.classes, where=tiles.source)
     test = None
     if source := stated(data.test_data):
         opened = open_tiles(source, image_size=network.image_size, reading=data.test_reading)
         test = announce(with_class_order(opened, tiles.classes))
+        if test.form != tiles.form:
+            raise RequestError(f"test_data={source} holds {test.form}, data={data.data} {tiles.form}; give both in one form")
         if test.fingerprint == tiles.fingerprint:
             warn("test_data holds the same tiles as data: its figures will say nothing about new tiles")
     costs = read_costs(options.costs.costs, tiles.classes)
-    return LearningInputs(tiles, test, open_weights(network, is_synthetic=tiles.is_synthetic), costs)
+    inputs = LearningInputs(tiles, test, open_weights(network, is_synthetic=tiles.is_synthetic), costs)
+    return inputs, suited(options, inputs.initial)
 
 
 def with_backbone(inputs: LearningInputs, network: NetworkOptions) -> LearningInputs:
@@ -122,7 +133,8 @@ def suited(options: OptionsT, initial: InitialWeights) -> OptionsT:
 def announce(tiles: TileSet) -> TileSet:
     """Say what the tiles are, with a warning if they are not tissue, and return them."""
     counts = " ".join(f"{name} {count}" for name, count in tiles.class_counts().items())
-    say(f"tiles: {tiles.source}: {len(tiles)} of {tiles.tile_size_px} px ({counts})")
+    each = str(tiles.form) if tiles.encoder else f"{tiles.tile_size_px} px"
+    say(f"tiles: {tiles.source}: {len(tiles)} of {each} ({counts})")
     for note in tiles.notes:
         say(f"  {note}")
     for note in tiles.passed_over:
@@ -135,9 +147,18 @@ def announce(tiles: TileSet) -> TileSet:
 def open_scored_tiles(source: str, reading: ReadingOptions, model: Model) -> TileSet:
     """Return the labelled tiles on which `model` is scored, with its classes in its order, and say what they are."""
     tiles = announce(open_tiles(source, image_size=model.facts.tile_size_px, reading=reading))
+    check_form(tiles.form, model, where=tiles.source)
     if tiles.classes != model.classes and set(tiles.classes) == set(model.classes):
         say(f"  {model.address} has the classes in the order {' '.join(model.classes)}; they are taken by name")
     return with_class_order(tiles, model.classes)
+
+
+def check_form(form: Form, model: Model, *, where: str) -> None:
+    """Raise `RequestError` unless tiles come as the model takes them: as pixels, or as features of the same encoder."""
+    facts = model.facts
+    wanted = Form(facts.encoder, n_features_of(facts.backbone))
+    if form != wanted:
+        raise RequestError(f"{model.address} takes {wanted}, and {where} holds {form}; give what the model takes")
 
 
 def load_model(store: Store, address: str, device: torch.device) -> Model:

@@ -3,8 +3,8 @@
 import csv
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -37,10 +37,12 @@ def threshold_of(model: Model) -> float:
     return model.facts.abstain_below
 
 
-def _at_scale(tiles: NDArray[np.uint8], source: ImageSource, model: Model) -> NDArray[np.uint8]:
+def _at_scale(tiles: NDArray[Any], source: ImageSource, model: Model) -> NDArray[Any]:
     """Return the tiles as the model is to see them: all of each, or its middle."""
     size_px = len(tiles[0])
     wanted = middle_px(model, size_px, source.microns_per_pixel, is_rescaled=source.is_rescaled)
+    if wanted == size_px:
+        return tiles
     start = (size_px - wanted) // 2
     return tiles[:, start : start + wanted, start : start + wanted]
 
