@@ -6,8 +6,8 @@ from histo_mlflow.errors import OptionError
 from histo_mlflow.options import Options, option
 
 TORCH = "torch"
-ONNX, TORCHSCRIPT, OPENVINO, WSINFER = "onnx", "torchscript", "openvino", "wsinfer"
-FORMATS = (ONNX, TORCHSCRIPT, OPENVINO, WSINFER)
+ONNX, TORCHSCRIPT, OPENVINO, OPENVINO_INT8, WSINFER = "onnx", "torchscript", "openvino", "openvino-int8", "wsinfer"
+FORMATS = (ONNX, TORCHSCRIPT, OPENVINO, OPENVINO_INT8, WSINFER)
 
 DEFAULT_BACKBONE = "torchvision:efficientnet_b3"
 _FEATURES = "features:"
@@ -57,7 +57,14 @@ class RuntimeOptions(Options):
 
     runtime: str = option(
         TORCH,
-        "`torch`, or on a CPU `onnx` (ONNX Runtime) or `openvino`, which with precision=bf16 is the fastest from about a "
-        "thousand tiles on; both take tiles of the model's own size only.",
-        choices=(TORCH, ONNX, OPENVINO),
+        "`torch`, or on a CPU `onnx` (ONNX Runtime), `openvino`, which with precision=bf16 is the fastest from about a "
+        "thousand tiles on, or `openvino-int8`, in integers of 8 bits, which is faster still and needs calibration_data; all "
+        "three take tiles of the model's own size only.",
+        choices=(TORCH, ONNX, OPENVINO, OPENVINO_INT8),
+    )
+    calibration_data: str = option(
+        "none",
+        "Labelled tiles for runtime=openvino-int8, as in `train --data`: some calibrate it, and on the others it is compared "
+        "with the model. Of tiles that the model has learnt from, those that it was validated on are taken. `none`: these, if "
+        "they still are where training found them.",
     )

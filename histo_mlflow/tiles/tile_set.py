@@ -148,6 +148,16 @@ class Part:
         return len(self.rows)
 
     @property
+    def source(self) -> str:
+        """Where the tiles of the set came from, for people."""
+        return self.tiles.source
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names of the set, in label order."""
+        return self.tiles.classes
+
+    @property
     def labels(self) -> NDArray[np.int64]:
         """``(n_tiles,)``, positions in the classes of the set."""
         return self.tiles.labels[self.rows]

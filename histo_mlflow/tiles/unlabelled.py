@@ -92,8 +92,8 @@ class ImageSource:
 def open_images(source: str) -> ImageSource:
     """Return the images of an npz (labels not needed), of a folder with or without sub-folders, of ``demo``, or one image.
 
-    Stored features count as images; those of slides are named ``SLIDE_X_Y``. Several sources with commas are one; raises
-    `RequestError` if they are not of one kind.
+    Stored features count as images; those of slides are named ``SLIDE_X_Y``. Of several sources with commas, all of them; raises
+    `RequestError` if some are arrays and others files, or their forms differ.
     """
     check_source(source)
     parts = [(address, _open_one(address)) for address in split_sources(source)]
@@ -103,13 +103,9 @@ def open_images(source: str) -> ImageSource:
     if not arrays:
         files = tuple(file for _, part in parts for file in part.files)
         return ImageSource("path", [_harmless(str(file)) for file in files], files=files)
-    if (
-        len(arrays) < len(parts)
-        or len({(part.form, array.shape[1:]) for (_, part), array in zip(parts, arrays, strict=True)}) > 1
-    ):
-        raise RequestError(
-            f"{source}: files and arrays, or arrays of several forms, can't be read together; name one at a time"
-        )
+    forms = {(part.form, array.shape[1:]) for (_, part), array in zip(parts, arrays, strict=False)}
+    if len(arrays) < len(parts) or len(forms) > 1:
+        raise RequestError(f"{source}: files and npz, or npz of several sizes, can't be read together; name one at a time")
     names = [_harmless(f"{address}/{name}") for address, part in parts for name in part.names]
     return ImageSource("path", names, parts[0][1].form, array=join_pixels(arrays))
 
