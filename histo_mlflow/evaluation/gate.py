@@ -89,8 +89,8 @@ def object_to(evaluation: Evaluation, baselines: Mapping[str, Predictions] | Non
     """Return why a model may not be the first in Production, or an empty text.
 
     It must call the validation tiles better than chance, beyond the noise that its 95 % interval tells of, and no worse than
-    classifiers that see colour alone, whose word must be there: None where the tiles have no colour to see. Where groups are too few for an interval, each counts as one
-    tile, as if its tiles were all the same.
+    classifiers that see colour alone, whose word must be there; `baselines` is None where the tiles have no colour to see.
+    Where groups are too few for an interval, each counts as one tile, as if its tiles were all the same.
     """
     balanced, groups = evaluation.overall["balanced_accuracy"], evaluation.predictions.groups
     low, high = balanced.low, balanced.high
