@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from histo_mlflow.options import build, flatten, option_fields
 from histo_mlflow.pipeline.inputs import open_learning_inputs, with_backbone
 from histo_mlflow.tiles.options import FoldOptions
 from histo_mlflow.tiles.splits import Split, cut_folds, hold_out
+from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.acceptance import check_options_accepted
 from histo_mlflow.tracking.kept import kept_run
 from histo_mlflow.tracking.origin import describe_origin
@@ -61,13 +63,9 @@ def run_trials(options: Tune, space: Space) -> None:
     by_backbone = {base[BACKBONE]: inputs}
     for name in space.backbones[1:]:
         by_backbone[name] = with_backbone(inputs, replace(shared.recipe.network, backbone=name))
-
-    def cut(seed: int) -> list[Split]:
-        if asked_search.folds:
-            return cut_folds(inputs.tiles, FoldOptions(asked_search.folds, split_by=options.split.split_by), seed=seed)
-        return [hold_out(inputs.tiles, shared.split, seed=seed)]
-
+    cut = partial(_cut, inputs.tiles, options)
     splits = cut(seed)
+    say(f"kept together by the split: {splits[0].unit.describe()}")
     asked = _shared_by_trials(values | base, space) | {"data_fingerprint": inputs.tiles.fingerprint}
     is_worker = PARENT_VARIABLE in os.environ
     if is_worker:
@@ -99,6 +97,13 @@ def run_trials(options: Tune, space: Space) -> None:
         train(build(Train, base | study.best_params, given=frozenset(base)))
     else:
         say(f"Next: mlflow run . -e train --env-manager local -P config={BEST_CONFIG.absolute()}")
+
+
+def _cut(tiles: TileSet, options: Tune, seed: int) -> list[Split]:
+    """Return the folds, or the one split, on which settings are tried."""
+    if options.search.folds:
+        return cut_folds(tiles, FoldOptions(options.search.folds, split_by=options.split.split_by), seed=seed)
+    return [hold_out(tiles, options.split, seed=seed)]
 
 
 def _shared_by_trials(values: dict[str, Any], space: Space) -> dict[str, Any]:
