@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,9 @@ from histo_mlflow.console import say
 from histo_mlflow.errors import Interrupted, NonFiniteLossError, OptionError, SourceNotFoundError, WorkError
 from histo_mlflow.jobs.train import Train, train
 from histo_mlflow.options import build, flatten, option_fields
-from histo_mlflow.pipeline.inputs import open_learning_inputs, with_backbone
+from histo_mlflow.pipeline.inputs import LearningInputs, open_learning_inputs, with_backbone
 from histo_mlflow.tiles.options import FoldOptions
 from histo_mlflow.tiles.splits import Split, cut_folds, hold_out
-from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.acceptance import check_options_accepted
 from histo_mlflow.tracking.kept import kept_run
 from histo_mlflow.tracking.origin import describe_origin
@@ -55,15 +53,15 @@ def run_trials(options: Tune, space: Space) -> None:
     if space.backbones:
         base[BACKBONE] = space.backbones[0]
     shared = build(Train, {**base, "test_data": "none"}, given=options.given | {"epochs"})
-    inputs, shared = open_learning_inputs(shared)
-    space.check(shared.recipe.fit.trainable)
-    if inputs.tiles.encoder and space.backbones:
-        raise OptionError(f"backbones={','.join(space.backbones)}: data holds features of {inputs.tiles.encoder}; leave it out")
+    by_backbone, shared = _open_inputs(shared, space)
     base |= flatten(shared.recipe)
-    by_backbone = {base[BACKBONE]: inputs}
-    for name in space.backbones[1:]:
-        by_backbone[name] = with_backbone(inputs, replace(shared.recipe.network, backbone=name))
-    cut = partial(_cut, inputs.tiles, options)
+    inputs = by_backbone[base[BACKBONE]]
+
+    def cut(seed: int) -> list[Split]:
+        if asked_search.folds:
+            return cut_folds(inputs.tiles, FoldOptions(asked_search.folds, split_by=options.split.split_by), seed=seed)
+        return [hold_out(inputs.tiles, shared.split, seed=seed)]
+
     splits = cut(seed)
     say(f"kept together by the split: {splits[0].unit.describe()}")
     asked = _shared_by_trials(values | base, space) | {"data_fingerprint": inputs.tiles.fingerprint}
@@ -99,11 +97,19 @@ def run_trials(options: Tune, space: Space) -> None:
         say(f"Next: mlflow run . -e train --env-manager local -P config={BEST_CONFIG.absolute()}")
 
 
-def _cut(tiles: TileSet, options: Tune, seed: int) -> list[Split]:
-    """Return the folds, or the one split, on which settings are tried."""
-    if options.search.folds:
-        return cut_folds(tiles, FoldOptions(options.search.folds, split_by=options.split.split_by), seed=seed)
-    return [hold_out(tiles, options.split, seed=seed)]
+def _open_inputs(asked: Train, space: Space) -> tuple[dict[str, LearningInputs], Train]:
+    """Return what all trials read, by backbone, and the options as they suit it.
+
+    Raises:
+        OptionError: What is to be searched has no meaning for these tiles, or for what learns.
+    """
+    inputs, shared = open_learning_inputs(asked)
+    space.check(shared.recipe.fit.trainable)
+    if inputs.tiles.encoder and space.backbones:
+        raise OptionError(f"backbones={','.join(space.backbones)}: data holds features of {inputs.tiles.encoder}; leave it out")
+    network = shared.recipe.network
+    others = {name: with_backbone(inputs, replace(network, backbone=name)) for name in space.backbones[1:]}
+    return {network.backbone: inputs, **others}, shared
 
 
 def _shared_by_trials(values: dict[str, Any], space: Space) -> dict[str, Any]:

@@ -92,8 +92,10 @@ class ImageSource:
 def open_images(source: str) -> ImageSource:
     """Return the images of an npz (labels not needed), of a folder with or without sub-folders, of ``demo``, or one image.
 
-    Stored features count as images; those of slides are named ``SLIDE_X_Y``. Of several sources with commas, all; raises
-    `RequestError` if some are arrays and others files, or their forms differ.
+    Stored features count as images; those of slides are named ``SLIDE_X_Y``. Of several sources with commas, all of them.
+
+    Raises:
+        RequestError: Some of several sources are arrays and others files, or their forms differ.
     """
     check_source(source)
     parts = [(address, _open_one(address)) for address in split_sources(source)]
