@@ -59,7 +59,8 @@ def read(address: Address, image_size: int = 0) -> TileSet:
     def unpack(target: Path) -> None:
         _decode_all(paths, target, image_size)
 
-    stamps = [(path.relative_to(folder), FileStamp.of(path)) for path in paths]
+    below = [path.relative_to(folder) for path in paths]
+    stamps = [(name, FileStamp.of(path)) for name, path in zip(below, paths, strict=True)]
     images = unpacked_once(cache_key(folder.resolve(), image_size, stamps), unpack)
     return TileSet(
         images=images,
@@ -69,6 +70,7 @@ def read(address: Address, image_size: int = 0) -> TileSet:
         source=str(folder),
         fingerprint=fingerprint_of(images, labels),
         passed_over=_describe_passed_over(folder, [name for name, files in found if not files]),
+        given_names=np.array([name.as_posix() for name in below]),
     )
 
 

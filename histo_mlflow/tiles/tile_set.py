@@ -36,6 +36,7 @@ class TileSet:
         is_synthetic: True for the demo tiles, which are not tissue.
         microns_per_pixel: Width of a pixel of a stored tile in micrometres.
         passed_over: What lay beside the tiles and was not read, in words.
+        given_names: ``(n_tiles,)`` paths of the tiles below their source, with ``/``; None where they are not files.
     """
 
     images: NDArray[np.uint8]
@@ -47,6 +48,7 @@ class TileSet:
     is_synthetic: bool = False
     microns_per_pixel: float = 0.5
     passed_over: tuple[str, ...] = ()
+    given_names: NDArray[np.str_] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -55,6 +57,11 @@ class TileSet:
     def tile_size_px(self) -> int:
         """Edge length of a stored tile in pixels."""
         return int(self.images.shape[1])
+
+    @property
+    def names(self) -> NDArray[np.str_]:
+        """``(n_tiles,)``, what each tile is called: its path below the source, or its position as text."""
+        return np.arange(len(self)).astype(np.str_) if self.given_names is None else self.given_names
 
     def class_counts(self) -> dict[str, int]:
         """Return the number of tiles of each class, in class order."""

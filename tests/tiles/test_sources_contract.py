@@ -107,6 +107,19 @@ def test_spaces_make_no_other_patient(tiles: TileSet, form: str) -> None:
     assert len(set(open_tiles(FORMS[form](replace(tiles, groups=groups))).groups.tolist())) == 9
 
 
+@pytest.mark.parametrize("form", [*FORMS, "demo"])
+def test_each_tile_has_a_name_of_its_own(tiles: TileSet, form: str) -> None:
+    found = open_tiles("demo" if form == "demo" else FORMS[form](tiles))
+    assert found.names.dtype.kind == "U"
+    assert len(set(found.names.tolist())) == len(found)
+    if form not in {"folder", "nested"}:
+        assert found.names.tolist() == [str(k) for k in range(len(found))]
+        return
+    assert found.names[0] == ("ADI/00.png" if form == "folder" else "ADI/slide/00.png")
+    assert all(Path(form, name).is_file() for name in found.names)
+    assert [name.split("/")[0] for name in found.names] == [found.classes[label] for label in found.labels]
+
+
 @each_form
 def test_one_other_pixel_is_another_fingerprint(tiles: TileSet, form: str) -> None:
     open_tiles(FORMS[form](tiles))
