@@ -81,8 +81,8 @@ def _measure_tile(tile: NDArray[np.uint8]) -> dict[str, float]:
         "deviation": float(cv2.meanStdDev(grey)[1][0, 0]),
         "brightest": float(np.searchsorted(levels, 0.995 * levels[-1])),
         "n_values": float((histograms > 0).sum(axis=1).min()),
-        "at_255": _share(cv2.compare(brightest, 255, cv2.CMP_EQ)),
-        "at_0": _share(cv2.compare(darkest, 0, cv2.CMP_EQ)),
+        "at_255": _share(np.equal(brightest, 255)),
+        "at_0": _share(np.equal(darkest, 0)),
         "flat_edge": max(_flat_edge(grey), _flat_edge(grey.T)),
         "wraps": max(_share_of_jumps(colour) for colour in colours),
         "ink": _share_of_ink(*colours),
@@ -94,8 +94,8 @@ def _histogram(channel: cv2.typing.MatLike) -> NDArray[np.int64]:
     return np.asarray(cv2.calcHist([channel], [0], None, [256], [0, 256]).ravel(), dtype=np.int64)
 
 
-def _share(mask: cv2.typing.MatLike) -> float:
-    return float(cv2.countNonZero(mask) / mask.size)
+def _share(mask: NDArray[np.bool_]) -> float:
+    return float(np.count_nonzero(mask) / mask.size)
 
 
 def _flat_edge(grey: cv2.typing.MatLike) -> float:
@@ -108,14 +108,14 @@ def _flat_edge(grey: cv2.typing.MatLike) -> float:
 
 def _share_of_jumps(colour: cv2.typing.MatLike) -> float:
     """Return the share of pixels that differ from their neighbour by more than 180 levels, as where 255 is followed by 0."""
-    return _share(cv2.compare(cv2.absdiff(colour[:, 1:], colour[:, :-1]), 180, cv2.CMP_GT))
+    return _share(np.greater(cv2.absdiff(colour[:, 1:], colour[:, :-1]), 180))
 
 
 def _share_of_ink(red: cv2.typing.MatLike, green: cv2.typing.MatLike, blue: cv2.typing.MatLike) -> float:
     """Return the share of pixels with more green than red, by 20 levels, and with green or blue 40 above red."""
-    greener = cv2.compare(cv2.subtract(green, red), 20, cv2.CMP_GT)  # what is below 0 stays 0
-    coloured = cv2.compare(cv2.subtract(cv2.max(green, blue), red), 40, cv2.CMP_GT)
-    return _share(cv2.bitwise_and(greener, coloured))
+    greener = np.greater(cv2.subtract(green, red), 20)  # what is below 0 stays 0
+    coloured = np.greater(cv2.subtract(cv2.max(green, blue), red), 40)
+    return _share(greener & coloured)
 
 
 def _find(subject: Subject) -> Iterator[Finding]:

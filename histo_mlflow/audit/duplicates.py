@@ -80,7 +80,7 @@ def _candidates(known: NDArray[np.float32]) -> Iterator[tuple[Symmetry, Pairs]]:
         parts = [np.zeros((0, 2), np.int64)]
         for start in range(0, len(hashes), _BLOCK_QUERIES):
             limits, _, found = index.range_search(hashes[start : start + _BLOCK_QUERIES], RADIUS_BITS + 1)
-            query = start + np.repeat(np.arange(len(limits) - 1), np.diff(limits.astype(np.int64)))
+            query = start + np.repeat(np.arange(len(limits) - 1), np.diff(np.asarray(limits, np.int64)))
             parts.append(np.column_stack([query, found])[query < found])
         yield symmetry, np.concatenate(parts)
 

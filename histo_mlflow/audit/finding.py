@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from histo_mlflow.audit.subject import Subject
 
-SERIOUS, DOUBTFUL, NOTE, CLEAR = "serious", "doubtful", "note", "clear"
-SEVERITIES = (SERIOUS, DOUBTFUL, NOTE, CLEAR)
-"""Serious: figures from this set can't be believed as they are; doubtful: look at it; note: to be known; clear: not found."""
+SERIOUS, DOUBTFUL, NOTE, CLEAR, UNASKED = "serious", "doubtful", "note", "clear", "unasked"
+SEVERITIES = (SERIOUS, DOUBTFUL, NOTE, CLEAR, UNASKED)
+"""Serious: figures from this set can't be believed as they are; doubtful: look at it; note: to be known; clear: not found;
+unasked: not looked for, and why."""
 
 Measures = Mapping[str, NDArray[Any]]
 """Arrays ``(n_tiles, ...)`` by name: all that checks ask of pixels, computed in one pass."""

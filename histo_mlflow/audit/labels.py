@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from histo_mlflow.audit.finding import CLEAR, DOUBTFUL, NOTE, Check, Finding, Strip, Table
+from histo_mlflow.audit.finding import CLEAR, DOUBTFUL, NOTE, UNASKED, Check, Finding, Strip, Table
 from histo_mlflow.audit.neighbours import nearest, whiten
 from histo_mlflow.audit.subject import Rows, Subject
 from histo_mlflow.evaluation.intervals import Floats
@@ -103,10 +103,10 @@ def _find(subject: Subject) -> Iterator[Finding]:
     labels = subject.labels[: len(subject.data)]
     present, dense = np.unique(labels, return_inverse=True)
     if subject.predictions is None and subject.features is None:
-        yield Finding(kind, title, CLEAR, "Not looked for: that needs the predictions of a run (run) or features (backbone).")
+        yield Finding(kind, title, UNASKED, "Not looked for: that needs the predictions of a run (run) or features (backbone).")
         return
     if len(present) < 2 or np.bincount(dense).min() < _FOLDS:
-        yield Finding(kind, title, CLEAR, "Not looked for: a class has fewer tiles than five folds need.")
+        yield Finding(kind, title, UNASKED, "Not looked for: a class has fewer tiles than five folds need.")
         return
     white = None if subject.features is None else whiten(subject.features[: len(labels)], subject.seed)
     flipped, planted = flip(dense, FLIPPED_SHARE, subject.seed)

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from histo_mlflow.audit.finding import CLEAR, SEVERITIES, Finding
+from histo_mlflow.audit.finding import CLEAR, SEVERITIES, UNASKED, Finding
 from histo_mlflow.audit.subject import Rows, Subject
 from histo_mlflow.evaluation.page import write_page
 
@@ -49,10 +49,11 @@ class Audit:
         names = self.subject.names[self.excluded]
         (folder / EXCLUDE).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
         (folder / FACTS).write_text(json.dumps(self.as_json(), indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
-        found = [each for each in self.findings if each.severity != CLEAR]
+        by_severity = {name: [each for each in self.findings if each.severity == name] for name in SEVERITIES}
+        shown = [name for name in SEVERITIES if name not in (CLEAR, UNASKED)]
         values = {
-            "title": f"Audit of {self.subject.data.source}", "audit": self, "subject": self.subject, "found": found,
-            "severities": SEVERITIES[:-1], "clear": [each for each in self.findings if each.severity == CLEAR],
+            "title": f"Audit of {self.subject.data.source}", "audit": self, "subject": self.subject, "found": [each for name in shown for each in by_severity[name]],
+            "severities": shown, "clear": by_severity[CLEAR], "unasked": by_severity[UNASKED],
             "small": self._small,
         }  # fmt: skip
         write_page(folder / PAGE, "audit", _SECTIONS, values)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from histo_mlflow.audit.finding import CLEAR, DOUBTFUL, NOTE, Check, Finding, Table
+from histo_mlflow.audit.finding import DOUBTFUL, NOTE, UNASKED, Check, Finding, Table
 from histo_mlflow.audit.subject import Rows, Subject
 from histo_mlflow.evaluation.baselines import HISTOGRAM, MAX_TILES, MEAN_COLOUR
 from histo_mlflow.evaluation.intervals import Estimate, Floats
@@ -78,7 +78,7 @@ def _classes_from(subject: Subject, clues: Mapping[str, Floats]) -> Finding:
     present, labels = np.unique(subject.labels[rows], return_inverse=True)
     kind, title = "class_shortcuts", "Classes told without looking at tissue"
     if len(present) < 2 or np.bincount(labels).min() < _FOLDS:
-        return Finding(kind, title, CLEAR, "Not asked: a class has fewer tiles than five folds need.")
+        return Finding(kind, title, UNASKED, "Not asked: a class has fewer tiles than five folds need.")
     names = tuple(subject.classes[k] for k in present)
     groups = None if subject.groups is None else subject.groups[rows]
     if groups is not None and len(np.unique(groups)) < _FOLDS:
@@ -109,7 +109,7 @@ def _sets_from(subject: Subject, clues: Mapping[str, Floats]) -> Finding:
     is_test = subject.is_test[rows].astype(np.int64)
     kind, title = "domain_shift", "data and test_data told apart"
     if np.bincount(is_test, minlength=2).min() < _FEWEST:
-        return Finding(kind, title, CLEAR, "Not asked: one of the sets is too small.")
+        return Finding(kind, title, UNASKED, "Not asked: one of the sets is too small.")
     found = {
         name: evaluate_predictions(told_by(clue[rows], is_test, ("data", "test_data"), None, subject.seed)).overall["auroc"]
         for name, clue in clues.items()
@@ -134,7 +134,7 @@ def _groups_from(subject: Subject, clues: Mapping[str, Floats]) -> Finding:
     kept = kept[counts[kept] >= _FEWEST]
     kind, title = "group_effect", "Groups told apart"
     if len(kept) < 2:
-        return Finding(kind, title, CLEAR, "Not asked: there are not two groups of five tiles.")
+        return Finding(kind, title, UNASKED, "Not asked: there are not two groups of five tiles.")
     rows = np.flatnonzero(np.isin(number, kept))
     rows = rows[_drawn(len(rows), subject.seed)]
     labels = np.searchsorted(np.sort(kept), number[rows])

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from histo_mlflow.audit.clusters import Clusters, Kind, cluster
-from histo_mlflow.audit.finding import CLEAR, Check, Finding
+from histo_mlflow.audit.finding import UNASKED, Check, Finding
 from histo_mlflow.audit.neighbours import nearest, whiten
 from histo_mlflow.audit.subject import Subject
 
@@ -96,7 +96,7 @@ def sibling_pairs(subject: Subject) -> NDArray[np.int64]:
         first, second = (keypoints[row] for row in pairs[number])
         return any(first.count_agreeing(each) >= FEWEST_AGREEING for each in (second, second.mirrored()))
 
-    return pairs[np.fromiter(_on_all_cores(agree, range(len(pairs)), "compare tiles"), bool, len(pairs))]
+    return np.asarray(pairs[np.fromiter(_on_all_cores(agree, range(len(pairs)), "compare tiles"), bool, len(pairs))])
 
 
 def _on_all_cores(work, items: range, description: str) -> Iterator:  # type: ignore[no-untyped-def, type-arg]
@@ -111,7 +111,7 @@ def sibling_clusters(subject: Subject) -> NDArray[np.int64]:
 
 def _find(subject: Subject) -> Iterator[Finding]:
     if subject.features is None:
-        yield Finding("sibling_duplicates", "Siblings", CLEAR, "Not looked for: that needs features (backbone).")
+        yield Finding("sibling_duplicates", "Siblings", UNASKED, "Not looked for: that needs features (backbone).")
         return
     yield from Clusters(subject, sibling_clusters(subject), SIBLINGS).find()
 

@@ -29,8 +29,9 @@ def sharpness(brightness: Floats32) -> float:
 
 def _power(lines: Floats32) -> NDArray[np.float64]:
     spectrum = cv2.dft(lines, flags=cv2.DFT_ROWS | cv2.DFT_COMPLEX_OUTPUT)
-    half = spectrum[:, : lines.shape[1] // 2 + 1]
-    return np.asarray((half**2).sum(axis=2).mean(axis=0), dtype=np.float64) / lines.shape[1]
+    half = np.asarray(spectrum, dtype=np.float64)[:, : lines.shape[1] // 2 + 1]
+    power: NDArray[np.float64] = (half**2).sum(axis=2).mean(axis=0) / lines.shape[1]
+    return power
 
 
 def second_derivatives(brightness: Floats32) -> Floats32:
@@ -54,7 +55,7 @@ def periodic_peaks(derivatives: Floats32) -> tuple[NDArray[np.float64], NDArray[
     height = np.abs(np.fft.rfft(flat * window, axis=-1)).mean(axis=0)
     frequencies = np.fft.rfftfreq(size)
     used = frequencies > 0.1
-    return frequencies[used], height[used] / np.maximum(np.median(height[used]), _TINY)
+    return np.asarray(frequencies[used], np.float64), np.asarray(height[used] / max(float(np.median(height[used])), _TINY))
 
 
 def _running_mean(values: Floats32) -> Floats32:

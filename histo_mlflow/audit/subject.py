@@ -77,7 +77,7 @@ class Subject:
 
     def class_of(self, row: int) -> str:
         """Return the name of a tile's class."""
-        return self.classes[self.labels[row]]
+        return str(self.classes[self.labels[row]])
 
     def describe(self, row: int) -> str:
         """Return what is written below a tile: its class, name and set."""

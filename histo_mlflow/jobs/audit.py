@@ -24,8 +24,8 @@ class Audit(JobOptions):
     output: str = option("audit", "Folder to write audit.html, audit.json and exclude.txt to.")
     backbone: str = option(
         "none",
-        "Frozen network whose features find overlapping and turned tiles and labels in doubt, as in `train --backbone`: lite0 is "
-        "the fastest; `none` leaves those checks out.",
+        "Frozen network whose features find overlapping and turned tiles and labels in doubt, as in `train --backbone`: lite0 "
+        "is the fastest; `none` leaves those checks out.",
     )
     run: str = option(
         "none", "Run id of a `cv` on these very tiles, whose out-of-fold predictions tell which labels are in doubt; or `none`."
@@ -53,7 +53,7 @@ class AuditResult:
 @job("Judge", 0, example="histo audit --data tiles.npz --test-data test.npz --backbone lite0")
 def audit(options: Audit) -> AuditResult:
     """Audit one set of tiles, or two against each other."""
-    from histo_mlflow.audit.finding import CLEAR
+    from histo_mlflow.audit.finding import CLEAR, UNASKED
     from histo_mlflow.audit.result import EXCLUDE, PAGE
     from histo_mlflow.console import say
     from histo_mlflow.pipeline.audit import audit_tiles, describe_audit
@@ -68,5 +68,5 @@ def audit(options: Audit) -> AuditResult:
     if run := begun_run(read_store()):
         run.log_folder(output, "audit")
     say(f"\n{describe_audit(done)}\n\n{output / PAGE}; {len(done.excluded)} tiles to leave out: {output / EXCLUDE}")
-    found = {each.kind: each.n for each in done.findings if each.severity != CLEAR}
+    found = {each.kind: each.n for each in done.findings if each.severity not in (CLEAR, UNASKED)}
     return AuditResult(output / PAGE, found, tuple(map(str, done.subject.names[done.excluded])))

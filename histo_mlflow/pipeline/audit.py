@@ -1,12 +1,10 @@
 """An audit from its request to its findings: opens tiles, features and predictions, and hands them to the checks."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from histo_mlflow.audit.checks import find_all, look_at
-from histo_mlflow.audit.finding import CLEAR
+from histo_mlflow.audit.finding import CLEAR, UNASKED
 from histo_mlflow.audit.result import Audit
 from histo_mlflow.console import format_table, warn
 from histo_mlflow.errors import RequestError
@@ -80,7 +78,8 @@ def _predictions_of(run_id: str, tiles: TileSet) -> Predictions:
 
 def describe_audit(done: Audit) -> str:
     """Return the findings as a table, and what was looked for in vain in a line."""
-    found = [each for each in done.findings if each.severity != CLEAR]
+    found = [each for each in done.findings if each.severity not in (CLEAR, UNASKED)]
     rows = [[each.title, each.severity, str(each.n) if each.n else ""] for each in found]
     table = format_table(["finding", "severity", "tiles"], rows) if rows else "nothing was found"
-    return f"{table}\n{len(done.findings) - len(found)} more were looked for and not found"
+    unasked = "".join(f"\n{each.title}: {each.summary}" for each in done.findings if each.severity == UNASKED)
+    return f"{table}\n{done.count(CLEAR)} more were looked for and not found{unasked}"
