@@ -105,6 +105,22 @@ class JobCommand(click.Command):
             formatter.write_dl([record for param in params.values() if (record := param.get_help_record(ctx))])
 
 
+class _NumberOrWord(click.ParamType[Any]):
+    """A whole number, or one of some words."""
+
+    name = "integer"
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self.words = words
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:  # noqa: ARG002 - click's signature
+        return "|".join(("INTEGER", *self.words))
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number or the word; fails as click does for numbers."""
+        return value if value in self.words else click.INT.convert(value, param, ctx)
+
+
 class _Jobs(click.Group):
     """All jobs, listed in the order of work."""
 
@@ -130,7 +146,7 @@ def _make(part: Field[Any]) -> list[click.Parameter]:
         return [argument, click.Option([*names, f"{part.name}{_BY_NAME}"], hidden=True)]
     # A boolean alone is true: --force as well as --force true.
     alone: dict[str, Any] = {"is_flag": False, "flag_value": "true"} if isinstance(part.default, bool) else {}
-    kind = click.Choice(known.choices) if known.choices else type(part.default)
+    kind = click.Choice(known.choices) if known.choices else _NumberOrWord(known.words) if known.words else type(part.default)
     return [click.Option([*names, part.name], type=kind, default=part.default, help=known.help, **alone)]
 
 

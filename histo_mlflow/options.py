@@ -34,6 +34,7 @@ class Option:
         at_most: Largest value that is allowed.
         below: All values that are allowed are smaller.
         choices: The values that are allowed, if they can be counted.
+        words: What may be given in the place of a number.
         changes_result: Whether a training with another value may come to other weights; such a value can't be changed when a
             run is resumed, and trials of a search share it.
         positional: Whether the command line takes it by its place.
@@ -46,6 +47,7 @@ class Option:
     at_most: float | None = None
     below: float | None = None
     choices: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
     changes_result: bool = True
     positional: bool = False
     missing: str = ""
@@ -55,7 +57,7 @@ class Option:
         if self.choices and value not in self.choices:
             return f"must be one of {', '.join(self.choices)}"
         if not isinstance(value, (int, float)) or isinstance(value, bool):
-            return None
+            return f"must be a number or one of {', '.join(self.words)}" if self.words and value not in self.words else None
         limits = {words: limit for words in _LIMITS if (limit := getattr(self, words)) is not None}
         if math.isfinite(value) and all(_LIMITS[words](value, limit) for words, limit in limits.items()):
             return None
@@ -178,6 +180,8 @@ def read_yaml(path: Path, options: type[Options], *, is_kept: bool = False) -> d
 def as_type(part: Field[Any], value: object) -> object:
     """Return `value` in the type of an option, or raise `OptionError`; a float may be text, which yaml makes of ``1e-4``."""
     kind = type(part.default)
+    if isinstance(value, str) and value in part.metadata["option"].words:
+        return value
     if isinstance(value, int) and abs(value) >= _INT_BOUND:
         raise OptionError(f"{part.name} is out of range; numbers have less than 64 bits")
     if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):

@@ -113,7 +113,7 @@ def test_fewer_tiles_than_folds(tiny_npz: Path, capsys: pytest.CaptureFixture[st
         ("--precision", "int1", "--precision"),
         ("--image-size", "8", "image_size=8"),
         ("--seed", "-1", "seed=-1"),
-        ("--microns-per-pixel", "0", "microns_per_pixel=0"),
+        ("--microns-per-pixel", "-1", "microns_per_pixel=-1"),
         ("--weights", "gone.pth", "gone.pth"),
         ("--test-data", "gone.npz", "gone.npz"),
         ("--config", "gone.yaml", "gone.yaml"),

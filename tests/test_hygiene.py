@@ -112,9 +112,9 @@ def _record_in_a_run(store: Store, tiles: TileSet, test: TileSet | None, config:
 
 
 def test_no_option_names_what_is_selected_on() -> None:
-    """`test_data` is the only option through which a test set comes in, and what it says of itself is kept above."""
+    """`test_data` is the only option through which a test set comes in; `test_groups` says who is who in it, for intervals."""
     about_test = [name for name, option in option_fields(Train).items() if "test" in name.split("_")]
-    assert about_test == ["test_data"]
+    assert about_test == ["test_data", "test_groups"]
 
 
 def test_a_training_whose_tiles_are_changed_meanwhile_stops_with_a_line(work: Path, tiny_tiles: TileSet) -> None:

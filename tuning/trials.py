@@ -62,7 +62,7 @@ def run_trials(options: Tune, space: Space) -> None:
 
     def cut(seed: int) -> list[Split]:
         if asked_search.folds:
-            return cut_folds(inputs.tiles, FoldOptions(asked_search.folds), seed=seed)
+            return cut_folds(inputs.tiles, FoldOptions(asked_search.folds, split_by=options.split.split_by), seed=seed)
         return [hold_out(inputs.tiles, shared.split, seed=seed)]
 
     splits = cut(seed)

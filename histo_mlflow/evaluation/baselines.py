@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histo_mlflow.evaluation.intervals import Floats
+from histo_mlflow.tiles.pixels import Pixels
 
 MAX_TILES = 4000
 """Training tiles that a baseline learns from, drawn at random; more change it little."""
@@ -43,7 +44,7 @@ class Baseline:
 MAJORITY, MEAN_COLOUR, HISTOGRAM = "majority class", "mean RGB", "colour histogram"
 
 
-def colour_features(images: NDArray[np.uint8], rows: NDArray[np.int64]) -> dict[str, Floats]:
+def colour_features(images: Pixels, rows: NDArray[np.int64]) -> dict[str, Floats]:
     """Return, by name of baseline, features ``(n_rows, n_features)`` of tiles ``(n_tiles, size, size, 3)``."""
     step = max(1, images.shape[1] // _EDGE)
     means, histograms = [], []
@@ -60,7 +61,7 @@ def colour_features(images: NDArray[np.uint8], rows: NDArray[np.int64]) -> dict[
 
 
 def fit_baselines(
-    images: NDArray[np.uint8], labels: NDArray[np.int64], rows: NDArray[np.int64], *, n_classes: int, seed: int
+    images: Pixels, labels: NDArray[np.int64], rows: NDArray[np.int64], *, n_classes: int, seed: int
 ) -> list[Baseline]:
     """Return the three baselines, fitted on at most `MAX_TILES` of the training tiles `rows`."""
     if len(rows) > MAX_TILES:

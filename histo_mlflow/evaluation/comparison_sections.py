@@ -6,9 +6,6 @@ A section of the page is a template, ``templates/comparison/<section>.html.j2``;
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from histo_mlflow.evaluation.findings import About
 from histo_mlflow.evaluation.lettering import write_key
 from histo_mlflow.evaluation.metrics import OVERALL_METRICS
@@ -16,13 +13,14 @@ from histo_mlflow.evaluation.page import keep_picture, write_page
 from histo_mlflow.evaluation.paired import Comparison
 from histo_mlflow.evaluation.plots import draw_differences
 from histo_mlflow.evaluation.wording import describe_difference
+from histo_mlflow.tiles.pixels import Pixels
 
 SECTIONS = ("headline", "overall", "per_class", "disagreements", "intervals")
 """In the order of the page."""
 _SHOWN = 18
 
 
-def draw_comparison(folder: Path, comparison: Comparison, about: About, images: NDArray[np.uint8] | None = None) -> None:
+def draw_comparison(folder: Path, comparison: Comparison, about: About, images: Pixels | None = None) -> None:
     """Draw ``differences.png`` and ``comparison.html`` into the folder.
 
     Args:
@@ -34,7 +32,7 @@ def draw_comparison(folder: Path, comparison: Comparison, about: About, images: 
     write_page(folder / "comparison.html", "comparison", SECTIONS, show_comparison(folder, comparison, about, images))
 
 
-def show_comparison(folder: Path, comparison: Comparison, about: About, images: NDArray[np.uint8] | None) -> dict[str, Any]:
+def show_comparison(folder: Path, comparison: Comparison, about: About, images: Pixels | None) -> dict[str, Any]:
     """Draw the picture into `folder`, and return what the sections show."""
     classes = comparison.a.classes
     return {

@@ -51,7 +51,7 @@ class About:
         tiles = part.tiles
         return cls(
             split=part.name,
-            source=tiles.source,
+            source=tiles.describe(),
             fingerprint=tiles.fingerprint,
             is_synthetic=tiles.is_synthetic,
             tile_size_px=tiles.tile_size_px,

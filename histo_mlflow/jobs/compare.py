@@ -7,7 +7,7 @@ from histo_mlflow.evaluation.options import CostOptions
 from histo_mlflow.jobs import job
 from histo_mlflow.options import option
 from histo_mlflow.pipeline.options import JudgingOptions
-from histo_mlflow.tiles.options import given_tiles
+from histo_mlflow.tiles.options import ReadingOptions, ScaleOptions, given_tiles
 from histo_mlflow.tracking.options import PRODUCTION
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ class Compare(JudgingOptions):
     model_a: str = option(PRODUCTION, "The model to compare with, as `evaluate --model`.", positional=True)
     model_b: str = option("models:/histo-b3@candidate", "The model that is compared with it.", positional=True)
     data: str = given_tiles("Labelled tiles, as in `train --data`; must be given.")
+    reading: ReadingOptions
+    scale: ScaleOptions
     costs: CostOptions
 
 
@@ -51,6 +53,7 @@ def compare(options: Compare) -> CompareResult:
     from histo_mlflow.pipeline.contents import tags_of
     from histo_mlflow.pipeline.draw import draw_models
     from histo_mlflow.pipeline.inputs import load_model, open_scored_tiles
+    from histo_mlflow.pipeline.scale import at_scale_of
     from histo_mlflow.pipeline.session import begin_run, open_judging
     from histo_mlflow.tiles.open import check_source
 
@@ -59,10 +62,11 @@ def compare(options: Compare) -> CompareResult:
     a, b = (load_model(store, address, compute.device) for address in (options.model_a, options.model_b))
     check_comparable(a, b)
     costs = read_costs(options.costs.costs, a.classes)
-    tiles = open_scored_tiles(options.data, a)
+    tiles = open_scored_tiles(options.data, options.reading, a)
+    views = [at_scale_of(model, tiles, is_rescaled=options.scale.rescale) for model in (a, b)]
     models = {"histo.compute": compute.describe(), "histo.model": f"{a.address} and {b.address}"}
     with begin_run(store, "compare", options, tags_of("compare", tiles, models)) as run:
-        comparison, about = compare_models(run, (a, b), tiles, compute, costs)
+        comparison, about = compare_models(run, (a, b), views, compute, costs)
         draw_models(run, comparison, about, tiles)
     say(f"\n{describe_comparison(comparison)}")
     say(f"models were scored {about.looks} time(s) on this set; page: run {run.id}, comparison/comparison.html (mlflow ui)")

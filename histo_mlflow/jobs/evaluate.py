@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from histo_mlflow.evaluation.options import CostOptions, RobustnessOptions
 from histo_mlflow.jobs import job
 from histo_mlflow.pipeline.options import JudgingOptions, ScoringOptions
+from histo_mlflow.tiles.options import ReadingOptions, ScaleOptions
 
 if TYPE_CHECKING:
     from histo_mlflow.evaluation.metrics import Evaluation
@@ -19,6 +20,8 @@ class Evaluate(JudgingOptions):
     """
 
     scoring: ScoringOptions
+    reading: ReadingOptions
+    scale: ScaleOptions
     costs: CostOptions
     robustness: RobustnessOptions
 
@@ -45,6 +48,7 @@ def evaluate(options: Evaluate) -> EvaluateResult:
     from histo_mlflow.evaluation.costs import read_costs
     from histo_mlflow.pipeline.contents import tags_of
     from histo_mlflow.pipeline.inputs import load_model, open_scored_tiles
+    from histo_mlflow.pipeline.scale import at_scale_of
     from histo_mlflow.pipeline.scoring import describe_scores, score_model
     from histo_mlflow.pipeline.session import begin_run, open_judging
     from histo_mlflow.tiles.open import check_source
@@ -56,7 +60,8 @@ def evaluate(options: Evaluate) -> EvaluateResult:
     model = load_model(store, asked.model, compute.device)
     check_classes_accepted(model.classes, where=model.address)
     costs = read_costs(options.costs.costs, model.classes)
-    tiles = open_scored_tiles(asked.data, model)
+    tiles = open_scored_tiles(asked.data, options.reading, model)
+    tiles = at_scale_of(model, tiles, is_rescaled=options.scale.rescale)
     if tiles.fingerprint == model.facts.data_fingerprint:
         warn("the model has learnt from these very tiles: the figures will say nothing about new ones")
     scored = {"histo.compute": compute.describe(), "histo.model": model.address}

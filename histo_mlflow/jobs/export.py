@@ -26,7 +26,9 @@ class Export(JobOptions):
     )
     data: str = given_tiles("Tiles on which the export is compared with the model; must be given.")
     output: str = option("none", "Folder to make; `none`: exported-<format>.")
-    microns_per_pixel: float = option(0.5, "For WSInfer, where the model itself does not know it.", above=0)
+    microns_per_pixel: float = option(
+        0.0, "Of the model's own tiles, for WSInfer, where the model itself does not know it; 0: not given.", at_least=0
+    )
     tolerance: float = option(1e-4, "By how much a probability may differ from the model's.", above=0, below=1)
 
 
@@ -53,7 +55,7 @@ def export(options: Export) -> Path:
     store = read_store()
     model = load_model(store, options.model, torch.device("cpu"))
     say(f"writing {options.to} and comparing it on tiles of {tiles.source} ...")
-    agreement = write_export(model, Target(options.to, output, options.microns_per_pixel, options.tolerance), tiles)
+    agreement = write_export(model, Target(options.to, output, options.microns_per_pixel or None, options.tolerance), tiles)
     if run := begun_run(store):
         run.log_folder(output, output.name)
     kept = f"; kept with run {run.id} too" if run else ""

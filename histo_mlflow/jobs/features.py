@@ -8,7 +8,7 @@ from histo_mlflow.jobs import job
 from histo_mlflow.learning.options import ComputeOptions, SeedOptions
 from histo_mlflow.models.options import NetworkOptions
 from histo_mlflow.options import JobOptions, option
-from histo_mlflow.tiles.options import given_tiles
+from histo_mlflow.tiles.options import ReadingOptions, given_tiles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +20,7 @@ class Features(JobOptions):
 
     data: str = given_tiles("Tiles, as in `train --data`; must be given.")
     output: str = option("features.h5", "HDF5 file to write.")
+    reading: ReadingOptions
     network: NetworkOptions
     seed: SeedOptions
     compute: ComputeOptions
@@ -62,7 +63,7 @@ def features(options: Features) -> FeaturesResult:
         raise SourceNotFoundError(f"output={output}: the folder {output.parent} does not exist; make it first")
     if output.is_dir():
         raise OptionError(f"output={output}: is a folder; name a file in it")
-    tiles = announce(open_tiles(options.data, image_size=options.network.image_size))
+    tiles = announce(open_tiles(options.data, image_size=options.network.image_size, reading=options.reading))
     initial = open_weights(options.network, is_synthetic=tiles.is_synthetic)
     seed_everything(options.seed.seed)  # of random weights
     size_px = options.network.image_size or tiles.tile_size_px

@@ -1,6 +1,6 @@
 """Write a label and the probabilities of every image of a source to a CSV file."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from histo_mlflow.errors import OptionError, SourceNotFoundError, UnreadableTilesError
@@ -10,6 +10,7 @@ from histo_mlflow.learning.options import ComputeOptions
 from histo_mlflow.models.options import TORCH, RuntimeOptions
 from histo_mlflow.options import JobOptions, option
 from histo_mlflow.pipeline.options import ScoringOptions
+from histo_mlflow.tiles.options import ScaleOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +21,9 @@ class Predict(JobOptions):
     """
 
     output: str = option("predictions.csv", "CSV file to write.")
+    microns_per_pixel: float = option(0.0, "Width of a pixel of the images in micrometres; 0: not given.", at_least=0)
     scoring: ScoringOptions
+    scale: ScaleOptions
     abstention: AbstentionOptions
     compute: ComputeOptions
     runtime: RuntimeOptions
@@ -60,6 +63,7 @@ def predict(options: Predict) -> Path:
     if runtime != TORCH:
         model = run_elsewhere(model, runtime, options.compute.precision)
     abstain_below = threshold_of(model) if options.abstention.abstain else None
+    images = replace(images, microns_per_pixel=options.microns_per_pixel or None, is_rescaled=options.scale.rescale)
     failures = write_predictions(model, compute, images, output, abstain_below=abstain_below)
     run = begun_run(store)
     if run is not None and output.is_file():

@@ -8,6 +8,7 @@ from histo_mlflow.evaluation.options import GateOptions
 from histo_mlflow.jobs import job
 from histo_mlflow.options import option, stated
 from histo_mlflow.pipeline.options import JudgingOptions
+from histo_mlflow.tiles.options import ReadingOptions, ScaleOptions
 from histo_mlflow.tracking.options import NameOptions, ReasonOptions
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ class Promote(JudgingOptions):
     name: NameOptions
     why: ReasonOptions
     gate: GateOptions
+    reading: ReadingOptions
+    scale: ScaleOptions
 
     def __post_init__(self) -> None:
         """Raise `OptionError` for a decision without a reason too."""
@@ -76,11 +79,12 @@ def promote(options: Promote) -> "Decision":
                 "--force --reason TEXT"
             )
         check_source(test_data)
-        tiles = announce(open_tiles(test_data))
+        tiles = announce(open_tiles(test_data, reading=options.reading))
         ask_to_register(store, name)
     with begin_run(store, "promote", options, {**describe_origin(), "histo.entry_point": "promote"}) as run:
         if tiles is not None and incumbent is not None:
-            decision = pass_gate(run, Candidacy(name, version, incumbent), tiles, compute, options.gate)
+            candidacy = Candidacy(name, version, incumbent)
+            decision = pass_gate(run, candidacy, tiles, compute, options.gate, is_rescaled=options.scale.rescale)
         else:
             reason = options.why.stated or "no version was in Production"
             decision = Decision(FORCED if incumbent else FIRST, version, incumbent, reason, run=run.id)

@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from histo_mlflow.tiles.pixels import Pixels
+
 _N_AHEAD = 2  # batches that are ready or being gathered while one is computed with
 _RESIDENT_SHARE = 0.5  # of the free memory of a GPU; the rest is for activations, which grow with the batch
 
@@ -29,9 +31,7 @@ class TileSource:
     computation.
     """
 
-    def __init__(
-        self, images: NDArray[np.uint8], device: torch.device, *, resident_rows: NDArray[np.int64] | None = None
-    ) -> None:
+    def __init__(self, images: Pixels, device: torch.device, *, resident_rows: NDArray[np.int64] | None = None) -> None:
         self._images = images
         self._device = device
         self._resident: Tensor | None = None

@@ -12,6 +12,7 @@ from histo_mlflow.learning.batches import TileSource
 from histo_mlflow.learning.compute import Compute
 from histo_mlflow.models.classifier import fold_batch_norms
 from histo_mlflow.served_model.precision import in_full_fp32
+from histo_mlflow.tiles.pixels import Pixels
 
 _MAX_BATCH_TILES = 128
 _MAX_BATCH_PIXELS_ON_CPU = 2**21  # 41 tiles of 224 px: more are no faster there, and cost 17 MB of memory each in fp32
@@ -19,7 +20,7 @@ _MAX_BATCH_PIXELS_ON_CPU = 2**21  # 41 tiles of 224 px: more are no faster there
 
 def infer(
     network: nn.Module,
-    images: NDArray[np.uint8],
+    images: Pixels,
     *,
     rows: NDArray[np.int64] | None = None,
     compute: Compute,
@@ -45,7 +46,7 @@ def infer(
 
 def infer_batches(
     network: nn.Module,
-    images: NDArray[np.uint8],
+    images: Pixels,
     *,
     rows: NDArray[np.int64] | None = None,
     compute: Compute,
@@ -69,7 +70,7 @@ def infer_batches(
         yield said
 
 
-def _choose_batch_size(network: nn.Module, images: NDArray[np.uint8], device: torch.device) -> int:
+def _choose_batch_size(network: nn.Module, images: Pixels, device: torch.device) -> int:
     if device.type != "cpu":
         return _MAX_BATCH_TILES
     size_px: int = max(images.shape[1], getattr(network, "tile_size_px", 1))

@@ -43,7 +43,9 @@ def require(format_name: str) -> None:
             raise OptionError(f"{format_name} needs the package {name}: python -m pip install -e '.[export]'") from None
 
 
-def write(network: TileClassifier, format_name: str, folder: Path, *, classes: Sequence[str], microns_per_pixel: float) -> None:
+def write(
+    network: TileClassifier, format_name: str, folder: Path, *, classes: Sequence[str], microns_per_pixel: float | None
+) -> None:
     """Write `network` into an empty folder in one of `FORMATS`.
 
     Args:
@@ -51,7 +53,7 @@ def write(network: TileClassifier, format_name: str, folder: Path, *, classes: S
         format_name: One of `FORMATS`.
         folder: Exists, and gets the files.
         classes: Names in the order of the logits; only WSInfer's format can hold them.
-        microns_per_pixel: For which the tiles were made; likewise.
+        microns_per_pixel: Of tiles of the network's size, which WSInfer's format must have; likewise.
     """
     folded = fold_batch_norms(network)
     assert isinstance(folded, TileClassifier)
@@ -61,6 +63,7 @@ def write(network: TileClassifier, format_name: str, folder: Path, *, classes: S
     example = torch.zeros((2, size, size, 3), dtype=torch.uint8)
     if format_name == WSINFER:
         module, example = _Normalized(folded), torch.zeros((2, 3, size, size))
+        assert microns_per_pixel is not None
         config = _wsinfer_config(network, classes, microns_per_pixel)
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():

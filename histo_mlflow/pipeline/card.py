@@ -68,7 +68,7 @@ below were. Every tile gets one of these classes, also one that shows none of th
 diagnosis, staging or the choice of a treatment.
 
 - **Classes, in this order:** {" ".join(markdown(name) for name in facts.classes)}
-- **Input:** uint8 RGB `(n, height, width, 3)`, or PNG, JPEG or TIFF files; {facts.microns_per_pixel:g} microns per pixel at
+- **Input:** uint8 RGB `(n, height, width, 3)`, or PNG, JPEG or TIFF files; {_describe_scale(facts)} at
   {facts.tile_size_px} px; other sizes are resized to that, whatever their scale
 - **Architecture:** {markdown(facts.backbone)}, started from {_describe_origin(facts)}
 
@@ -101,6 +101,10 @@ intervals know of chance among these tiles, not of other laboratories, scanners 
 
 {_describe_use(facts, model_name)}
 """
+
+
+def _describe_scale(facts: ModelFacts) -> str:
+    return "a scale that was not given" if facts.microns_per_pixel is None else f"{facts.microns_per_pixel:g} microns per pixel"
 
 
 def _describe_use(facts: ModelFacts, model_name: str) -> str:

@@ -1,6 +1,7 @@
 """Two models scored side by side in a run: what `compare` shows, and the gate to Production that decides by it."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from histo_mlflow.models.model import Model
 from histo_mlflow.pipeline.contents import log_datasets
 from histo_mlflow.pipeline.draw import draw_models
 from histo_mlflow.pipeline.inputs import load_model
+from histo_mlflow.pipeline.scale import at_scale_of
 from histo_mlflow.pipeline.split import score_part
 from histo_mlflow.tiles.tile_set import TileSet, with_class_order
 from histo_mlflow.tracking.bars import BAR, Bar, write_bar
@@ -40,18 +42,20 @@ def check_comparable(a: Model, b: Model) -> None:
 
 
 def compare_models(
-    run: Run, models: tuple[Model, Model], tiles: TileSet, compute: Compute, costs: Floats | None = None
+    run: Run, models: tuple[Model, Model], views: Sequence[TileSet], compute: Compute, costs: Floats | None = None
 ) -> tuple[Comparison, About]:
-    """Score both models on `tiles`, keep tables and metrics in `run`, and return what its page is drawn from.
+    """Score both models on the same tiles, keep tables and metrics in `run`, and return what its page is drawn from.
 
-    Each model's scoring is a look. `tiles` have the classes of the first model, in its order.
+    Each model's scoring is a look. `views` are the tiles as each of the two sees them, with the classes of the first model in
+    its order.
     """
     a, b = models
+    tiles = views[0]
     for model in models:
         if tiles.fingerprint == model.facts.data_fingerprint:
             warn(f"{model.address} has learnt from these very tiles: the comparison is unfair")
     log_datasets(run, [tiles.part("test")], "compare")
-    said = [_predict(model, tiles, a.classes, compute) for model in models]
+    said = [_predict(model, view, a.classes, compute) for model, view in zip(models, views, strict=True)]
     note_looks(run, tiles.fingerprint, run.noted_looks() + len(said))
     looks = count_looks(run.store, tiles.fingerprint)
     comparison = compare_predictions(*said, costs=costs)
@@ -94,25 +98,33 @@ class Candidacy:
     incumbent: str
 
 
-def pass_gate(run: Run, candidacy: Candidacy, tiles: TileSet, compute: Compute, options: GateOptions) -> Decision:
+def pass_gate(
+    run: Run, candidacy: Candidacy, tiles: TileSet, compute: Compute, options: GateOptions, *, is_rescaled: bool = False
+) -> Decision:
     """Compare a version with the incumbent on `tiles`, promote it or refuse it, and return the decision.
 
     The bar is written down before anything is scored. The figures, the page of the comparison and ``decision.json`` are kept in
-    `run`, the decision on the registered model too. A set that can't decide is not looked at.
+    `run`, the decision on the registered model too. A set that can't decide is not looked at, nor one of another scale than a
+    model's, unless the models are to see the middle of its tiles.
     """
     name, version, incumbent = candidacy.name, candidacy.version, candidacy.incumbent
     old, new = (load_model(run.store, f"models:/{name}/{each}", compute.device) for each in (incumbent, version))
     check_comparable(old, new)
     tiles = with_class_order(tiles, old.classes)
     layout = Layout(tiles.labels, tiles.classes, tiles.groups)
-    if lack := layout.describe_lack():
+    try:
+        views = [at_scale_of(model, tiles, is_rescaled=is_rescaled) for model in (old, new)]
+        lack = layout.describe_lack()
+    except RequestError as error:
+        lack = str(error)
+    if lack:
         decision = Decision(REFUSED, version, incumbent, f"{tiles.source}: {lack}; nothing was scored", run=run.id)
         keep_decision(run, name, decision)
         return decision
     bar, kept_bar = _set_bar(run, candidacy, tiles.fingerprint, options)
     say(f"decision {bar.look} on this set: its error may be {bar.alpha:.3%}, as much is left for all later ones")
     say(layout.describe_need(options.margin, bar.alpha))
-    comparison, about = compare_models(run, (old, new), tiles, compute)
+    comparison, about = compare_models(run, (old, new), views, compute)
     verdict = judge(comparison, options, bar.alpha)
     evidence = {
         "test_data": tiles.source,

@@ -17,6 +17,7 @@ from histo_mlflow.learning.compute import Compute
 from histo_mlflow.learning.infer import infer, probabilities_of
 from histo_mlflow.models import exports
 from histo_mlflow.models.model import Model
+from histo_mlflow.models.options import WSINFER
 from histo_mlflow.tiles.tile_set import TileSet
 
 _TILES_COMPARED = 64
@@ -29,13 +30,13 @@ class Target:
     Attributes:
         form: One of `FORMATS`.
         folder: Is made.
-        microns_per_pixel: Where the model itself does not know it.
+        microns_per_pixel: Where the model itself does not know it; None if it is not given.
         tolerance: By how much a probability may differ from the model's.
     """
 
     form: str
     folder: Path
-    microns_per_pixel: float
+    microns_per_pixel: float | None
     tolerance: float
 
 
@@ -45,13 +46,19 @@ def write_export(model: Model, target: Target, tiles: TileSet) -> str:
     The folder appears when its content was compared with the model.
 
     Raises:
-        OptionError: What would be written may not be passed on.
+        OptionError: What would be written may not be passed on, or needs a scale that is not given.
         WorkError: What was written does not say the same as the model; nothing is left.
     """
     if not model.facts.may_be_passed_on:
         raise OptionError(
             f"to={target.form}: it would hold {model.facts.backbone}, and its licence ({model.facts.licence}) does not let it "
             "be passed on; hand on the registered version, which holds the head and a reference (docs/backbones.md)"
+        )
+    known = model.facts.microns_per_pixel or target.microns_per_pixel
+    if target.form == WSINFER and known is None:
+        raise OptionError(
+            f"to={target.form}: WSInfer cuts tiles by their scale, and {model.address} does not know that of its own; give the "
+            f"microns_per_pixel of a tile of {model.facts.tile_size_px} px"
         )
     rows = np.unique(np.linspace(0, len(tiles) - 1, _TILES_COMPARED).astype(np.int64))
     images = np.stack([_fitted(tiles.images[row], model.facts.tile_size_px) for row in rows])
@@ -60,7 +67,6 @@ def write_export(model: Model, target: Target, tiles: TileSet) -> str:
     with tempfile.TemporaryDirectory(prefix=f".{target.folder.name}-", dir=target.folder.parent) as draft:
         folder = Path(draft) / target.folder.name
         folder.mkdir()
-        known = model.facts.microns_per_pixel or target.microns_per_pixel
         exports.write(model.calibrated(), target.form, folder, classes=model.classes, microns_per_pixel=known)
         found = probabilities_of(exports.open_written(target.form, folder)(images))
         difference = float(np.abs(found - expected).max())

@@ -15,7 +15,7 @@ from histo_mlflow.learning.options import HEAD
 from histo_mlflow.options import flatten
 from histo_mlflow.pipeline.contents import FOLD_TAG, log_config, log_datasets
 from histo_mlflow.pipeline.record import RecordedSplit, record_split
-from histo_mlflow.pipeline.report import describe_unit, record_findings
+from histo_mlflow.pipeline.report import record_findings
 from histo_mlflow.pipeline.session import Session
 from histo_mlflow.tiles.splits import Split
 from histo_mlflow.tiles.tile_set import TileSet
@@ -164,7 +164,7 @@ def record_summary(session: Session, folds: Folds) -> Findings:
     part = tiles.part("oof")
     details = Details(
         flow={"scored": part.count_classes()},
-        split_unit=describe_unit(tiles),
+        split_unit=folds.recorded[0].split.unit.describe(),
         calibration=Calibration(is_applied=is_calibrated),
         costs=costs,
         baselines=evaluate_baselines(folds.pool_baselines(), costs),

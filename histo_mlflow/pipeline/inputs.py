@@ -17,7 +17,9 @@ from histo_mlflow.models.options import NetworkOptions
 from histo_mlflow.models.weights import InitialWeights, adopt_weights, find_missing, read_initial_weights
 from histo_mlflow.options import flatten, stated
 from histo_mlflow.pipeline.options import LearningOptions
+from histo_mlflow.tiles.copies import find_copies
 from histo_mlflow.tiles.open import open_tiles
+from histo_mlflow.tiles.options import ReadingOptions
 from histo_mlflow.tiles.tile_set import Part, TileSet, with_class_order
 from histo_mlflow.tracking.acceptance import check_classes_accepted
 from histo_mlflow.tracking.model_flavor import load_saved
@@ -62,12 +64,13 @@ class LearningInputs:
 def open_learning_inputs(options: LearningOptions) -> LearningInputs:
     """Return the opened inputs, and say what they are; raises `RequestError` for whatever is wrong with them."""
     data, network = options.data, options.recipe.network
-    opened = open_tiles(data.data, image_size=network.image_size)
-    tiles = announce(replace(opened, microns_per_pixel=data.microns_per_pixel))
+    opened = announce(open_tiles(data.data, image_size=network.image_size, reading=data.reading))
+    tiles = replace(opened, copies=find_copies(opened))
     check_classes_accepted(tiles.classes, where=tiles.source)
     test = None
     if source := stated(data.test_data):
-        test = announce(with_class_order(open_tiles(source, image_size=network.image_size), tiles.classes))
+        opened = open_tiles(source, image_size=network.image_size, reading=data.test_reading)
+        test = announce(with_class_order(opened, tiles.classes))
         if test.fingerprint == tiles.fingerprint:
             warn("test_data holds the same tiles as data: its figures will say nothing about new tiles")
     costs = read_costs(options.costs.costs, tiles.classes)
@@ -120,6 +123,8 @@ def announce(tiles: TileSet) -> TileSet:
     """Say what the tiles are, with a warning if they are not tissue, and return them."""
     counts = " ".join(f"{name} {count}" for name, count in tiles.class_counts().items())
     say(f"tiles: {tiles.source}: {len(tiles)} of {tiles.tile_size_px} px ({counts})")
+    for note in tiles.notes:
+        say(f"  {note}")
     for note in tiles.passed_over:
         warn(f"passed over: {note}")
     if tiles.is_synthetic:
@@ -127,9 +132,12 @@ def announce(tiles: TileSet) -> TileSet:
     return tiles
 
 
-def open_scored_tiles(source: str, model: Model) -> TileSet:
+def open_scored_tiles(source: str, reading: ReadingOptions, model: Model) -> TileSet:
     """Return the labelled tiles on which `model` is scored, with its classes in its order, and say what they are."""
-    return with_class_order(announce(open_tiles(source, image_size=model.facts.tile_size_px)), model.classes)
+    tiles = announce(open_tiles(source, image_size=model.facts.tile_size_px, reading=reading))
+    if tiles.classes != model.classes and set(tiles.classes) == set(model.classes):
+        say(f"  {model.address} has the classes in the order {' '.join(model.classes)}; they are taken by name")
+    return with_class_order(tiles, model.classes)
 
 
 def load_model(store: Store, address: str, device: torch.device) -> Model:

@@ -4,6 +4,8 @@ import csv
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from histo_mlflow.base.scratch import scratch_folder
@@ -13,6 +15,7 @@ from histo_mlflow.learning.compute import Compute
 from histo_mlflow.learning.infer import infer, probabilities_of
 from histo_mlflow.models import exports
 from histo_mlflow.models.model import Model
+from histo_mlflow.pipeline.scale import middle_px
 from histo_mlflow.tiles.mapped import check_unchanged
 from histo_mlflow.tiles.unlabelled import ImageSource
 
@@ -21,7 +24,7 @@ def run_elsewhere(model: Model, runtime: str, precision: str) -> Model:
     """Return the model with its network run by another runtime, written for it to a folder that is gone afterwards."""
     say(f"preparing the model for {runtime} ...")
     with scratch_folder() as draft:
-        exports.write(model.calibrated(), runtime, draft, classes=model.classes, microns_per_pixel=0.5)
+        exports.write(model.calibrated(), runtime, draft, classes=model.classes, microns_per_pixel=None)
         run = exports.open_written(runtime, draft, precision=precision)
     return replace(model, module=exports.RuntimeNetwork(run, model.facts.tile_size_px))
 
@@ -32,6 +35,14 @@ def threshold_of(model: Model) -> float:
         why = "it is a checkpoint" if model.facts.epoch is not None else "validation tiles show 99 % accuracy above none"
         raise OptionError(f"abstain=true: {model.address} has no threshold to abstain by ({why}); leave abstain out")
     return model.facts.abstain_below
+
+
+def _at_scale(tiles: NDArray[np.uint8], source: ImageSource, model: Model) -> NDArray[np.uint8]:
+    """Return the tiles as the model is to see them: all of each, or its middle."""
+    size_px = len(tiles[0])
+    wanted = middle_px(model, size_px, source.microns_per_pixel, is_rescaled=source.is_rescaled)
+    start = (size_px - wanted) // 2
+    return tiles[:, start : start + wanted, start : start + wanted]
 
 
 def write_predictions(
@@ -55,7 +66,9 @@ def write_predictions(
             for blocks in images.blocks(failures):
                 rows: dict[int, list[str]] = {}
                 for block in blocks:
-                    probabilities = probabilities_of(infer(model.folded, block.images, compute=compute))
+                    probabilities = probabilities_of(
+                        infer(model.folded, _at_scale(block.images, images, model), compute=compute)
+                    )
                     for position, of_tile in zip(block.positions, probabilities, strict=True):
                         label, highest = model.classes[int(of_tile.argmax())], of_tile.max()
                         abstains = [] if abstain_below is None else [str(bool(highest < abstain_below)).lower()]

@@ -23,7 +23,6 @@ from histo_mlflow.pipeline.contents import log_datasets
 from histo_mlflow.pipeline.report import (
     calibrate,
     calibration_of,
-    describe_unit,
     judge_by_colour,
     predictions_of,
     record_baselines,
@@ -220,16 +219,16 @@ def _facts_of(session: Session, split: Split, network: TileClassifier) -> ModelF
         data_fingerprint=tiles.fingerprint,
         is_synthetic=tiles.is_synthetic,
         backbone=network.backbone_name,
-        microns_per_pixel=tiles.microns_per_pixel * tiles.tile_size_px / network.tile_size_px,
+        microns_per_pixel=tiles.microns_at(network.tile_size_px),
         preprocessing=network.describe_preprocessing(),
         weights_origin=initial.origin,
         weights_origin_sha256=initial.sha256,
         licence=initial.licence.words,
         may_be_passed_on=initial.licence.may_be_passed_on,
-        data_source=tiles.source,
+        data_source=tiles.describe(),
         tiles_per_class={
             "training": split.train.count_classes().tolist(),
             "validation": split.val.count_classes().tolist(),
         },
-        split_unit=describe_unit(tiles),
+        split_unit=split.unit.describe(),
     )

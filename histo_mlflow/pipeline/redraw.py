@@ -14,6 +14,7 @@ from histo_mlflow.options import build
 from histo_mlflow.pipeline.contents import FOLD_TAG, REPORT_TAG
 from histo_mlflow.pipeline.draw import CURVES, Drawable, curves_of, draw, draw_models, fold_curves_of, load_best_network
 from histo_mlflow.tiles.open import open_tiles
+from histo_mlflow.tiles.options import DataOptions, ReadingOptions
 from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.found_runs import nested_runs
 from histo_mlflow.tracking.runs import Run
@@ -31,21 +32,25 @@ def redraw(run: Run) -> dict[str, list[str]]:
     return {each.id: _draw(each, open_once) for each in (*nested_runs(run, FOLD_TAG).values(), run)}
 
 
-def _draw(run: Run, open_once: Callable[[str, int, str], TileSet | None]) -> list[str]:
+def _draw(run: Run, open_once: Callable[[str, ReadingOptions, int, str], TileSet | None]) -> list[str]:
     """Draw all that a run keeps, and return what that is."""
     config = run.read("config.yaml", read_yaml_mapping) if run.has_file("config.yaml") else {}
     drawable = _read_drawable(run, config)
-    learnt_from, scored = str(config.get("data", "")), str(config.get("test_data", config.get("data", "")))
+    asked = build(DataOptions, config)
+    is_learner = "test_data" in config
+    learnt_from = (asked.data, asked.reading)
+    scored = (asked.test_data, asked.test_reading if "data" in config else asked.reading) if is_learner else learnt_from
     tiles: dict[str, TileSet] = {}
     for findings in drawable.findings:
         about, split = findings.about, findings.about.split
-        found = open_once(learnt_from if about.is_selected_on else scored, about.tile_size_px, about.fingerprint)
+        source, reading = learnt_from if about.is_selected_on else scored
+        found = open_once(source, reading, about.tile_size_px, about.fingerprint)
         tiles |= {} if found is None else {split: found}
     draw(drawable, tiles, _or_end)
     drawn = [*([CURVES] if drawable.curves else []), *(f"evaluation/{findings.about.split}" for findings in drawable.findings)]
     if run.has_file("comparison/comparison.json"):
         comparison, models = run.read("comparison", read_comparison)
-        found = open_once(scored, models.tile_size_px, models.fingerprint)
+        found = open_once(*scored, models.tile_size_px, models.fingerprint)
         draw_models(run, comparison, models, found, _or_end)
         drawn.append("comparison")
     if REPORT_TAG in run.tags():
@@ -74,10 +79,10 @@ def _read_history(run: Run) -> dict[str, Sequence[float]]:
     return {name: values for name, values in histories.items() if values} if histories["val/loss"] else {}
 
 
-def _open(source: str, tile_size_px: int, fingerprint: str) -> TileSet | None:
+def _open(source: str, reading: ReadingOptions, tile_size_px: int, fingerprint: str) -> TileSet | None:
     """Return the tiles that a run has named if they still are there and the same; else None, with a line that says so."""
     try:
-        tiles = open_tiles(source, image_size=tile_size_px)
+        tiles = open_tiles(source, image_size=tile_size_px, reading=reading)
         if tiles.fingerprint != fingerprint:
             raise RequestError(f"{source!r} holds other tiles (SHA-256 {tiles.fingerprint[:12]}, was {fingerprint[:12]})")
     except (RequestError, WorkError, OSError) as error:

@@ -22,7 +22,7 @@ from histo_mlflow.learning.reports import Scored
 from histo_mlflow.models.facts import ModelFacts
 from histo_mlflow.pipeline.contents import not_at_the_cost_of_the_model
 from histo_mlflow.tiles.splits import Split
-from histo_mlflow.tiles.tile_set import Part, TileSet
+from histo_mlflow.tiles.tile_set import Part
 from histo_mlflow.tracking.acceptance import CLASS_FIGURES, class_metric
 from histo_mlflow.tracking.runs import Run
 from histo_mlflow.tracking.store import Store
@@ -86,13 +86,6 @@ def judge_by_colour(
         said = apply_baselines(find(), part)
         figures = evaluate_baselines(said, costs)
     return said, figures
-
-
-def describe_unit(tiles: TileSet) -> str:
-    """Return what a split of these tiles keeps together, in words."""
-    if tiles.groups is None:
-        return "the tile; no patients or slides are known, so tiles of one slide may lie on both sides"
-    return f"the group (patient or slide), {len(np.unique(tiles.groups))} of them, each on one side only"
 
 
 def record_findings(run: Run, predictions: Predictions, rows: NDArray[np.int64], about: About, details: Details) -> Findings:

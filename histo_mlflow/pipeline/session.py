@@ -173,7 +173,14 @@ def begin(request: Request[OptionsT], splits: Sequence[Split]) -> Iterator[Sessi
     store = open_store(options.mirror)
     if options.registry.register:
         ask_to_register(store, options.registry.model_name)
-    more: dict[str, Any] = {"histo.seed": request.seed, "histo.test_data_fingerprint": inputs.test_fingerprint}
+    unit = splits[0].unit
+    say(f"kept together by the split: {unit.describe()}")
+    more: dict[str, Any] = {
+        "histo.seed": request.seed,
+        "histo.test_data_fingerprint": inputs.test_fingerprint,
+        "histo.split_by": unit.level,
+        "histo.split_unit": unit.describe(),
+    }
     with (
         begin_run(store, request.job, options, tags_of(request.job, inputs.tiles, more), request.resumed) as run,
         joined_ranks(resolve_device(options.recipe.compute.device)) as ranks,

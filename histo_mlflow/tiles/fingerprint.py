@@ -4,6 +4,7 @@ import hashlib
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from os import cpu_count
 
 import numpy as np
@@ -11,41 +12,50 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from histo_mlflow.tiles.cache import cache_folder, cache_key, checksum_blocks, recall, remember
-from histo_mlflow.tiles.mapped import FileStamp, MappedTiles, check_unchanged
+from histo_mlflow.tiles.mapped import FileStamp, MappedTiles, Origin, check_unchanged
+from histo_mlflow.tiles.pixels import JoinedTiles, Pixels, parts_of
 
 _BLOCK_TILES = 512
 _SECONDS_WITHOUT_A_BAR = 1
 
 
-def fingerprint_of(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> str:
+def fingerprint_of(images: Pixels, labels: NDArray[np.int64]) -> str:
     """Return a SHA-256 over all pixels and labels (hex).
 
     Args:
-        images: ``(n_tiles, size, size, 3)``. If they are mapped, the cache is asked first: their file must have the size, times
+        images: ``(n_tiles, size, size, 3)``. If they are mapped, the cache is asked first: each file must have the size, times
             and inode that it had when it was hashed, and the same bytes in some blocks all over it.
         labels: ``(n_tiles,)``.
 
     Raises:
-        TilesChangedError: The file was changed while it was being hashed.
+        TilesChangedError: A file was changed while it was being hashed.
         TileFormatError: The pixels are not what their checksum says.
     """
-    if not isinstance(images, MappedTiles):
+    mapped = [part for part in parts_of(images) if isinstance(part, MappedTiles)]
+    if len(mapped) < len(parts_of(images)):
         return _hash_tiles(images, labels)
-    file, stamp = images.origin.path, images.origin.stamp
-    key = cache_key("fingerprint", file, stamp, images.offset, images.shape, hashlib.sha256(labels.data).hexdigest())
-    checksum = checksum_blocks(file)
+    places: list[tuple[object, ...]] = [(part.origin.path, part.origin.stamp, part.offset, part.shape) for part in mapped]
+    if isinstance(images, JoinedTiles):
+        places.append((hashlib.sha256(images.places()).hexdigest(),))
+    key = cache_key("fingerprint", *chain.from_iterable(places), hashlib.sha256(labels.data).hexdigest())
+    checksum = " ".join(checksum_blocks(part.origin.path) for part in mapped)
     kept = recall(key)
     if kept.get("checksum") == checksum:
         return str(kept["fingerprint"])
     fingerprint = _hash_tiles(images, labels)
     check_unchanged(images)
-    is_safe = images.origin.is_settled or file.is_relative_to(cache_folder().resolve())
-    if is_safe and FileStamp.of(file) == stamp:
+    if all(_is_safe(part.origin) for part in mapped):
         remember(key, {"checksum": checksum, "fingerprint": fingerprint})
     return fingerprint
 
 
-def _hash_tiles(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> str:
+def _is_safe(origin: Origin) -> bool:
+    """Return whether a later change of the file would be seen."""
+    is_known = origin.is_settled or origin.path.is_relative_to(cache_folder().resolve())
+    return is_known and FileStamp.of(origin.path) == origin.stamp
+
+
+def _hash_tiles(images: Pixels, labels: NDArray[np.int64]) -> str:
     """Read block by block, so that a memory map stays on disk; each block has a SHA-256 of its own, so that all cores share."""
     digest = hashlib.sha256(repr((images.shape, "uint8", "int64")).encode())
     starts = range(0, len(images), _BLOCK_TILES)

@@ -2,11 +2,13 @@
 
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
@@ -17,7 +19,7 @@ from histo_mlflow.tiles.fingerprint import fingerprint_of
 from histo_mlflow.tiles.image_files import decode_image, edge_px, is_picture, is_tile, list_files, sub_folders, walk_folders
 from histo_mlflow.tiles.mapped import FileStamp
 from histo_mlflow.tiles.options import Address
-from histo_mlflow.tiles.tile_set import COLORECTAL_CLASSES, TileSet, check_classes
+from histo_mlflow.tiles.tile_set import COLORECTAL_CLASSES, TileSet, check_classes, order_classes
 
 _NESTED = "nested"
 
@@ -53,24 +55,69 @@ def read(address: Address, image_size: int = 0) -> TileSet:
     found = [(unicodedata.normalize("NFC", sub.name), _list_class(sub, folder, is_nested)) for sub in sub_folders(folder)]
     classes = _class_order([name for name, files in found if files], folder)
     ordered = sorted(((classes.index(name), path) for name, files in found if files for path in files), key=lambda one: one[0])
-    paths = [path for _, path in ordered]
-    labels = np.array([label for label, _ in ordered], dtype=np.int64)
+    passed_over = _describe_passed_over(folder, [name for name, files in found if not files])
+    listed = _Listed(folder, [path for _, path in ordered], [label for label, _ in ordered], classes, passed_over)
+    return _unpack(listed, image_size)
+
+
+def read_labelled(
+    address: Address, image_size: int, find_labels: Callable[[NDArray[np.str_], Path], list[str | None]]
+) -> TileSet:
+    """Return the tiles of a folder and of all folders below it, ordered by name, with the classes that `find_labels` gives.
+
+    It gets the names of all files and the folder; files for which it gives None are left out, and counted in the notes.
+
+    Raises:
+        TileFormatError: As `read`.
+        RequestError: There are no tiles, or no two classes.
+    """
+    folder = address.path
+    paths = sorted(file for each in walk_folders(folder) for file in list_files(each) if is_tile(file))
+    if not paths:
+        raise RequestError(f"{folder} holds no tiles; put png, jpg or tif files there, or name another folder")
+    names = find_labels(_names_of(paths, folder), folder)
+    known = {name for name in names if name is not None}
+    classes = order_classes(sorted(known, key=lambda name: (int(name) if name.isdecimal() else -1, name)), where=str(folder))
+    own = [(classes.index(unicodedata.normalize("NFC", name)), path) for name, path in zip(names, paths, strict=True) if name]
+    listed = _Listed(folder, [path for _, path in own], [label for label, _ in own], classes, ())
+    n_without = len(paths) - len(own)
+    notes = (f"{n_without} of {len(paths)} tiles of {folder} have no class and are left out",) if n_without else ()
+    return replace(_unpack(listed, image_size), notes=notes)
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """The tiles of a folder before they are decoded, each with the position of its class."""
+
+    folder: Path
+    paths: Sequence[Path]
+    labels: Sequence[int]
+    classes: tuple[str, ...]
+    passed_over: tuple[str, ...]
+
+
+def _names_of(paths: Sequence[Path], folder: Path) -> NDArray[np.str_]:
+    return np.array([path.relative_to(folder).as_posix() for path in paths])
+
+
+def _unpack(listed: _Listed, image_size: int) -> TileSet:
+    folder, paths = listed.folder, listed.paths
+    names, labels = _names_of(paths, folder), np.array(listed.labels, dtype=np.int64)
 
     def unpack(target: Path) -> None:
         _decode_all(paths, target, image_size)
 
-    below = [path.relative_to(folder) for path in paths]
-    stamps = [(name, FileStamp.of(path)) for name, path in zip(below, paths, strict=True)]
+    stamps = [(Path(name), FileStamp.of(path)) for name, path in zip(names.tolist(), paths, strict=True)]
     images = unpacked_once(cache_key(folder.resolve(), image_size, stamps), unpack)
     return TileSet(
         images=images,
         labels=labels,
-        classes=classes,
+        classes=listed.classes,
         groups=None,
         source=str(folder),
         fingerprint=fingerprint_of(images, labels),
-        passed_over=_describe_passed_over(folder, [name for name, files in found if not files]),
-        given_names=np.array([name.as_posix() for name in below]),
+        passed_over=listed.passed_over,
+        given_names=names,
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histo_mlflow.errors import TileFormatError, TilesChangedError
+from histo_mlflow.tiles.pixels import Pixels, parts_of
 
 _BLOCK_TILES = 512
 _N_SAMPLED = 32  # tiles that are compared at each check: some megabytes
@@ -126,14 +127,15 @@ def map_tiles(path: Path, open_map: Callable[[], NDArray[np.uint8]], checksum: C
     return tiles
 
 
-def check_unchanged(images: NDArray[np.uint8]) -> None:
-    """Compare size and time of the file, and some tiles, with those at the beginning; does nothing for tiles in memory.
+def check_unchanged(images: Pixels) -> None:
+    """Compare size and time of the files, and some tiles, with those at the beginning; does nothing for tiles in memory.
 
     Raises:
         TilesChangedError: They differ.
     """
-    if isinstance(images, MappedTiles):
-        images.origin.check(images)
+    for part in parts_of(images):
+        if isinstance(part, MappedTiles):
+            part.origin.check(part)
 
 
 def _sample(images: NDArray[np.uint8]) -> bytes:

@@ -36,9 +36,9 @@ def takes(address: Address) -> bool:
 def read(address: Address, _image_size: int = 0) -> TileSet:
     """Return the tiles of an ``.npz`` file, which are all of one size.
 
-    It holds ``data`` (n_tiles, size, size, 3) uint8 and ``labels`` (n_tiles,), optionally ``classes`` (n_classes,) and
-    ``groups`` (n_tiles,); or MedMNIST's ``<split>_images`` and ``<split>_labels``. The part of the address names that split;
-    without one it is ``train``.
+    It holds ``data`` (n_tiles, size, size, 3) uint8 and ``labels`` (n_tiles,), optionally ``classes`` (n_classes,), ``groups``
+    (n_tiles,) and ``microns_per_pixel`` (one number); or MedMNIST's ``<split>_images`` and ``<split>_labels``. The part of the
+    address names that split; without one it is ``train``.
 
     Raises:
         TileFormatError: The file is not such a file.
@@ -57,6 +57,7 @@ def read(address: Address, _image_size: int = 0) -> TileSet:
         classes = names or _assume_tissue(labels, path)
         has_groups, is_ours = "groups" in archive.keys, images_key == "data"
         groups = _read_groups(archive.find("groups"), n_tiles) if has_groups and is_ours else None
+        microns_per_pixel = _read_scale(archive)
         images = pixels.map()
     note = f"`groups` of {path}, which do not say of which split they are; save that split as `data`, `labels` and `groups`"
     return TileSet(
@@ -66,6 +67,7 @@ def read(address: Address, _image_size: int = 0) -> TileSet:
         groups=groups,
         source=f"{path}#{split}" if split else str(path),
         fingerprint=fingerprint_of(images, labels),
+        microns_per_pixel=microns_per_pixel,
         passed_over=(note,) if has_groups and not is_ours else (),
     )
 
@@ -134,6 +136,18 @@ def _assume_tissue(labels: NDArray[np.int64], path: Path) -> tuple[str, ...]:
             f"names in label order (without it labels must cover 0 to 8, in the order {' '.join(COLORECTAL_CLASSES)})"
         )
     return COLORECTAL_CLASSES
+
+
+def _read_scale(archive: Archive) -> float | None:
+    if "microns_per_pixel" not in archive.keys:
+        return None
+    array = archive.find("microns_per_pixel")
+    value = _read_small(array, math.prod(array.shape) == 1, "one number")[0]
+    if array.dtype.kind not in "iuf" or not 0 < value < math.inf:
+        raise TileFormatError(
+            f"{array.where} is {shorten(value)}; the width of a pixel in micrometres is needed, or leave it out"
+        )
+    return float(value)
 
 
 def _read_groups(array: Member, n_tiles: int) -> NDArray[np.str_]:

@@ -1,12 +1,18 @@
 """What can be asked of tiles: where they are, how they are split; opens nothing."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from histo_mlflow.errors import OptionError
 from histo_mlflow.options import Options, option
 
 DEMO = "demo"
+STORED, NONE, AUTO = "stored", "none", "auto"
+
+SITE, PATIENT, GROUP, SLIDE, TILE = "site", "patient", "group", "slide", "tile"
+LEVELS = (SITE, PATIENT, GROUP, SLIDE)
+"""From coarse to fine; a `group` is a patient or a slide, whoever has named it knows which."""
 
 
 @dataclass(frozen=True)
@@ -37,23 +43,76 @@ class Address:
 
 
 @dataclass(frozen=True)
+class ReadingOptions(Options):
+    """Labels, groups and scale of the tiles.
+
+    docs/data.md explains them with examples.
+    """
+
+    groups: str = option(
+        STORED,
+        "Whose tiles they are: `stored` (the `groups` of an npz, else none), `none`, a pattern over file names "
+        "(re:(?P<patient>p\\d+)_), `tcga` (barcodes), a table or two with a comma (path,group,site or PATIENT,FILENAME; csv or "
+        "xlsx), or `auto`: clusters of like tiles, which are not patients.",
+    )
+    labels: str = option(
+        STORED,
+        "The class of each tile: `stored` (in the npz, or by class folders), a pattern over file names (re:label_(\\d)), or "
+        "column:NAME of the tables of `groups`.",
+    )
+    classes: str = option(NONE, "A yaml that renames (old: new), merges (new: [a, b]) or leaves out (old: null) classes.")
+    exclude: str = option(NONE, "A text file of tiles to leave out, a name or an index on each line; # begins a comment.")
+    microns_per_pixel: float = option(
+        0.0,
+        "Width of a pixel of the stored tiles in micrometres (0.5 is 20x); travels with the model. 0: as the npz says, or not "
+        "given.",
+        at_least=0,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataOptions(Options):
     """Tiles."""
 
     data: str = option(
         DEMO,
         "Tiles to learn from: an .npz file (data, labels), a MedMNIST .npz (pathmnist.npz#val names a split; default train), "
-        "a folder with one sub-folder per class (folder#nested: and more below), or `demo`: synthetic tiles, not tissue.",
+        "a folder with one sub-folder per class (folder#nested: and more below), several of these with commas, or `demo`: "
+        "synthetic tiles, not tissue.",
         # Tiles may have moved when a run is resumed; their fingerprint decides whether they are the same.
         changes_result=False,
     )
     test_data: str = option(
-        "none",
+        NONE,
         "Tiles that are scored after every epoch and never selected on, as `data`; `none` for none.",
         changes_result=False,
     )
-    microns_per_pixel: float = option(
-        0.5, "Width of a pixel of the stored tiles in micrometres (0.5 is 20x); travels with the model.", above=0
+    test_groups: str = option(STORED, "As `groups`, of the test tiles; for intervals.", changes_result=False)
+    reading: ReadingOptions
+
+    @property
+    def test_reading(self) -> ReadingOptions:
+        """How the test tiles are read: with the same labels and classes, and groups and scale of their own."""
+        return replace(self.reading, groups=self.test_groups, exclude=NONE, microns_per_pixel=0.0)
+
+
+@dataclass(frozen=True)
+class ScaleOptions(Options):
+    """Scale."""
+
+    rescale: bool = option(
+        False,
+        "Where tiles show more tissue than those that the model has learnt from, by their microns per pixel: take the middle "
+        "of each, as large as the model's. Without it they are refused.",
+    )
+
+
+def _split_by() -> Any:
+    return option(
+        AUTO,
+        "What stays on one side of a split: `auto` is the highest level of which there are enough for every class to be in "
+        "each part; `tile` parts even the tiles of one patient.",
+        choices=(AUTO, *LEVELS, TILE),
     )
 
 
@@ -62,13 +121,26 @@ class HoldOutOptions(Options):
     """Validation split."""
 
     val_fraction: float = option(0.2, "Share of the tiles that is held out for validation.", above=0, below=1)
+    split_by: str = _split_by()
 
 
 @dataclass(frozen=True)
 class FoldOptions(Options):
     """Folds."""
 
-    folds: int = option(5, "Number of folds; each tile is validated on exactly once.", at_least=2)
+    folds: int | str = option(
+        5,
+        "Number of folds, each tile being validated on exactly once; `site` or `patient`: each of them is a fold.",
+        at_least=2,
+        words=(SITE, PATIENT),
+    )
+    split_by: str = _split_by()
+
+    def __post_init__(self) -> None:
+        """Raise `OptionError` for a level beside the one that makes the folds too."""
+        super().__post_init__()
+        if isinstance(self.folds, str) and self.split_by not in {AUTO, self.folds}:
+            raise OptionError(f"folds={self.folds} makes each {self.folds} a fold; leave split_by={self.split_by} out")
 
 
 def given_tiles(help: str) -> Any:  # noqa: A002 - the word that click uses too

@@ -2,7 +2,8 @@
 
 import re
 import unicodedata
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 
 from histo_mlflow.errors import RequestError, TileFormatError
 from histo_mlflow.served_model.decoding import ImageError, check_form
+from histo_mlflow.tiles.options import GROUP, PATIENT, SITE, SLIDE
+from histo_mlflow.tiles.pixels import Pixels
 
 COLORECTAL_CLASSES = ("ADI", "BACK", "DEB", "LYM", "MUC", "MUS", "NORM", "STR", "TUM")
 """The nine tissue classes in label order: adipose, background, debris, lymphocytes, mucus, smooth muscle, normal mucosa,
@@ -27,28 +30,36 @@ class TileSet:
     """Labelled tiles.
 
     Attributes:
-        images: ``(n_tiles, height, width, 3)`` uint8 RGB, read-only, mostly a memory map.
+        images: ``(n_tiles, height, width, 3)`` uint8 RGB, read-only, mostly a memory map, or several seen as one.
         labels: ``(n_tiles,)`` int64, positions in `classes`.
         classes: Class names in label order.
-        groups: ``(n_tiles,)`` ids of patient or slide, or None; a split keeps the tiles of a group together.
+        groups: ``(n_tiles,)`` ids of patient or slide, or None: of whom intervals speak. A split keeps them together too, or a
+            level of `levels`.
         source: Where the tiles came from, for people.
         fingerprint: SHA-256 over all pixels and labels (hex), the same whatever the file format.
         is_synthetic: True for the demo tiles, which are not tissue.
-        microns_per_pixel: Width of a pixel of a stored tile in micrometres.
+        microns_per_pixel: Width of a pixel of a stored tile in micrometres, or None where it is not given.
         passed_over: What lay beside the tiles and was not read, in words.
+        notes: What was done to them when they were read, in words.
         given_names: ``(n_tiles,)`` paths of the tiles below their source, with ``/``; None where they are not files.
+        levels: ``(n_tiles,)`` ids by level (`LEVELS`, or clusters of like tiles), from coarse to fine; of a set whose `groups`
+            alone are known, nothing.
+        copies: ``(n_tiles,)`` int64, the same number for tiles that are copies of one another; None if that is not known.
     """
 
-    images: NDArray[np.uint8]
+    images: Pixels
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
     groups: NDArray[np.str_] | None
     source: str
     fingerprint: str
     is_synthetic: bool = False
-    microns_per_pixel: float = 0.5
+    microns_per_pixel: float | None = None
     passed_over: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     given_names: NDArray[np.str_] | None = None
+    levels: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
+    copies: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -62,6 +73,24 @@ class TileSet:
     def names(self) -> NDArray[np.str_]:
         """``(n_tiles,)``, what each tile is called: its path below the source, or its position as text."""
         return np.arange(len(self)).astype(np.str_) if self.given_names is None else self.given_names
+
+    def microns_at(self, size_px: int) -> float | None:
+        """Return the width of a pixel in micrometres when whole tiles are brought to this edge length, or None."""
+        return None if self.microns_per_pixel is None else self.microns_per_pixel * self.tile_size_px / size_px
+
+    @property
+    def known_levels(self) -> Mapping[str, NDArray[np.str_]]:
+        """The levels, or the groups as the only one."""
+        return self.levels or ({} if self.groups is None else {GROUP: self.groups})
+
+    def with_levels(self, levels: Mapping[str, NDArray[np.str_]]) -> "TileSet":
+        """Return the set with these levels; its groups are the patients, or what is nearest to them."""
+        known = [levels[level] for level in (PATIENT, GROUP, SLIDE, SITE) if level in levels]
+        return replace(self, levels=dict(levels), groups=known[0] if known else None)
+
+    def describe(self) -> str:
+        """Return where the tiles came from and what was done to them, in words."""
+        return f"{self.source} ({'; '.join(self.notes)})" if self.notes else self.source
 
     def class_counts(self) -> dict[str, int]:
         """Return the number of tiles of each class, in class order."""
@@ -169,6 +198,12 @@ def check_classes(names: list[str], *, where: str) -> tuple[str, ...]:
     if len(set(names)) < len(names):
         raise TileFormatError(f"{where} has repeated class names: {' '.join(names)}; give each class its own")
     return tuple(names)
+
+
+def order_classes(names: Sequence[str], *, where: str) -> tuple[str, ...]:
+    """Return the nine tissue classes if all names are among them, else the names as they stand; raises as `check_classes`."""
+    checked = check_classes(list(names), where=where)
+    return COLORECTAL_CLASSES if set(checked) <= set(COLORECTAL_CLASSES) else checked
 
 
 def with_class_order(tiles: TileSet, classes: tuple[str, ...]) -> TileSet:

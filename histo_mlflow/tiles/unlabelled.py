@@ -14,6 +14,7 @@ from histo_mlflow.tiles.image_files import decode_image, edge_px, is_tile, list_
 from histo_mlflow.tiles.npz import read_npz_images
 from histo_mlflow.tiles.open import check_source, open_tiles
 from histo_mlflow.tiles.options import DEMO, Address
+from histo_mlflow.tiles.pixels import Pixels
 
 _BEGINNINGS_OF_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 
@@ -44,12 +45,16 @@ class ImageSource:
         names: One per image, in order.
         array: The pixels, if they are one array.
         files: The files, if they are files.
+        microns_per_pixel: Width of a pixel in micrometres, or None where it is not given.
+        is_rescaled: Whether a model of another scale may be shown the middle of each.
     """
 
     column: str
     names: list[str]
-    array: NDArray[np.uint8] | None = None
+    array: Pixels | None = None
     files: tuple[Path, ...] = ()
+    microns_per_pixel: float | None = None
+    is_rescaled: bool = False
 
     def __len__(self) -> int:
         return len(self.names)

@@ -1,0 +1,55 @@
+"""Tiles at the scale of a model: one that has learnt from tiles of one scale is not asked about another by mistake."""
+
+from dataclasses import replace
+
+from histo_mlflow.errors import RequestError
+from histo_mlflow.models.model import Model
+from histo_mlflow.tiles.pixels import as_joined
+from histo_mlflow.tiles.tile_set import TileSet
+
+TOLERANCE = 0.1
+"""Share by which scales may differ: scanners of one nominal magnification do (0.23 to 0.27 um at 40x)."""
+
+
+def describe_mismatch(model: Model, size_px: int, microns_per_pixel: float | None) -> str | None:
+    """Return how the scale of tiles differs from that of the model, in words; None if it does not, or either is not given.
+
+    The network brings tiles to its own size, so that the scale is that of a tile as a whole.
+    """
+    own = model.facts.microns_per_pixel
+    if own is None or microns_per_pixel is None:
+        return None
+    shown = microns_per_pixel * size_px / model.facts.tile_size_px
+    if abs(shown / own - 1) <= TOLERANCE:
+        return None
+    edge, of_model = microns_per_pixel * size_px, own * model.facts.tile_size_px
+    return f"a tile shows {edge:.0f} um of tissue, those that {model.address} has learnt from {of_model:.0f} um"
+
+
+def middle_px(model: Model, size_px: int, microns_per_pixel: float | None, *, is_rescaled: bool) -> int:
+    """Return the edge length in pixels of the middle of a tile that shows as much tissue as the model's: of all if none differ.
+
+    Raises:
+        RequestError: The scales differ and nobody has asked to rescale, or a tile shows less than the model's.
+    """
+    mismatch = describe_mismatch(model, size_px, microns_per_pixel)
+    if mismatch is None:
+        return size_px
+    own = model.facts.microns_per_pixel
+    assert own is not None
+    assert microns_per_pixel is not None
+    wanted = round(own * model.facts.tile_size_px / microns_per_pixel)
+    if wanted > size_px:
+        raise RequestError(f"{mismatch}; cut tiles of {wanted} px or more from the slides, or correct microns_per_pixel")
+    if not is_rescaled:
+        raise RequestError(f"{mismatch}; give --rescale true to take the middle of each, or correct microns_per_pixel")
+    return wanted
+
+
+def at_scale_of(model: Model, tiles: TileSet, *, is_rescaled: bool) -> TileSet:
+    """Return the tiles as the model is to see them; raises as `middle_px`.
+
+    The fingerprint stays that of the whole tiles: a look at their middle is a look at the set.
+    """
+    size_px = middle_px(model, tiles.tile_size_px, tiles.microns_per_pixel, is_rescaled=is_rescaled)
+    return tiles if size_px == tiles.tile_size_px else replace(tiles, images=as_joined(tiles.images).middle(size_px))
