@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from histo_mlflow.audit.finding import DOUBTFUL, NOTE, SERIOUS, CLEAR, Finding, Strip
+from histo_mlflow.audit.finding import CLEAR, DOUBTFUL, NOTE, SERIOUS, Finding, Strip
 from histo_mlflow.audit.subject import Rows, Subject
 
 _STRIPS, _PER_STRIP = 8, 6
@@ -127,8 +127,8 @@ class Clusters:
         tested, learnt = rows[subject.is_test[rows]], rows[~subject.is_test[rows]]
         share = len(tested) / subject.is_test.sum()
         summary = (
-            f"{len(tested)} of {subject.is_test.sum()} test tiles ({100 * share:.1f} %) have {kind.words} among {len(learnt)} tiles "
-            "of data: figures on them tell what was remembered, not what was learnt."
+            f"{len(tested)} of {subject.is_test.sum()} test tiles ({100 * share:.1f} %) have {kind.words} among {len(learnt)} "
+            "tiles of data: figures on them tell what was remembered, not what was learnt."
         )
         advice = "Leave those tiles of data out (exclude.txt names them), or score on test tiles without relatives."
         strips = [self._strip(run) for run in runs[:_STRIPS]]

@@ -81,8 +81,8 @@ def _by_class(subject: Subject, qualities: dict[int, int]) -> Finding:
     differs = spread > 5 or (min(blocks) < 5 and max(blocks) > 15)
     return Finding(
         "jpeg_by_class", "JPEG by class", DOUBTFUL if differs else NOTE,
-        f"JPEG quality of the files differs by {spread:.0f} between classes; traces of JPEG's blocks stand out of the mean spectrum "
-        f"{min(blocks):.0f} to {max(blocks):.0f} times (below 3: none).",
+        f"JPEG quality of the files differs by {spread:.0f} between classes; traces of JPEG's blocks stand out of the mean "
+        f"spectrum {min(blocks):.0f} to {max(blocks):.0f} times (below 3: none).",
         "Where classes were stored differently, a network can tell them by that: store all alike, and augment with JPEG."
         if differs else "",
         table=Table(("class", "tiles", "quality of files", "traces of blocks", f"size at quality {_QUALITY}"), tuple(rows)),
@@ -117,8 +117,8 @@ def _enlargement(subject: Subject, name: str) -> Finding:
     is_whole = len(rows) > len(own) / 2
     return Finding(
         kind, title, DOUBTFUL,
-        f"{len(rows)} of {len(own)} tiles show the period of an enlargement, by about {factors}: what they seem to resolve they "
-        "do not hold.",
+        f"{len(rows)} of {len(own)} tiles show the period of an enlargement, by about {factors}: what they seem to resolve "
+        "they do not hold.",
         "State the microns per pixel of the original, and compare only with sets that were treated alike." if is_whole
         else "Look at them; exclude.txt leaves them out.",
         rows, rows[:0] if is_whole else rows, [Strip("", tuple(map(int, rows[:_PER_STRIP])))], figures={"frequency": frequency},

@@ -56,13 +56,14 @@ _FAULTS = (
            "perhaps 0 to 1, or 6 bits, stored as 8", lambda m: (m["brightest"] < 80) & ~_is_blank(m), SERIOUS),
     _Fault("coarse_tiles", "Tiles of few values", "a colour has 40 values or fewer, where a photograph has about 200",
            lambda m: (m["n_values"] <= 40) & (m["brightest"] >= 80) & ~_is_blank(m), SERIOUS),
-    _Fault("overflown_tiles", "Tiles whose values have overflown", "one pixel in 200 differs from its neighbour by more than 180 "
-           "levels: values ran over 255 and began again", lambda m: (m["wraps"] > 0.005) & ~_is_blank(m), SERIOUS),
+    _Fault("overflown_tiles", "Tiles whose values have overflown", "one pixel in 200 differs from its neighbour by more than "
+           "180 levels: values ran over 255 and began again", lambda m: (m["wraps"] > 0.005) & ~_is_blank(m), SERIOUS),
     _Fault("saturated_tiles", "Overexposed tiles", "more than half of the pixels have a colour at 255",
            lambda m: (m["at_255"] > 0.5) & ~_is_blank(m), is_usual=True),
     _Fault("clipped_tiles", "Tiles clipped in the dark", "more than a quarter of the pixels have a colour at 0",
            lambda m: (m["at_0"] > 0.25) & ~_is_blank(m), is_usual=True),
-    _Fault("pen_marks", "Pen marks", "more than 5 % of the pixels are green or blue as no H&E is (red and black ink are not seen)",
+    _Fault("pen_marks", "Pen marks", "more than 5 % of the pixels are green or blue as no H&E is (red and black ink is not seen)",
+
            lambda m: (m["ink"] > 0.05) & ~_is_blank(m)),
 )  # fmt: skip
 
@@ -169,7 +170,8 @@ def _describe(subject: Subject, fault: _Fault, has_it: Found) -> Finding:
         return Finding(fault.kind, fault.title, severity, f"None that stands out ({fault.how}).{words}", rows=rows)
     counts = ", ".join(f"{name} {count}" for name, count in subject.by_class(rows).items())
     return Finding(
-        fault.kind, fault.title, fault.severity, f"{len(rows)} of {len(subject)} tiles: {fault.how}. By class: {counts}.{words}",
+        fault.kind, fault.title, fault.severity,
+        f"{len(rows)} of {len(subject)} tiles: {fault.how}. By class: {counts}.{words}",
         "Look at them; exclude.txt leaves them out.", rows, rows, [Strip("", tuple(map(int, rows[:_PER_STRIP])))],
     )  # fmt: skip
 
@@ -184,8 +186,8 @@ def _softness(subject: Subject) -> Finding:
         )
     return Finding(
         "soft_set", "A set without fine detail", DOUBTFUL,
-        f"Half of the tiles have hardly any fine detail ({typical:.2f}, where scanned tissue has -0.6 to -1.6): they were enlarged "
-        "from smaller ones, out of focus, or stored with strong compression.",
+        f"Half of the tiles have hardly any fine detail ({typical:.2f}, where scanned tissue has -0.6 to -1.6): they were "
+        "enlarged from smaller ones, out of focus, or stored with strong compression.",
         "Take tiles from the slides at the scale that is stated, or state the scale that they really have.", figures=figures,
     )  # fmt: skip
 

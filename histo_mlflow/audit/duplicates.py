@@ -20,8 +20,8 @@ Pairs = NDArray[np.int64]
 """``(n, 2)``, positions of two tiles."""
 
 RADIUS_BITS = 16
-"""Of 63. Of real tiles, shifts by 4 px of 224 change 12 bits at the 95th percentile; of 1,364,224 pairs that are not related 120
-are so near (docs/audits.md)."""
+"""Of 63. Shifts of real tiles by 4 px of 224 change 12 bits at the 95th percentile; of 1,364,224 pairs that are not related
+120 are so near (docs/audits.md)."""
 
 _MIN_CONTRAST = 0.3  # grey levels: below, a hash is of noise, and an empty tile resembles every other
 _EDGE_PX = 64  # at which pixels are compared
@@ -80,7 +80,7 @@ def _candidates(known: NDArray[np.float32]) -> Iterator[tuple[Symmetry, Pairs]]:
         parts = [np.zeros((0, 2), np.int64)]
         for start in range(0, len(hashes), _BLOCK_QUERIES):
             limits, _, found = index.range_search(hashes[start : start + _BLOCK_QUERIES], RADIUS_BITS + 1)
-            query = start + np.repeat(np.arange(len(limits) - 1), np.diff(np.asarray(limits, np.int64)))
+            query: Rows = start + np.repeat(np.arange(len(limits) - 1), np.diff(limits.astype(np.int64)).tolist())
             parts.append(np.column_stack([query, found])[query < found])
         yield symmetry, np.concatenate(parts)
 

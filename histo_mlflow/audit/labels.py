@@ -1,7 +1,7 @@
 """Labels that are probably wrong, by confident learning (Northcutt, Jiang and Chuang 2021, "Confident learning").
 
 What is said of each tile comes from others: from the folds of a run, or from a logistic regression and nearest neighbours over
-features. How many errors this finds, and how many of those it names are none, is measured on labels that are changed on purpose.
+features. How many errors this finds, and how many of those it names are none, is measured on labels changed on purpose.
 """
 
 from collections.abc import Iterator
@@ -146,11 +146,11 @@ def _describe(
     n, share = len(issues.rows), len(issues.rows) / len(subject.data)
     return Finding(
         "label_errors", "Labels in doubt", DOUBTFUL if share > 0.005 else NOTE if n else CLEAR,
-        f"{n} of {len(subject.data)} labels ({100 * share:.1f} %) are in doubt. Of {100 * FLIPPED_SHARE:.0f} % labels of this set that "
-        f"were changed on purpose, {100 * recall:.0f} % were found, and {100 * precision:.0f} % of what was newly named were "
+        f"{n} of {len(subject.data)} labels ({100 * share:.1f} %) are in doubt. Of {100 * FLIPPED_SHARE:.0f} % labels of this set "
+        f"that were changed on purpose, {100 * recall:.0f} % were found, and {100 * precision:.0f} % of what was newly named were "
         f"changed ones (by {source}).",
-        "Look at the first ones and correct what is wrong; a doubt is no error, so none is in exclude.txt. The first tile of a row "
-        "is the one in doubt, beside it its nearest neighbours.",
+        "Look at the first ones and correct what is wrong; a doubt is no error, so none is in exclude.txt. The first tile "
+        "of a row is the one in doubt, beside it its nearest neighbours.",
         issues.rows, strips=strips,
         table=Table(("label", "by others", "tiles"), tuple((a, b, f"{count}") for (a, b), count in commonest)) if n else None,
         figures={"precision_of_planted": precision, "recall_of_planted": recall},

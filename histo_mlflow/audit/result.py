@@ -52,9 +52,9 @@ class Audit:
         by_severity = {name: [each for each in self.findings if each.severity == name] for name in SEVERITIES}
         shown = [name for name in SEVERITIES if name not in (CLEAR, UNASKED)]
         values = {
-            "title": f"Audit of {self.subject.data.source}", "audit": self, "subject": self.subject, "found": [each for name in shown for each in by_severity[name]],
-            "severities": shown, "clear": by_severity[CLEAR], "unasked": by_severity[UNASKED],
-            "small": self._small,
+            "title": f"Audit of {self.subject.data.source}", "audit": self, "subject": self.subject, "severities": shown,
+            "found": [each for name in shown for each in by_severity[name]], "clear": by_severity[CLEAR],
+            "unasked": by_severity[UNASKED], "small": self._small,
         }  # fmt: skip
         write_page(folder / PAGE, "audit", _SECTIONS, values)
 

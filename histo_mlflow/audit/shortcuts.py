@@ -1,4 +1,4 @@
-"""What can be told without looking at tissue: classes by colour or by how files are stored, sets and groups from one another."""
+"""What can be told without looking at tissue: classes by colour or by how files are stored, sets and groups apart."""
 
 import warnings
 from collections.abc import Iterator, Mapping
@@ -120,8 +120,8 @@ def _sets_from(subject: Subject, clues: Mapping[str, Floats]) -> Finding:
         kind, title, DOUBTFUL if value.value > 0.8 else NOTE,
         f"A classifier tells by {strongest} whether a tile is of data or of test_data with an AUROC of {in_words(value)} "
         "(0.5: not at all).",
-        "The sets differ in more than their tiles: figures on test_data are of another distribution, which may be what is wanted, "
-        "and validation will promise more." if value.value > 0.8 else "",
+        "The sets differ in more than their tiles: figures on test_data are of another distribution, which may be "
+        "wanted, and validation will promise more." if value.value > 0.8 else "",
         table=Table(("clue", "AUROC"), tuple((name, in_words(each)) for name, each in found.items())),
         figures={name: each.value for name, each in found.items()},
     )  # fmt: skip
@@ -143,8 +143,8 @@ def _groups_from(subject: Subject, clues: Mapping[str, Floats]) -> Finding:
     strongest = max(found, key=lambda name: found[name].value)
     return Finding(
         kind, title, DOUBTFUL if found[strongest].value > 0.5 else NOTE,
-        f"Of {len(shown)} groups the right one is told by {strongest} with a balanced accuracy of {in_words(found[strongest])}, "
-        f"{1 / len(shown):.3f} by chance: so much of a tile is its patient, slide or centre.",
+        f"Of {len(shown)} groups the right one is told by {strongest} with a balanced accuracy of "
+        f"{in_words(found[strongest])}, {1 / len(shown):.3f} by chance: so much of a tile is its patient, slide or centre.",
         "Hold whole groups out (groups=), or figures tell how well patients are recognised.",
         table=Table(("clue", "balanced accuracy"), tuple((name, in_words(each)) for name, each in found.items())),
         figures={name: each.value for name, each in found.items()},

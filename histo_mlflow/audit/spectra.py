@@ -1,8 +1,8 @@
 """What the spectrum of a tile tells: how fine its detail is, and traces of a grid, of JPEG or of an enlargement.
 
-Second derivatives of an enlarged picture are larger at some places between the old pixels than at others, again and again with
-the period of the factor (Gallagher 2005, "Detection of linear and cubic interpolation in JPEG compressed images"). JPEG's blocks
-leave a period of 8.
+Second derivatives of an enlarged picture are larger at some places between the old pixels than at others, again and again
+with the period of the factor (Gallagher 2005, "Detection of linear and cubic interpolation in JPEG compressed images"). JPEG's
+blocks leave a period of 8.
 """
 
 import cv2

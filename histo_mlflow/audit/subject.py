@@ -86,14 +86,17 @@ class Subject:
 
     @cached_property
     def files(self) -> list[Path | None]:
-        """The file of each tile, or None where it is part of an array."""
-        return [
-            None if tiles.given_names is None else Path(tiles.source) / str(name)
-            for tiles in self.sets.values()
-            for name in tiles.names
-        ]
+        """The file of each tile, or None where it is part of an array or can't be found."""
+        return [_file_of(tiles, str(name)) for tiles in self.sets.values() for name in tiles.names]
 
     def by_class(self, rows: Rows) -> dict[str, int]:
         """Return how many of the tiles at `rows` are of each class, in class order, classes without any left out."""
         counts = np.bincount(self.labels[rows], minlength=len(self.classes))
         return {name: int(count) for name, count in zip(self.classes, counts, strict=True) if count}
+
+
+def _file_of(tiles: TileSet, name: str) -> Path | None:
+    if tiles.given_names is None:
+        return None
+    # Of several sources that were joined a name begins with its own.
+    return next((file for file in (Path(tiles.source) / name, Path(name)) if file.is_file()), None)

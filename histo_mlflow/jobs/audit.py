@@ -6,8 +6,8 @@ from pathlib import Path
 from histo_mlflow.errors import OptionError
 from histo_mlflow.jobs import job
 from histo_mlflow.learning.options import ComputeOptions, SeedOptions
-from histo_mlflow.options import JobOptions, option
-from histo_mlflow.tiles.options import given_tiles
+from histo_mlflow.options import JobOptions, option, stated
+from histo_mlflow.tiles.options import DataOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,8 +19,6 @@ class Audit(JobOptions):
     overlapping, and labels in doubt.
     """
 
-    data: str = given_tiles("Tiles to audit, as in `train --data`; must be given.")
-    test_data: str = option("none", "Tiles that a model of `data` will be tested on, as `data`; `none` for none.")
     output: str = option("audit", "Folder to write audit.html, audit.json and exclude.txt to.")
     backbone: str = option(
         "none",
@@ -31,6 +29,7 @@ class Audit(JobOptions):
         "none", "Run id of a `cv` on these very tiles, whose out-of-fold predictions tell which labels are in doubt; or `none`."
     )
     image_size: int = option(0, "Edge length in pixels to which a folder of mixed sizes is brought; 0 = as stored.", at_least=0)
+    tiles: DataOptions
     seed: SeedOptions
     compute: ComputeOptions
 
@@ -56,14 +55,20 @@ def audit(options: Audit) -> AuditResult:
     from histo_mlflow.audit.finding import CLEAR, UNASKED
     from histo_mlflow.audit.result import EXCLUDE, PAGE
     from histo_mlflow.console import say
-    from histo_mlflow.pipeline.audit import audit_tiles, describe_audit
+    from histo_mlflow.models.options import NetworkOptions
+    from histo_mlflow.pipeline.audit import audit_tiles, describe_audit, features_for_audit, open_audited, predictions_of
     from histo_mlflow.tracking.runs import begun_run
     from histo_mlflow.tracking.store import read_store
 
     output = Path(options.output).absolute()
     if output.exists() and not output.is_dir():
         raise OptionError(f"output={output}: is a file; name a folder")
-    done = audit_tiles(options)
+    sets, seed, features = open_audited(options.tiles, options.image_size), options.seed.seed, None
+    predictions = predictions_of(run_id, sets[0]) if (run_id := stated(options.run)) else None
+    if backbone := stated(options.backbone):
+        network = NetworkOptions(backbone=backbone, image_size=options.image_size)
+        features = features_for_audit(sets, network, options.compute, seed)
+    done = audit_tiles(sets, features, predictions, seed)
     done.write(output)
     if run := begun_run(read_store()):
         run.log_folder(output, "audit")

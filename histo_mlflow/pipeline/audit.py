@@ -1,7 +1,9 @@
 """An audit from its request to its findings: opens tiles, features and predictions, and hands them to the checks."""
 
 from pathlib import Path
+
 import numpy as np
+from numpy.typing import NDArray
 
 from histo_mlflow.audit.checks import find_all, look_at
 from histo_mlflow.audit.finding import CLEAR, UNASKED
@@ -10,53 +12,56 @@ from histo_mlflow.console import format_table, warn
 from histo_mlflow.errors import RequestError
 from histo_mlflow.evaluation.predictions import Predictions
 from histo_mlflow.learning.compute import resolve_compute_for_report, seed_everything
+from histo_mlflow.learning.options import ComputeOptions
 from histo_mlflow.models.options import NetworkOptions
 from histo_mlflow.models.weights import make_network
 from histo_mlflow.options import stated
 from histo_mlflow.pipeline.features import stored_features
 from histo_mlflow.pipeline.inputs import announce, open_weights
 from histo_mlflow.tiles.open import open_tiles
+from histo_mlflow.tiles.options import DataOptions
 from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.kept import kept_run
 from histo_mlflow.tracking.runs import Run
 from histo_mlflow.tracking.store import read_store
 
-if TYPE_CHECKING:
-    from histo_mlflow.jobs.audit import Audit as AuditOptions
 
-_FEWEST_BETWEEN = 2  # tiles without which no neighbour and no fold is to be had
-
-
-def audit_tiles(options: "AuditOptions") -> Audit:
-    """Return what is found; whatever is wrong with the request is found before anything takes long.
+def open_audited(asked: DataOptions, image_size: int) -> list[TileSet]:
+    """Return the tiles of `data`, and of `test_data` if it is named, and say what they are; raises as `open_tiles`.
 
     Raises:
-        RequestError: The tiles can't be read, are too few, or are not those of the run.
+        RequestError: There is one tile only.
     """
-    sources = [options.data, *([source] if (source := stated(options.test_data)) else [])]
-    sets = [announce(open_tiles(source, image_size=options.image_size)) for source in sources]
-    if len(sets[0]) < _FEWEST_BETWEEN:
+    sets = [announce(open_tiles(asked.data, image_size=image_size, reading=asked.reading))]
+    if source := stated(asked.test_data):
+        sets.append(announce(open_tiles(source, image_size=image_size, reading=asked.test_reading)))
+    if len(sets[0]) == 1:
         raise RequestError(f"{sets[0].source} has one tile; there is nothing to compare it with")
-    predictions = _predictions_of(options.run, sets[0]) if stated(options.run) else None
-    features = None
-    if backbone := stated(options.backbone):
-        features = np.concatenate([_features(tiles, backbone, options) for tiles in sets])
-    subject = look_at(*sets, features=features, predictions=predictions, seed=options.seed.seed)
+    return sets
+
+
+def audit_tiles(sets: list[TileSet], features: NDArray[np.float32] | None, predictions: Predictions | None, seed: int) -> Audit:
+    """Return what is found in one set or two."""
+    subject = look_at(*sets, features=features, predictions=predictions, seed=seed)
     return Audit(subject, find_all(subject))
 
 
-def _features(tiles: TileSet, backbone: str, options: "AuditOptions") -> "np.ndarray[tuple[int, ...], np.dtype[np.float32]]":
-    network = NetworkOptions(backbone=backbone, image_size=options.image_size)
-    compute = resolve_compute_for_report(options.compute)
-    initial = open_weights(network, is_synthetic=tiles.is_synthetic)
-    seed_everything(options.seed.seed)  # of random weights
-    made, _ = make_network(initial, classes=tiles.classes, tile_size_px=options.image_size or tiles.tile_size_px)
-    if tiles.is_synthetic:
+def features_for_audit(sets: list[TileSet], network: NetworkOptions, compute: ComputeOptions, seed: int) -> NDArray[np.float32]:
+    """Return what a frozen backbone makes of all tiles, ``(n_tiles, n_features)``, from the cache if it is there."""
+    resolved = resolve_compute_for_report(compute)
+    is_synthetic = sets[0].is_synthetic
+    initial = open_weights(network, is_synthetic=is_synthetic)
+    if is_synthetic:
         warn("features of demo tiles come from random weights: they find little")
-    return stored_features(made.to(compute.device).eval(), tiles, compute)
+    found = []
+    for tiles in sets:
+        seed_everything(seed)  # of random weights
+        made, _ = make_network(initial, classes=tiles.classes, tile_size_px=network.image_size or tiles.tile_size_px)
+        found.append(stored_features(made.to(resolved.device).eval(), tiles, resolved))
+    return np.concatenate(found)
 
 
-def _predictions_of(run_id: str, tiles: TileSet) -> Predictions:
+def predictions_of(run_id: str, tiles: TileSet) -> Predictions:
     """Return the out-of-fold predictions that a cross-validation has kept; raises `RequestError` if it was of other tiles."""
     store = read_store()
     tags = kept_run(store.client, run_id, asked=f"run={run_id}").data.tags
