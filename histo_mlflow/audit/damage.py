@@ -54,16 +54,15 @@ _FAULTS = (
            is_usual=True),
     _Fault("dark_tiles", "Tiles in a wrong range of values", "the brightest half per cent of pixels lies below 80 of 255: "
            "perhaps 0 to 1, or 6 bits, stored as 8", lambda m: (m["brightest"] < 80) & ~_is_blank(m), SERIOUS),
-    _Fault("coarse_tiles", "Tiles of few values", "a colour has 40 values or fewer, where a photograph has about 200",
-           lambda m: (m["n_values"] <= 40) & (m["brightest"] >= 80) & ~_is_blank(m), SERIOUS),
+    _Fault("coarse_tiles", "Tiles of few values", "of the values between a colour's least and greatest less than 30 % occur",
+           lambda m: (m["filled"] < 0.3) & ~_is_blank(m), SERIOUS),
     _Fault("overflown_tiles", "Tiles whose values have overflown", "one pixel in 200 differs from its neighbour by more than "
            "180 levels: values ran over 255 and began again", lambda m: (m["wraps"] > 0.005) & ~_is_blank(m), SERIOUS),
     _Fault("saturated_tiles", "Overexposed tiles", "more than half of the pixels have a colour at 255",
            lambda m: (m["at_255"] > 0.5) & ~_is_blank(m), is_usual=True),
     _Fault("clipped_tiles", "Tiles clipped in the dark", "more than a quarter of the pixels have a colour at 0",
            lambda m: (m["at_0"] > 0.25) & ~_is_blank(m), is_usual=True),
-    _Fault("pen_marks", "Pen marks", "more than 5 % of the pixels are green or blue as no H&E is (red and black ink is not seen)",
-
+    _Fault("pen_marks", "Pen marks", "more than 5 % of the pixels are green or blue as no H&E is (red and black ink: not seen)",
            lambda m: (m["ink"] > 0.05) & ~_is_blank(m)),
 )  # fmt: skip
 
@@ -81,7 +80,7 @@ def _measure_tile(tile: NDArray[np.uint8]) -> dict[str, float]:
     return {
         "deviation": float(cv2.meanStdDev(grey)[1][0, 0]),
         "brightest": float(np.searchsorted(levels, 0.995 * levels[-1])),
-        "n_values": float((histograms > 0).sum(axis=1).min()),
+        "filled": min(map(_share_of_values, histograms)),
         "at_255": _share(np.equal(brightest, 255)),
         "at_0": _share(np.equal(darkest, 0)),
         "flat_edge": max(_flat_edge(grey), _flat_edge(grey.T)),
@@ -93,6 +92,12 @@ def _measure_tile(tile: NDArray[np.uint8]) -> dict[str, float]:
 
 def _histogram(channel: cv2.typing.MatLike) -> NDArray[np.int64]:
     return np.asarray(cv2.calcHist([channel], [0], None, [256], [0, 256]).ravel(), dtype=np.int64)
+
+
+def _share_of_values(histogram: NDArray[np.int64]) -> float:
+    """Return the share of the values between the least and the greatest that occur: few, where bits were dropped."""
+    used = np.flatnonzero(histogram)
+    return float(len(used) / (used[-1] - used[0] + 1))
 
 
 def _share(mask: NDArray[np.bool_]) -> float:

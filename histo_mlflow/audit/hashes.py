@@ -1,8 +1,8 @@
 """Perceptual hashes: 63 signs of low frequencies of a tile, and those of its eight symmetries without turning it once.
 
 The discrete cosine transform of a mirrored tile has the same coefficients with the odd ones negated, and that of a transposed
-one has them transposed. So the hash of all eight follows from one (Zauner 2010 describes the hash; here the sign takes the place of
-the median, for a median does not mirror).
+one has them transposed. So the hash of all eight follows from one (Zauner 2010 describes the hash; here the sign takes the
+place of the median, for a median does not mirror).
 """
 
 from functools import cache

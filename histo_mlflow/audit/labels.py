@@ -16,10 +16,14 @@ from histo_mlflow.audit.subject import Rows, Subject
 from histo_mlflow.evaluation.intervals import Floats
 
 FLIPPED_SHARE = 0.05
-_FOLDS = 5
+WANTED_PRECISION = 0.95
+_CUTS = (-0.2, -0.25, -0.3, -0.35, -0.4, -0.45, -0.5, -0.6, -0.7)
+_TRUSTED = -0.3
+_FOLDS, _ROUNDS, _SHUFFLES = 5, 3, 3
 _NEIGHBOURS = 15
-_TEMPERATURE = 0.1  # of the weights of neighbours: a similarity smaller by so much counts less by e
-_COST = 0.003  # C of the regression on standardised features: little, or it would learn the errors
+_TEMPERATURE = 0.05  # of the weights of neighbours: a similarity smaller by so much counts less by e
+_WEIGHT_OF_NEIGHBOURS = 0.3  # the rest is the regression's
+_COST_PER_TILE = 1e-3  # C over the number of tiles, which are of length 1: little, or it would learn the errors
 _STRIPS, _SHOWN_NEIGHBOURS = 12, 5
 _TINY = 1e-4
 
@@ -37,28 +41,44 @@ class Issues:
     margin: Floats
 
 
-def find_issues(labels: Rows, said: Floats) -> Issues:
-    """Return the labels ``(n_tiles,)`` that out-of-fold probabilities ``(n_tiles, n_classes)`` speak against."""
-    from cleanlab.filter import find_label_issues
+@dataclass(frozen=True)
+class Trial:
+    """What was found of labels that were changed on purpose.
+
+    Attributes:
+        precision: Share of changed ones among labels that are in doubt and were not before.
+        recall: Share of the changed ones that are in doubt.
+    """
+
+    precision: float
+    recall: float
+
+
+def margins(labels: Rows, said: Floats) -> Floats:
+    """Return, ``(n_tiles,)``, the probability of each label less that of the likeliest other class, from -1 to 1."""
     from cleanlab.rank import get_normalized_margin_for_each_label
 
-    margin = 2 * np.asarray(get_normalized_margin_for_each_label(labels, said)) - 1
-    flagged = find_label_issues(labels, said, filter_by="low_self_confidence", n_jobs=1)
-    rows = np.flatnonzero(flagged & (margin < 0))
+    return np.asarray(2 * get_normalized_margin_for_each_label(labels, said) - 1)
+
+
+def find_issues(labels: Rows, said: Floats, cut: float) -> Issues:
+    """Return the labels ``(n_tiles,)`` of which out-of-fold probabilities ``(n_tiles, n_classes)`` leave a margin below `cut`."""
+    margin = margins(labels, said)
+    rows = np.flatnonzero(margin < cut)
     return Issues(rows[np.argsort(margin[rows], kind="stable")], margin)
 
 
 def say_of_each(white: NDArray[np.float32], labels: Rows, seed: int) -> Floats:
-    """Return what others say of each tile ``(n_tiles, n_classes)``: geometric mean of a regression and of neighbours.
+    """Return what others say of each tile ``(n_tiles, n_classes)``: weighted geometric mean of a regression and of neighbours.
 
-    Twice: in the second round, tiles whose labels the first one doubts are not learnt from.
+    In later rounds, tiles whose labels the one before doubts are not learnt from.
     """
     is_trusted = np.ones(len(labels), bool)
-    for _ in range(2):
-        said = np.sqrt(_regression(white, labels, is_trusted, seed) * _neighbours(white, labels, is_trusted))
+    for _ in range(_ROUNDS):
+        parts = _regression(white, labels, is_trusted, seed), _neighbours(white, labels, is_trusted)
+        said = parts[0] ** (1 - _WEIGHT_OF_NEIGHBOURS) * parts[1] ** _WEIGHT_OF_NEIGHBOURS
         said /= said.sum(axis=1, keepdims=True)
-        is_trusted = np.ones(len(labels), bool)
-        is_trusted[find_issues(labels, said).rows] = False
+        is_trusted = margins(labels, said) > _TRUSTED
     return said
 
 
@@ -66,12 +86,14 @@ def _regression(white: NDArray[np.float32], labels: Rows, is_trusted: NDArray[np
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold
 
-    said = np.zeros((len(labels), labels.max() + 1))
-    for train, held_out in StratifiedKFold(_FOLDS, shuffle=True, random_state=seed).split(white, labels):
-        own = train[is_trusted[train]]
-        model = LogisticRegression(C=_COST * len(white) / 10, max_iter=200).fit(white[own], labels[own])
-        said[np.ix_(held_out, model.classes_)] = model.predict_proba(white[held_out])
-    return said + _TINY
+    said = np.full((len(labels), labels.max() + 1), _TINY)
+    for shuffle in range(_SHUFFLES):  # one draw of folds alone would put some labels in doubt by chance
+        splitter = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed + shuffle)
+        for train, held_out in splitter.split(white, labels):
+            own = train[is_trusted[train]]
+            model = LogisticRegression(C=_COST_PER_TILE * len(white), max_iter=200).fit(white[own], labels[own])
+            said[np.ix_(held_out, model.classes_)] += model.predict_proba(white[held_out]) / _SHUFFLES
+    return said
 
 
 def _neighbours(white: NDArray[np.float32], labels: Rows, is_trusted: NDArray[np.bool_]) -> Floats:
@@ -92,47 +114,61 @@ def flip(labels: Rows, share: float, seed: int) -> tuple[Rows, Rows]:
     return flipped, rows
 
 
-def judge(found: Rows, planted: Rows) -> tuple[float, float]:
-    """Return precision and recall of `found` for what was planted."""
+def judge(changed: Floats, before: Floats, planted: Rows, cut: float) -> Trial:
+    """Return what margins with changed labels find of the `planted` ones, compared with margins ``(n_tiles,)`` before.
+
+    A label that is in doubt as it came is none of the planted errors, and may be an error all the same: it does not count.
+    """
+    found = np.setdiff1d(np.flatnonzero(changed < cut), np.setdiff1d(np.flatnonzero(before < cut), planted))
     hits = len(np.intersect1d(found, planted))
-    return hits / max(len(found), 1), hits / max(len(planted), 1)
+    return Trial(hits / max(len(found), 1), hits / max(len(planted), 1))
+
+
+def choose_cut(changed: Floats, before: Floats, planted: Rows) -> float:
+    """Return the most lenient of the cuts that has the wanted precision on planted errors; if none has it, the strictest."""
+    good = [cut for cut in _CUTS if judge(changed, before, planted, cut).precision >= WANTED_PRECISION]
+    return good[0] if good else _CUTS[-1]
 
 
 def _find(subject: Subject) -> Iterator[Finding]:
     kind, title = "label_errors", "Labels in doubt"
-    labels = subject.labels[: len(subject.data)]
-    present, dense = np.unique(labels, return_inverse=True)
+    present, labels = np.unique(subject.labels[: len(subject.data)], return_inverse=True)
     if subject.predictions is None and subject.features is None:
         yield Finding(kind, title, UNASKED, "Not looked for: that needs the predictions of a run (run) or features (backbone).")
         return
-    if len(present) < 2 or np.bincount(dense).min() < _FOLDS:
+    if len(present) < 2 or np.bincount(labels).min() < _FOLDS:
         yield Finding(kind, title, UNASKED, "Not looked for: a class has fewer tiles than five folds need.")
         return
     white = None if subject.features is None else whiten(subject.features[: len(labels)], subject.seed)
-    flipped, planted = flip(dense, FLIPPED_SHARE, subject.seed)
-    if subject.predictions is not None:
-        said = subject.predictions.probabilities[:, present]
-        said, of_flipped = [said / said.sum(axis=1, keepdims=True)] * 2
-        source = (
-            "the out-of-fold predictions of the run, which has not learnt the changed labels: with errors in training, less"
-        )
-    else:
+    said, trial, cut = examine(
+        white, labels, subject.predictions and subject.predictions.probabilities[:, present], subject.seed
+    )
+    yield _describe(subject, find_issues(labels, said, cut), present[said.argmax(axis=1)], white, trial)
+
+
+def examine(white: NDArray[np.float32] | None, labels: Rows, given: Floats | None, seed: int) -> tuple[Floats, Trial, float]:
+    """Return what others say of each tile, what that finds of planted errors, and the cut, chosen on other planted errors.
+
+    With out-of-fold probabilities `given`, ``(n_tiles, n_classes)``, these count, and errors are planted afterwards.
+    """
+
+    def say(each: Rows) -> Floats:
+        if given is not None:
+            return (given + _TINY) / (given + _TINY).sum(axis=1, keepdims=True)
         assert white is not None
-        said, of_flipped = (say_of_each(white, each, subject.seed) for each in (dense, flipped))
-        source = "features, learnt anew with the changed labels"
-    issues, own = find_issues(dense, said), find_issues(flipped, of_flipped)
-    # What the untouched labels are doubted for is none of the planted errors, and may be an error all the same.
-    new = np.setdiff1d(own.rows, np.setdiff1d(issues.rows, planted))
-    precision, recall = judge(new, planted)
-    yield _describe(subject, issues, said, present, white, (precision, recall, source))
+        return say_of_each(white, each, seed)
+
+    said = say(labels)
+    before = margins(labels, said)
+    tried, chosen = (flip(labels, FLIPPED_SHARE, seed + k) for k in (1, 2))
+    cut = choose_cut(margins(chosen[0], say(chosen[0])), before, chosen[1])
+    return said, judge(margins(tried[0], say(tried[0])), before, tried[1], cut), cut
 
 
-def _describe(
-    subject: Subject, issues: Issues, said: Floats, present: Rows, white: NDArray[np.float32] | None,
-    measured: tuple[float, float, str],
-) -> Finding:  # fmt: skip
-    precision, recall, source = measured
-    likeliest = present[said.argmax(axis=1)]
+def _describe(subject: Subject, issues: Issues, likeliest: Rows, white: NDArray[np.float32] | None, trial: Trial) -> Finding:
+    source = "features, learnt anew with the changed labels"
+    if subject.predictions is not None:
+        source = "the run, which has not learnt the changed labels: of errors that it has learnt it finds fewer"
     pairs: dict[tuple[str, str], int] = {}
     for row in issues.rows:
         pair = (subject.class_of(row), subject.classes[likeliest[row]])
@@ -146,14 +182,14 @@ def _describe(
     n, share = len(issues.rows), len(issues.rows) / len(subject.data)
     return Finding(
         "label_errors", "Labels in doubt", DOUBTFUL if share > 0.005 else NOTE if n else CLEAR,
-        f"{n} of {len(subject.data)} labels ({100 * share:.1f} %) are in doubt. Of {100 * FLIPPED_SHARE:.0f} % labels of this set "
-        f"that were changed on purpose, {100 * recall:.0f} % were found, and {100 * precision:.0f} % of what was newly named were "
-        f"changed ones (by {source}).",
+        f"{n} of {len(subject.data)} labels ({100 * share:.1f} %) are in doubt. Of {100 * FLIPPED_SHARE:.0f} % labels "
+        f"that were changed on purpose, {100 * trial.recall:.0f} % were found, and {100 * trial.precision:.0f} % of what was newly named "
+        f"were changed ones (by {source}).",
         "Look at the first ones and correct what is wrong; a doubt is no error, so none is in exclude.txt. The first tile "
         "of a row is the one in doubt, beside it its nearest neighbours.",
         issues.rows, strips=strips,
         table=Table(("label", "by others", "tiles"), tuple((a, b, f"{count}") for (a, b), count in commonest)) if n else None,
-        figures={"precision_of_planted": precision, "recall_of_planted": recall},
+        figures={"precision_of_planted": trial.precision, "recall_of_planted": trial.recall},
     )  # fmt: skip
 
 

@@ -111,7 +111,9 @@ def _sets_from(subject: Subject, clues: Mapping[str, Floats]) -> Finding:
     if np.bincount(is_test, minlength=2).min() < _FEWEST:
         return Finding(kind, title, UNASKED, "Not asked: one of the sets is too small.")
     found = {
-        name: evaluate_predictions(told_by(clue[rows], is_test, ("data", "test_data"), None, subject.seed)).overall["auroc"]
+        name: evaluate_predictions(told_by(clue[rows], is_test, ("data", "test_data"), None, subject.seed)).overall[
+            "macro_auroc"
+        ]
         for name, clue in clues.items()
     }
     strongest = max(found, key=lambda name: found[name].value)
