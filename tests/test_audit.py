@@ -10,7 +10,7 @@ import pytest
 import histo_mlflow
 from histo_mlflow.errors import OptionError, RequestError
 from histo_mlflow.tiles.tile_set import TileSet
-from tests.audit.plants import texture
+from tests.auditing.plants import texture
 from tests.conftest import Histo, save_npz
 
 

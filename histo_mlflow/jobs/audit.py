@@ -52,8 +52,8 @@ class AuditResult:
 @job("Judge", 0, example="histo audit --data tiles.npz --test-data test.npz --backbone lite0")
 def audit(options: Audit) -> AuditResult:
     """Audit one set of tiles, or two against each other."""
-    from histo_mlflow.audit.finding import CLEAR, UNASKED
-    from histo_mlflow.audit.result import EXCLUDE, PAGE
+    from histo_mlflow.auditing.finding import CLEAR, UNASKED
+    from histo_mlflow.auditing.result import EXCLUDE, PAGE
     from histo_mlflow.console import say
     from histo_mlflow.models.options import NetworkOptions
     from histo_mlflow.pipeline.audit import audit_tiles, describe_audit, features_for_audit, open_audited, predictions_of

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from histo_mlflow.audit.checks import find_all, look_at
-from histo_mlflow.audit.finding import CLEAR, UNASKED
-from histo_mlflow.audit.result import Audit
+from histo_mlflow.auditing.checks import find_all, look_at
+from histo_mlflow.auditing.finding import CLEAR, UNASKED
+from histo_mlflow.auditing.result import Audit
 from histo_mlflow.console import format_table, warn
 from histo_mlflow.errors import RequestError
 from histo_mlflow.evaluation.predictions import Predictions

@@ -6,11 +6,11 @@ import cv2
 import numpy as np
 import pytest
 
-from histo_mlflow.audit import compression, damage
-from histo_mlflow.audit.checks import find_all, look_at
-from histo_mlflow.audit.finding import CLEAR
+from histo_mlflow.auditing import compression, damage
+from histo_mlflow.auditing.checks import find_all, look_at
+from histo_mlflow.auditing.finding import CLEAR
 from histo_mlflow.tiles.open import open_tiles
-from tests.audit.plants import FAULTS, as_tiles, stored_anew, texture
+from tests.auditing.plants import FAULTS, as_tiles, stored_anew, texture
 
 _OF_A_KIND = 6
 
@@ -44,7 +44,7 @@ def test_faults_of_real_tiles_are_found_and_sound_tiles_are_not_accused(real_dat
 
 @pytest.mark.parametrize("name", ["crc5/train", "crc5/test", "crc_val_he_7k_47", "glas_tiles", "breakhis_patients"])
 def test_real_sets_have_no_fault_that_they_do_not_have(real_data: Path, work: Path, name: str) -> None:
-    """What was looked at: a blurred tile of crc5, blank and blurred ones of GlaS, blue-green colour in one patient of BreakHis."""
+    """What was looked at: a blurred tile of crc5, blank and blurred ones of GlaS, blue-green stain of a patient."""
     subject = look_at(open_tiles(real_data / name), checks=[damage.CHECK])
     named = {str(subject.names[row]) for each in find_all(subject, [damage.CHECK]) for row in each.rows}
     known = {"V/image_V_273.jpg", "benign/29960CD_adenosis_010.jpg", "benign/29960CD_adenosis_011.jpg"}

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from histo_mlflow.audit.hashes import SYMMETRIES, Symmetry, coefficients, contrast, grey, pack
-from tests.audit.plants import texture
+from histo_mlflow.auditing.hashes import SYMMETRIES, Symmetry, coefficients, contrast, grey, pack
+from tests.auditing.plants import texture
 
 
 @pytest.mark.parametrize("symmetry", SYMMETRIES)

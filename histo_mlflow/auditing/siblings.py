@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from histo_mlflow.audit.clusters import Clusters, Kind, cluster
-from histo_mlflow.audit.finding import UNASKED, Check, Finding
-from histo_mlflow.audit.neighbours import nearest, whiten
-from histo_mlflow.audit.subject import Subject
+from histo_mlflow.auditing.clusters import Clusters, Kind, cluster
+from histo_mlflow.auditing.finding import UNASKED, Check, Finding
+from histo_mlflow.auditing.neighbours import nearest, whiten
+from histo_mlflow.auditing.subject import Subject
 
 N_CANDIDATES = 20
 """Neighbours of each tile that are looked at: of planted siblings 97 % are among 20, 92 % among 5."""

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from histo_mlflow.audit.finding import NOTE, Check, Finding, Measures, Table
-from histo_mlflow.audit.subject import Subject
+from histo_mlflow.auditing.finding import NOTE, Check, Finding, Measures, Table
+from histo_mlflow.auditing.subject import Subject
 from histo_mlflow.evaluation.baselines import HISTOGRAM, MEAN_COLOUR, colour_features
 
 _MOST_GROUPS = 20

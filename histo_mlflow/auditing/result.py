@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from histo_mlflow.audit.finding import CLEAR, SEVERITIES, UNASKED, Finding
-from histo_mlflow.audit.subject import Rows, Subject
+from histo_mlflow.auditing.finding import CLEAR, SEVERITIES, UNASKED, Finding
+from histo_mlflow.auditing.subject import Rows, Subject
 from histo_mlflow.evaluation.page import write_page
 
 PAGE, FACTS, EXCLUDE = "audit.html", "audit.json", "exclude.txt"

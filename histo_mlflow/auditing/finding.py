@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from histo_mlflow.audit.subject import Subject
+    from histo_mlflow.auditing.subject import Subject
 
 SERIOUS, DOUBTFUL, NOTE, CLEAR, UNASKED = "serious", "doubtful", "note", "clear", "unasked"
 SEVERITIES = (SERIOUS, DOUBTFUL, NOTE, CLEAR, UNASKED)

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from tqdm import tqdm
 
-from histo_mlflow.audit import colour, compression, damage, duplicates, labels, shortcuts, siblings
-from histo_mlflow.audit.finding import SEVERITIES, Check, Finding
-from histo_mlflow.audit.measuring import measure
-from histo_mlflow.audit.subject import Subject
+from histo_mlflow.auditing import colour, compression, damage, duplicates, labels, shortcuts, siblings
+from histo_mlflow.auditing.finding import SEVERITIES, Check, Finding
+from histo_mlflow.auditing.measuring import measure
+from histo_mlflow.auditing.subject import Subject
 from histo_mlflow.evaluation.predictions import Predictions
 from histo_mlflow.tiles.tile_set import TileSet
 

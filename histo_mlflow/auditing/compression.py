@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from histo_mlflow.audit.damage import BLANK_DEVIATION
-from histo_mlflow.audit.finding import CLEAR, DOUBTFUL, NOTE, Check, Finding, Measures, Strip, Table
-from histo_mlflow.audit.spectra import is_of_jpeg, periodic_peaks, second_derivatives
-from histo_mlflow.audit.subject import Rows, Subject
+from histo_mlflow.auditing.damage import BLANK_DEVIATION
+from histo_mlflow.auditing.finding import CLEAR, DOUBTFUL, NOTE, Check, Finding, Measures, Strip, Table
+from histo_mlflow.auditing.spectra import is_of_jpeg, periodic_peaks, second_derivatives
+from histo_mlflow.auditing.subject import Rows, Subject
 
 _QUALITY = 90  # of the JPEG whose size is measured
 _STANDS_OUT = 12.0  # of a peak over the median of the spectrum: 8 is the most that sound tiles have (docs/audits.md)

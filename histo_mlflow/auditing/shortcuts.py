@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from histo_mlflow.audit.finding import DOUBTFUL, NOTE, UNASKED, Check, Finding, Table
-from histo_mlflow.audit.subject import Rows, Subject
+from histo_mlflow.auditing.finding import DOUBTFUL, NOTE, UNASKED, Check, Finding, Table
+from histo_mlflow.auditing.subject import Rows, Subject
 from histo_mlflow.evaluation.baselines import HISTOGRAM, MAX_TILES, MEAN_COLOUR
 from histo_mlflow.evaluation.intervals import Estimate, Floats
 from histo_mlflow.evaluation.metrics import evaluate_predictions

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from histo_mlflow.audit.checks import find_all, look_at
-from histo_mlflow.audit.clusters import cluster
-from histo_mlflow.audit.duplicates import CHECK, near_clusters, near_pairs
-from histo_mlflow.audit.finding import CLEAR, SERIOUS, Finding
+from histo_mlflow.auditing.checks import find_all, look_at
+from histo_mlflow.auditing.clusters import cluster
+from histo_mlflow.auditing.duplicates import CHECK, near_clusters, near_pairs
+from histo_mlflow.auditing.finding import CLEAR, SERIOUS, Finding
 from histo_mlflow.tiles.open import open_tiles
 from histo_mlflow.tiles.tile_set import TileSet
-from tests.audit.plants import as_tiles, near_duplicate, texture
+from tests.auditing.plants import as_tiles, near_duplicate, texture
 
 
 def _found(data: TileSet, test: TileSet | None = None) -> dict[str, Finding]:

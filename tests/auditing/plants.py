@@ -21,15 +21,14 @@ def as_tiles(images: NDArray[np.uint8], labels: NDArray[np.int64] | None = None,
 
 
 def texture(n: int, size: int = 64, seed: int = 0) -> NDArray[np.uint8]:
-    """Tiles of blurred noise on several scales, no two alike: like tissue to a hash, and drawn at once."""
+    """Tiles of noise blurred on several scales, no two alike: like tissue to a hash, and drawn at once."""
     generator = np.random.default_rng(seed)
-    tiles = np.zeros((n, size, size, 3))
-    for cells, weight in ((4, 40), (8, 30), (16, 25), (size, 12)):
-        for tile in tiles:
-            tile += weight * cv2.resize(
-                generator.standard_normal((cells, cells, 3)), (size, size), interpolation=cv2.INTER_CUBIC
-            )
-    return np.clip(tiles + [190, 140, 180], 0, 255).astype(np.uint8)
+    tiles = np.full((n, size, size, 3), (170.0, 130.0, 165.0))
+    for tile in tiles:
+        for blur, weight in ((size / 8, 25), (size / 24, 15), (1.0, 14)):
+            field = cv2.GaussianBlur(generator.standard_normal((size, size)), (0, 0), blur)
+            tile += (weight * field / field.std())[..., None] * (1.0, 0.8, 0.9)
+    return np.clip(tiles, 1, 254).astype(np.uint8)
 
 
 def stored_anew(tile: Tile, quality: int) -> Tile:

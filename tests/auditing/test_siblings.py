@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from histo_mlflow.audit.finding import CLEAR, UNASKED
-from histo_mlflow.audit.siblings import CHECK, FEWEST_AGREEING, Keypoints, sibling_clusters
-from histo_mlflow.audit.subject import Subject
+from histo_mlflow.auditing.finding import CLEAR, UNASKED
+from histo_mlflow.auditing.siblings import CHECK, FEWEST_AGREEING, Keypoints, sibling_clusters
+from histo_mlflow.auditing.subject import Subject
 from histo_mlflow.learning.options import ComputeOptions
 from histo_mlflow.models.options import NetworkOptions
 from histo_mlflow.pipeline.audit import features_for_audit
 from histo_mlflow.tiles.open import open_tiles
-from tests.audit.plants import as_tiles, sibling, stored_anew, texture
+from tests.auditing.plants import as_tiles, sibling, stored_anew, texture
 
 _SIZE_PX = 224
 

@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from histo_mlflow.audit.finding import NOTE, UNASKED
-from histo_mlflow.audit.labels import CHECK, choose_cut, examine, find_issues, flip, judge, margins, say_of_each
-from histo_mlflow.audit.neighbours import nearest, whiten
-from histo_mlflow.audit.subject import Subject
+from histo_mlflow.auditing.finding import NOTE, UNASKED
+from histo_mlflow.auditing.labels import CHECK, choose_cut, examine, find_issues, flip, judge, margins, say_of_each
+from histo_mlflow.auditing.neighbours import nearest, whiten
+from histo_mlflow.auditing.subject import Subject
 from histo_mlflow.evaluation.predictions import Predictions
 from histo_mlflow.learning.options import ComputeOptions
 from histo_mlflow.models.options import NetworkOptions
 from histo_mlflow.pipeline.audit import features_for_audit
 from histo_mlflow.tiles.open import open_tiles
-from tests.audit.plants import as_tiles, texture
+from tests.auditing.plants import as_tiles, texture
 
 
 def _clouds(n: int = 300, n_classes: int = 3) -> tuple[np.ndarray, np.ndarray]:

@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from histo_mlflow.audit.finding import CLEAR, DOUBTFUL, NOTE, SERIOUS, Check, Finding, Measures, Strip
-from histo_mlflow.audit.spectra import sharpness
-from histo_mlflow.audit.subject import Rows, Subject
+from histo_mlflow.auditing.finding import CLEAR, DOUBTFUL, NOTE, SERIOUS, Check, Finding, Measures, Strip
+from histo_mlflow.auditing.spectra import sharpness
+from histo_mlflow.auditing.subject import Rows, Subject
 
 BLANK_DEVIATION = 4.0  # grey levels
 _COMMON = 0.2  # share of a class from which a fault belongs to it: background is blank, fat is bright
@@ -54,7 +54,7 @@ _FAULTS = (
            is_usual=True),
     _Fault("dark_tiles", "Tiles in a wrong range of values", "the brightest half per cent of pixels lies below 80 of 255: "
            "perhaps 0 to 1, or 6 bits, stored as 8", lambda m: (m["brightest"] < 80) & ~_is_blank(m), SERIOUS),
-    _Fault("coarse_tiles", "Tiles of few values", "of the values between a colour's least and greatest less than 30 % occur",
+    _Fault("coarse_tiles", "Tiles of few values", "of the values that the pixels of a colour span less than 30 % occur",
            lambda m: (m["filled"] < 0.3) & ~_is_blank(m), SERIOUS),
     _Fault("overflown_tiles", "Tiles whose values have overflown", "one pixel in 200 differs from its neighbour by more than "
            "180 levels: values ran over 255 and began again", lambda m: (m["wraps"] > 0.005) & ~_is_blank(m), SERIOUS),
@@ -95,9 +95,9 @@ def _histogram(channel: cv2.typing.MatLike) -> NDArray[np.int64]:
 
 
 def _share_of_values(histogram: NDArray[np.int64]) -> float:
-    """Return the share of the values between the least and the greatest that occur: few, where bits were dropped."""
-    used = np.flatnonzero(histogram)
-    return float(len(used) / (used[-1] - used[0] + 1))
+    """Return which share of the values that the middle 96 % of pixels span occurs: little, where bits were dropped."""
+    low, high = np.searchsorted(histogram.cumsum(), np.array([0.02, 0.98]) * histogram.sum())
+    return float((histogram[low : high + 1] > 0).mean())
 
 
 def _share(mask: NDArray[np.bool_]) -> float:

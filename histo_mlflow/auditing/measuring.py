@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from histo_mlflow.audit.finding import Check, Measures
+from histo_mlflow.auditing.finding import Check, Measures
 from histo_mlflow.tiles.mapped import check_unchanged
 from histo_mlflow.tiles.tile_set import TileSet
 

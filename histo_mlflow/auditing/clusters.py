@@ -7,8 +7,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from histo_mlflow.audit.finding import CLEAR, DOUBTFUL, NOTE, SERIOUS, Finding, Strip
-from histo_mlflow.audit.subject import Rows, Subject
+from histo_mlflow.auditing.finding import CLEAR, DOUBTFUL, NOTE, SERIOUS, Finding, Strip
+from histo_mlflow.auditing.subject import Rows, Subject
 
 _STRIPS, _PER_STRIP = 8, 6
 _VAL_FRACTION = 0.2  # of the split that the expected leak is computed for

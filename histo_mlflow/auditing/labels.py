@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from histo_mlflow.audit.finding import CLEAR, DOUBTFUL, NOTE, UNASKED, Check, Finding, Strip, Table
-from histo_mlflow.audit.neighbours import nearest, whiten
-from histo_mlflow.audit.subject import Rows, Subject
+from histo_mlflow.auditing.finding import CLEAR, DOUBTFUL, NOTE, UNASKED, Check, Finding, Strip, Table
+from histo_mlflow.auditing.neighbours import nearest, whiten
+from histo_mlflow.auditing.subject import Rows, Subject
 from histo_mlflow.evaluation.intervals import Floats
 
 FLIPPED_SHARE = 0.05
@@ -62,7 +62,7 @@ def margins(labels: Rows, said: Floats) -> Floats:
 
 
 def find_issues(labels: Rows, said: Floats, cut: float) -> Issues:
-    """Return the labels ``(n_tiles,)`` of which out-of-fold probabilities ``(n_tiles, n_classes)`` leave a margin below `cut`."""
+    """Return the labels ``(n_tiles,)`` whose margin by probabilities of others ``(n_tiles, n_classes)`` is below `cut`."""
     margin = margins(labels, said)
     rows = np.flatnonzero(margin < cut)
     return Issues(rows[np.argsort(margin[rows], kind="stable")], margin)
@@ -183,8 +183,8 @@ def _describe(subject: Subject, issues: Issues, likeliest: Rows, white: NDArray[
     return Finding(
         "label_errors", "Labels in doubt", DOUBTFUL if share > 0.005 else NOTE if n else CLEAR,
         f"{n} of {len(subject.data)} labels ({100 * share:.1f} %) are in doubt. Of {100 * FLIPPED_SHARE:.0f} % labels "
-        f"that were changed on purpose, {100 * trial.recall:.0f} % were found, and {100 * trial.precision:.0f} % of what was newly named "
-        f"were changed ones (by {source}).",
+        f"that were changed on purpose, {100 * trial.recall:.0f} % were found, and {100 * trial.precision:.0f} % of what was newly "
+        f"named were changed ones (by {source}).",
         "Look at the first ones and correct what is wrong; a doubt is no error, so none is in exclude.txt. The first tile "
         "of a row is the one in doubt, beside it its nearest neighbours.",
         issues.rows, strips=strips,

@@ -11,10 +11,10 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from histo_mlflow.audit.clusters import Clusters, Kind, cluster
-from histo_mlflow.audit.finding import Check, Finding, Measures
-from histo_mlflow.audit.hashes import SYMMETRIES, Symmetry, coefficients, contrast, grey, pack
-from histo_mlflow.audit.subject import Rows, Subject
+from histo_mlflow.auditing.clusters import Clusters, Kind, cluster
+from histo_mlflow.auditing.finding import Check, Finding, Measures
+from histo_mlflow.auditing.hashes import SYMMETRIES, Symmetry, coefficients, contrast, grey, pack
+from histo_mlflow.auditing.subject import Rows, Subject
 
 Pairs = NDArray[np.int64]
 """``(n, 2)``, positions of two tiles."""
