@@ -140,9 +140,8 @@ def _find(subject: Subject) -> Iterator[Finding]:
         yield Finding(kind, title, UNASKED, "Not looked for: a class has fewer tiles than five folds need.")
         return
     white = None if subject.features is None else whiten(subject.features[: len(labels)], subject.seed)
-    said, trial, cut = examine(
-        white, labels, subject.predictions and subject.predictions.probabilities[:, present], subject.seed
-    )
+    given = None if subject.predictions is None else subject.predictions.probabilities[:, present]
+    said, trial, cut = examine(white, labels, given, subject.seed)
     yield _describe(subject, find_issues(labels, said, cut), present[said.argmax(axis=1)], white, trial)
 
 
@@ -154,7 +153,7 @@ def examine(white: NDArray[np.float32] | None, labels: Rows, given: Floats | Non
 
     def say(each: Rows) -> Floats:
         if given is not None:
-            return (given + _TINY) / (given + _TINY).sum(axis=1, keepdims=True)
+            return np.asarray((given + _TINY) / (given + _TINY).sum(axis=1, keepdims=True))
         assert white is not None
         return say_of_each(white, each, seed)
 
@@ -183,8 +182,8 @@ def _describe(subject: Subject, issues: Issues, likeliest: Rows, white: NDArray[
     return Finding(
         "label_errors", "Labels in doubt", DOUBTFUL if share > 0.005 else NOTE if n else CLEAR,
         f"{n} of {len(subject.data)} labels ({100 * share:.1f} %) are in doubt. Of {100 * FLIPPED_SHARE:.0f} % labels "
-        f"that were changed on purpose, {100 * trial.recall:.0f} % were found, and {100 * trial.precision:.0f} % of what was newly "
-        f"named were changed ones (by {source}).",
+        f"that were changed on purpose, {100 * trial.recall:.0f} % were found, and {100 * trial.precision:.0f} % of the "
+        f"newly named were changed ones (by {source}).",
         "Look at the first ones and correct what is wrong; a doubt is no error, so none is in exclude.txt. The first tile "
         "of a row is the one in doubt, beside it its nearest neighbours.",
         issues.rows, strips=strips,
