@@ -118,10 +118,13 @@ def _share_of_jumps(colour: cv2.typing.MatLike) -> float:
 
 
 def _share_of_ink(red: cv2.typing.MatLike, green: cv2.typing.MatLike, blue: cv2.typing.MatLike) -> float:
-    """Return the share of pixels with more green than red, by 20 levels, and with green or blue 40 above red."""
+    """Return the share of pixels with more green than red, by 20 levels, green or blue 40 above red, and red below 150.
+
+    Without the last, the background of slides that were scanned with a green cast would count.
+    """
     greener = np.greater(cv2.subtract(green, red), 20)  # what is below 0 stays 0
     coloured = np.greater(cv2.subtract(cv2.max(green, blue), red), 40)
-    return _share(greener & coloured)
+    return _share(greener & coloured & np.less(red, 150))
 
 
 def _find(subject: Subject) -> Iterator[Finding]:

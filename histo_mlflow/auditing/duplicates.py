@@ -26,7 +26,7 @@ RADIUS_BITS = 16
 _MIN_CONTRAST = 0.3  # grey levels: below, a hash is of noise, and an empty tile resembles every other
 _EDGE_PX = 64  # at which pixels are compared
 _MAX_SHIFT_PX = 4  # at that size: 14 px of 224
-_MIN_CORRELATION = 0.8
+_MIN_CORRELATION = 0.87
 _BLOCK_PAIRS = 2048
 _BLOCK_QUERIES = 4096
 

@@ -44,11 +44,10 @@ def test_faults_of_real_tiles_are_found_and_sound_tiles_are_not_accused(real_dat
 
 @pytest.mark.parametrize("name", ["crc5/train", "crc5/test", "crc_val_he_7k_47", "glas_tiles", "breakhis_patients"])
 def test_real_sets_have_no_fault_that_they_do_not_have(real_data: Path, work: Path, name: str) -> None:
-    """What was looked at: a blurred tile of crc5, blank and blurred ones of GlaS, blue-green stain of a patient."""
+    """What was looked at: a blurred tile of crc5, blank and blurred ones of GlaS."""
     subject = look_at(open_tiles(real_data / name), checks=[damage.CHECK])
     named = {str(subject.names[row]) for each in find_all(subject, [damage.CHECK]) for row in each.rows}
-    known = {"V/image_V_273.jpg", "benign/29960CD_adenosis_010.jpg", "benign/29960CD_adenosis_011.jpg"}
-    known |= {f"malignant/p07_testA_24_x448_y{y}.jpg" for y in (0, 224)}
+    known = {"V/image_V_273.jpg"} | {f"malignant/p07_testA_24_x448_y{y}.jpg" for y in (0, 224)}
     known |= {f"benign/p04_train_67_x{x}_y{y}.jpg" for x, y in ((0, 0), (0, 224), (224, 0))}
     known |= {"benign/p04_testA_7_x0_y0.jpg", "benign/p09_testA_11_x448_y224.jpg"}
     assert named <= known

@@ -31,7 +31,6 @@ def test_copies_are_found_with_their_classes_and_all_but_one_is_left_out() -> No
     labels = np.arange(40) % 2
     labels[5] = 1 - labels[1]
     found = _found(as_tiles(images, labels))
-    labels[7] = labels[2]
     assert sorted(found["exact_duplicates"].rows) == [1, 2, 5, 7]
     assert sorted(found["exact_duplicates"].exclude) == [5, 7]
     assert found["exact_label_conflicts"].severity == SERIOUS
