@@ -1,6 +1,6 @@
 """How long an audit without features takes, and how it grows: `python benchmarks/audit.py 4500 9000 18000`.
 
-Tiles of 224 px are generated: noise blurred on several scales, as the tests draw it, a twentieth of them planted near-duplicates.
+Tiles of 224 px are generated: noise blurred on several scales, as the tests draw it, a fortieth of them with a planted twin.
 """
 
 import json
