@@ -47,6 +47,7 @@ bench: setup ## Measure (an hour, machine otherwise idle); results are printed a
 	python benchmarks/report.py
 	python benchmarks/serving.py
 	python benchmarks/runtimes.py
+	python benchmarks/features.py
 	python benchmarks/demo_baselines.py
 
 ui: setup ## Open MLflow's pages on http://127.0.0.1:5000

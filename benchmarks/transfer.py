@@ -46,7 +46,7 @@ def main() -> None:
     asked = parser.parse_args()
     shared = {"data": asked.data, "backbone": asked.backbone, "image_size": asked.image_size}
     config = build(Train, shared)
-    inputs = open_learning_inputs(config)
+    inputs, config = open_learning_inputs(config)
     file = RESULTS / f"{asked.name}.json"
     rows = json.loads(file.read_text())["runs"] if file.exists() else []
     known = {json.dumps(_setting_of(row)) for row in rows}

@@ -41,7 +41,7 @@ def main() -> None:
     file = RESULTS / f"tuning-{options.design}.csv"
     base = {"data": options.data, "weights": "none", "epochs": options.epochs}
     config = build(Train, base)
-    inputs = open_learning_inputs(config)
+    inputs, config = open_learning_inputs(config)
     split = hold_out(inputs.tiles, config.split, seed=0)
     designs = _cutoffs(options.epochs, options.seeds) if options.design == "cutoff" else _draws(options.epochs, options.trials)
     done = _trials_in(file)

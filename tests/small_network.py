@@ -6,12 +6,16 @@ It is built, trained, stored and exported by the product's own code, in a fracti
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
+import torch
 from torch import nn
 from torchvision.models import get_model
 from torchvision.models.efficientnet import EfficientNet, MBConvConfig
 
 from histo_mlflow.models.backbones import find_backbone
+from histo_mlflow.models.classifier import TileClassifier
+from histo_mlflow.tiles.tile_set import TileSet
 
 SMALL_NETWORK = "TESTS_SMALL_NETWORK"
 """Variable by which processes that a test starts get it too (tests/uninstalled/sitecustomize.py)."""
@@ -26,6 +30,19 @@ def get_small_model(name: str, *, weights: None, num_classes: int, **more: int) 
         return get_model(name, weights=weights, num_classes=num_classes, **more)
     blocks = [MBConvConfig(*block, width_mult=1, depth_mult=1) for block in _BLOCKS]
     return EfficientNet(blocks, dropout=0.3, num_classes=num_classes)
+
+
+def network_with_opinions(tiles: TileSet, n_classes: int = 9) -> TileClassifier:
+    """Return an untrained network that says something else of each tile: branches at work, statistics of these tiles."""
+    network = TileClassifier(n_classes=n_classes, tile_size_px=tiles.tile_size_px)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.ones_(module.weight)
+            module.momentum = None
+    torch.nn.init.normal_(network.backbone.classifier[1].weight, std=0.3)
+    with torch.no_grad():
+        network.train()(torch.from_numpy(np.array(tiles.images)))
+    return network.eval()
 
 
 @contextmanager

@@ -42,15 +42,24 @@ def _write_folder(work: Path) -> str:
     return f"hub:{work / 'encoder'}"
 
 
-@pytest.mark.parametrize("write", [_write_graph, pytest.param(_write_folder, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("write", "trainable"),
+    [
+        (_write_graph, "all"),
+        pytest.param(_write_folder, "all", marks=pytest.mark.slow),
+        pytest.param(_write_graph, "head", marks=pytest.mark.slow),
+        pytest.param(_write_folder, "head", marks=pytest.mark.slow),
+    ],
+)
 def test_a_version_refers_to_a_backbone_that_it_may_not_hold(
-    write: object, work: Path, histo_here: Histo, monkeypatch: pytest.MonkeyPatch
+    write: object, trainable: str, work: Path, histo_here: Histo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HISTO_BACKBONES_DIR", str(work / "mine"))
     name = write(work)  # type: ignore[operator]
     tiles = draw_demo(n_tiles=54, tile_size_px=SIZE_PX)
     save_npz(work / "tiles.npz", tiles)
-    done = histo_here("train", "--data", "tiles.npz", "--backbone", name, "--epochs", "1", "--batch-size", "9")
+    learn = ("--backbone", name, "--trainable", trainable, "--epochs", "1", "--batch-size", "9")
+    done = histo_here("train", "--data", "tiles.npz", *learn)
     assert done.returncode == 0, done.stderr
     assert f"({LICENCE}) keeps it here: {work / 'mine'}" in done.stdout
 
@@ -78,10 +87,7 @@ def test_a_version_refers_to_a_backbone_that_it_may_not_hold(
         assert not (work / f"exported-{form}").exists()
     assert histo_here("evaluate", "--model", "models:/histo-b3/1", "--data", "tiles.npz").returncode == 0
     _missing_or_changed(work, kept, histo_here)
-    again = histo_here(
-        "train", "--data", "tiles.npz", "--weights", "models:/histo-b3/1", "--backbone", name, "--epochs", "1",
-        "--batch-size", "9",
-    )  # fmt: skip
+    again = histo_here("train", "--data", "tiles.npz", "--weights", "models:/histo-b3/1", *learn)
     assert again.returncode == 0, again.stderr
     second = Path(mlflow.artifacts.download_artifacts("models:/histo-b3/2"))
     assert json.loads((second / "data" / "model.json").read_text())["kept_backbone"]["licence"] == LICENCE

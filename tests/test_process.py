@@ -59,6 +59,19 @@ def test_nobody_is_told_of_a_run_unless_the_user_wants_it(
     assert bool(asked) is bool(chosen), asked
 
 
+@pytest.mark.parametrize("opened_by", ["from histo_mlflow.models.exports import open_openvino; open_openvino()\n", ""])
+def test_openvino_tells_nobody_of_an_export(work: Path, refusing_proxy: tuple[str, list[str]], opened_by: str) -> None:
+    address, asked = refusing_proxy
+    clean = {name: value for name, value in os.environ.items() if name not in {"CI", "TF_BUILD", "JENKINS_URL"}}
+    proxies = dict.fromkeys(("HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"), address)
+    # In a process of its own, with a home of its own, in which Intel's consent would lie.
+    subprocess.run(
+        [sys.executable, "-c", f"{opened_by}import time; import openvino.tools.ovc; time.sleep(5)"], cwd=work, check=True,
+        env={**clean, **proxies, "PYTHONPATH": str(PROJECT), "HOME": str(work)},
+    )  # fmt: skip
+    assert bool(asked) is not bool(opened_by), asked
+
+
 def test_a_notebooks_backend_does_not_matter() -> None:
     code = "from histo_mlflow.process import prepare; prepare(); import matplotlib.pyplot; print(matplotlib.get_backend())"
     drawn = subprocess.run(

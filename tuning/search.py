@@ -16,24 +16,18 @@ prepare()
 from histo_mlflow.cli import JobCommand, run_command
 from histo_mlflow.errors import OptionError
 from histo_mlflow.jobs import Job
-from histo_mlflow.learning.options import HEAD
 from tuning.options import Tune
 
 
 def search(options: Tune) -> None:
     """Run trials until the study has as many as asked for, and record its result."""
     # Imported when the work begins: it takes seconds, and an option that is wrong needs none of it.
-    from tuning.search_space import OF_A_HEAD, Space
+    from tuning.search_space import Space
     from tuning.trials import run_trials
 
     space = Space.of(options.search, epochs=options.recipe.fit.epochs)
     if fixed := sorted(options.given & set(space.names)):
         raise OptionError(f"{fixed[0]} is searched and can't be given; leave it out here, or out of --search")
-    vain = [name for name in space.names if name not in OF_A_HEAD]
-    if options.recipe.fit.trainable == HEAD and vain:
-        raise OptionError(
-            f"search={vain[0]}: has no meaning with trainable={HEAD}; give --search augment, or --search none and --backbones"
-        )
     run_trials(options, space)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import optuna
 
 from histo_mlflow.errors import OptionError
-from histo_mlflow.learning.options import ALL, GRADUAL
+from histo_mlflow.learning.options import ALL, GRADUAL, HEAD
 from tuning.options import SearchOptions
 
 
@@ -41,10 +41,20 @@ class Space:
             raise OptionError(f"search=: nothing is searched; give some of {', '.join(_RANGES)}")
         return cls(epochs, names, backbones)
 
+    def check(self, trainable: str) -> None:
+        """Raise `OptionError` for an option that would change nothing where this much learns."""
+        for name in self.names:
+            if trainable == HEAD and name not in _OF_A_HEAD:
+                raise OptionError(
+                    f"search={name}: has no meaning with trainable={HEAD}; give --search head_cost, or augment, class_weights, "
+                    "or --backbones"
+                )
+            if trainable != HEAD and name == "head_cost":
+                raise OptionError(f"search={name}: has no meaning with trainable={trainable}; give --trainable {HEAD} too")
+
 
 BACKBONE = "backbone"
-OF_A_HEAD = {BACKBONE, "augment"}
-"""What can be searched where nothing but the head learns: it has neither epochs nor rates, and chooses its C itself."""
+_OF_A_HEAD = {BACKBONE, "augment", "head_cost", "class_weights"}  # which has neither epochs nor rates
 
 _RANGES: dict[str, Callable[[optuna.trial.BaseTrial, Space], Any]] = {
     "aug_cutoff": lambda trial, space: trial.suggest_int("aug_cutoff", 0, space.epochs),
@@ -54,6 +64,8 @@ _RANGES: dict[str, Callable[[optuna.trial.BaseTrial, Space], Any]] = {
     "augment": lambda trial, _: trial.suggest_categorical("augment", ["seed", "symmetries", "none"]),
     "stain_sigma": lambda trial, _: trial.suggest_float("stain_sigma", 0.01, 0.1, log=True),
     "trainable": lambda trial, _: trial.suggest_categorical("trainable", [ALL, GRADUAL]),
+    "head_cost": lambda trial, _: trial.suggest_float("head_cost", 1e-5, 10, log=True),
+    "class_weights": lambda trial, _: trial.suggest_categorical("class_weights", ["none", "balanced"]),
     "layer_decay": lambda trial, _: trial.suggest_float("layer_decay", 0.5, 1.0),
     BACKBONE: lambda trial, space: trial.suggest_categorical(BACKBONE, space.backbones),
 }

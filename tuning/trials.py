@@ -14,10 +14,10 @@ from optuna.trial import TrialState
 
 from histo_mlflow.base.interruption import stop_with_parent
 from histo_mlflow.console import say
-from histo_mlflow.errors import Interrupted, NonFiniteLossError, SourceNotFoundError, WorkError
+from histo_mlflow.errors import Interrupted, NonFiniteLossError, OptionError, SourceNotFoundError, WorkError
 from histo_mlflow.jobs.train import Train, train
 from histo_mlflow.options import build, flatten, option_fields
-from histo_mlflow.pipeline.inputs import open_learning_inputs, suited, with_backbone
+from histo_mlflow.pipeline.inputs import LearningInputs, open_learning_inputs, with_backbone
 from histo_mlflow.tiles.options import FoldOptions
 from histo_mlflow.tiles.splits import Split, cut_folds, hold_out
 from histo_mlflow.tracking.acceptance import check_options_accepted
@@ -53,12 +53,9 @@ def run_trials(options: Tune, space: Space) -> None:
     if space.backbones:
         base[BACKBONE] = space.backbones[0]
     shared = build(Train, {**base, "test_data": "none"}, given=options.given | {"epochs"})
-    inputs = open_learning_inputs(shared)
-    shared = suited(shared, inputs.initial)
+    by_backbone, shared = _open_inputs(shared, space)
     base |= flatten(shared.recipe)
-    by_backbone = {base[BACKBONE]: inputs}
-    for name in space.backbones[1:]:
-        by_backbone[name] = with_backbone(inputs, replace(shared.recipe.network, backbone=name))
+    inputs = by_backbone[base[BACKBONE]]
 
     def cut(seed: int) -> list[Split]:
         if asked_search.folds:
@@ -66,6 +63,7 @@ def run_trials(options: Tune, space: Space) -> None:
         return [hold_out(inputs.tiles, shared.split, seed=seed)]
 
     splits = cut(seed)
+    say(f"kept together by the split: {splits[0].unit.describe()}")
     asked = _shared_by_trials(values | base, space) | {"data_fingerprint": inputs.tiles.fingerprint}
     is_worker = PARENT_VARIABLE in os.environ
     if is_worker:
@@ -97,6 +95,21 @@ def run_trials(options: Tune, space: Space) -> None:
         train(build(Train, base | study.best_params, given=frozenset(base)))
     else:
         say(f"Next: mlflow run . -e train --env-manager local -P config={BEST_CONFIG.absolute()}")
+
+
+def _open_inputs(asked: Train, space: Space) -> tuple[dict[str, LearningInputs], Train]:
+    """Return what all trials read, by backbone, and the options as they suit it.
+
+    Raises:
+        OptionError: What is to be searched has no meaning for these tiles, or for what learns.
+    """
+    inputs, shared = open_learning_inputs(asked)
+    space.check(shared.recipe.fit.trainable)
+    if inputs.tiles.encoder and space.backbones:
+        raise OptionError(f"backbones={','.join(space.backbones)}: data holds features of {inputs.tiles.encoder}; leave it out")
+    network = shared.recipe.network
+    others = {name: with_backbone(inputs, replace(network, backbone=name)) for name in space.backbones[1:]}
+    return {network.backbone: inputs, **others}, shared
 
 
 def _shared_by_trials(values: dict[str, Any], space: Space) -> dict[str, Any]:

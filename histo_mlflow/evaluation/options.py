@@ -80,3 +80,8 @@ class GateOptions(Options):
         at_least=0,
         changes_result=False,
     )
+
+
+@dataclass(frozen=True)
+class Int8Options(GateOptions):
+    """Gate to int8: how much worse than the model itself may be what has 8 bits."""

@@ -52,7 +52,7 @@ def compare(options: Compare) -> CompareResult:
     from histo_mlflow.pipeline.compare import check_comparable, compare_models, describe_comparison
     from histo_mlflow.pipeline.contents import tags_of
     from histo_mlflow.pipeline.draw import draw_models
-    from histo_mlflow.pipeline.inputs import load_model, open_scored_tiles
+    from histo_mlflow.pipeline.inputs import check_form, load_model, open_scored_tiles
     from histo_mlflow.pipeline.scale import at_scale_of
     from histo_mlflow.pipeline.session import begin_run, open_judging
     from histo_mlflow.tiles.open import check_source
@@ -63,6 +63,7 @@ def compare(options: Compare) -> CompareResult:
     check_comparable(a, b)
     costs = read_costs(options.costs.costs, a.classes)
     tiles = open_scored_tiles(options.data, options.reading, a)
+    check_form(tiles.form, b, where=tiles.source)
     views = [at_scale_of(model, tiles, is_rescaled=options.scale.rescale) for model in (a, b)]
     models = {"histo.compute": compute.describe(), "histo.model": f"{a.address} and {b.address}"}
     with begin_run(store, "compare", options, tags_of("compare", tiles, models)) as run:

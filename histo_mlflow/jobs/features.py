@@ -64,6 +64,8 @@ def features(options: Features) -> FeaturesResult:
     if output.is_dir():
         raise OptionError(f"output={output}: is a folder; name a file in it")
     tiles = announce(open_tiles(options.data, image_size=options.network.image_size, reading=options.reading))
+    if tiles.encoder:
+        raise OptionError(f"data={options.data}: holds features already ({tiles.form}); give tiles")
     initial = open_weights(options.network, is_synthetic=tiles.is_synthetic)
     seed_everything(options.seed.seed)  # of random weights
     size_px = options.network.image_size or tiles.tile_size_px

@@ -1,14 +1,15 @@
 """Write a label and the probabilities of every image of a source to a CSV file."""
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from histo_mlflow.errors import OptionError, SourceNotFoundError, UnreadableTilesError
-from histo_mlflow.evaluation.options import AbstentionOptions
+from histo_mlflow.evaluation.options import AbstentionOptions, Int8Options
 from histo_mlflow.jobs import job
 from histo_mlflow.learning.options import ComputeOptions
-from histo_mlflow.models.options import TORCH, RuntimeOptions
-from histo_mlflow.options import JobOptions, option
+from histo_mlflow.models.options import OPENVINO_INT8, TORCH, RuntimeOptions
+from histo_mlflow.options import JobOptions, option, stated
 from histo_mlflow.pipeline.options import ScoringOptions
 from histo_mlflow.tiles.options import ScaleOptions
 
@@ -27,6 +28,7 @@ class Predict(JobOptions):
     abstention: AbstentionOptions
     compute: ComputeOptions
     runtime: RuntimeOptions
+    gate: Int8Options
 
 
 @job("Use", 1, example="histo predict --data folder --output predictions.csv")
@@ -41,8 +43,8 @@ def predict(options: Predict) -> Path:
     from histo_mlflow.console import say, warn
     from histo_mlflow.learning.compute import resolve_compute_for_report
     from histo_mlflow.models import exports
-    from histo_mlflow.pipeline.inputs import load_model
-    from histo_mlflow.pipeline.predict import run_elsewhere, threshold_of, write_predictions
+    from histo_mlflow.pipeline.inputs import check_form, load_model, open_calibration
+    from histo_mlflow.pipeline.predict import run_elsewhere, run_in_int8, threshold_of, write_predictions
     from histo_mlflow.tiles.unlabelled import open_images
     from histo_mlflow.tracking.runs import begun_run
     from histo_mlflow.tracking.store import read_store
@@ -60,12 +62,18 @@ def predict(options: Predict) -> Path:
     images = open_images(options.scoring.data)
     store = read_store()
     model = load_model(store, options.scoring.model, compute.device)
-    if runtime != TORCH:
+    check_form(images.form, model, where=options.scoring.data)
+    run = begun_run(store)
+    if runtime == OPENVINO_INT8:
+        part = open_calibration(store, model, stated(options.runtime.calibration_data))
+        model, found = run_in_int8(model, part, "bf16" if compute.is_bf16 else "fp32", options.gate)
+        if run is not None:
+            run.write("int8.json", json.dumps(found, indent=2) + "\n")
+    elif runtime != TORCH:
         model = run_elsewhere(model, runtime, options.compute.precision)
     abstain_below = threshold_of(model) if options.abstention.abstain else None
     images = replace(images, microns_per_pixel=options.microns_per_pixel or None, is_rescaled=options.scale.rescale)
     failures = write_predictions(model, compute, images, output, abstain_below=abstain_below)
-    run = begun_run(store)
     if run is not None and output.is_file():
         run.log_file(output)
     kept = f"; kept with run {run.id} too" if run else ""

@@ -99,7 +99,7 @@ def fit_head(
     for k, step in enumerate(steps):
         report = EpochReport(
             epoch=k + 1,
-            epochs=len(COSTS) if is_solved else recipe.fit.epochs,
+            epochs=len(_costs_of(recipe)) if is_solved else recipe.fit.epochs,
             train_loss=step.train.loss,
             train_accuracy=float((step.train.logits.argmax(axis=1) == step.train.labels).mean()),
             val=step.val,
@@ -119,13 +119,18 @@ def _solve_costs(given: FeatureSplit, recipe: Recipe) -> list[_Step]:
     weights = class_weights(recipe.fit, train.labels, n_classes=n_classes)[train.labels]
     examples = Examples.of(given.views, train.rows, train.labels, weights)
     steps: list[_Step] = []
-    for cost, head in tqdm(solve(examples, n_classes), total=len(COSTS), desc="head, each C", disable=None, leave=False):
+    costs = _costs_of(recipe)
+    for cost, head in tqdm(solve(examples, n_classes, costs), total=len(costs), desc="head, each C", disable=None, leave=False):
         train_score = _score(head, given.views[0], train.rows, train.labels)
         steps.append(_Step(head, train_score, given.score_val(head), {"cost": cost}))
         losses = [step.val.loss for step in steps]
         if len(losses) - 1 - int(np.argmin(losses)) >= _WORSE_COSTS:
             break
     return steps
+
+
+def _costs_of(recipe: Recipe) -> Sequence[float]:
+    return (recipe.fit.head_cost,) if recipe.fit.head_cost else COSTS
 
 
 def _learn_epochs(given: FeatureSplit, recipe: Recipe, compute: Compute) -> list[_Step]:

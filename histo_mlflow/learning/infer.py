@@ -15,6 +15,7 @@ from histo_mlflow.served_model.precision import in_full_fp32
 from histo_mlflow.tiles.pixels import Pixels
 
 _MAX_BATCH_TILES = 128
+_MAX_BATCH_ROWS = 8192  # of features
 _MAX_BATCH_PIXELS_ON_CPU = 2**21  # 41 tiles of 224 px: more are no faster there, and cost 17 MB of memory each in fp32
 
 
@@ -30,8 +31,8 @@ def infer(
     """Return logits ``(n_rows, n_classes)`` in the order of `rows`, or of `images` if no rows are given.
 
     Args:
-        network: A module from uint8 ``(n, height, width, 3)`` to logits, in evaluation mode.
-        images: ``(n_tiles, height, width, 3)`` uint8.
+        network: A module from tiles to logits, in evaluation mode.
+        images: ``(n_tiles, height, width, 3)`` uint8, or features ``(n_tiles, n_features)`` float32.
         rows: Which tiles, in which order.
         compute: Device and precision; the network must be on that device.
         batch_size: Tiles per forward pass; changes speed and memory, not the result (to rounding). Chosen if not given.
@@ -71,6 +72,8 @@ def infer_batches(
 
 
 def _choose_batch_size(network: nn.Module, images: Pixels, device: torch.device) -> int:
+    if len(images.shape) == 2:
+        return _MAX_BATCH_ROWS
     if device.type != "cpu":
         return _MAX_BATCH_TILES
     size_px: int = max(images.shape[1], getattr(network, "tile_size_px", 1))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from histo_mlflow.errors import OptionError
-from histo_mlflow.models.options import NetworkOptions
+from histo_mlflow.models.options import NetworkOptions, features_name
 from histo_mlflow.options import Options, flatten, option, option_fields
 
 _WINDOW = re.compile(r"(\d+)-(\d+)")
@@ -28,6 +28,12 @@ class FitOptions(Options):
     )
     head_epochs: int = option(
         1, "With trainable=gradual: in how many epochs, the first ones, the head learns alone.", at_least=1
+    )
+    head_cost: float = option(
+        0.0,
+        "With trainable=head: C of the logistic regression, what an error costs against the penalty on weights; 0 = chosen by "
+        "validation loss from 1e-5 to 10.",
+        at_least=0,
     )
     layer_decay: float = option(
         1.0,
@@ -194,6 +200,28 @@ class Recipe(Options):
         }
         if vain := [text for text, is_asked in asked.items() if is_asked]:
             raise OptionError(f"{vain[0]}: has no meaning with trainable=head; leave it out, or give trainable=all")
+
+
+def suit_to_features(recipe: Recipe, given: frozenset[str], *, n_features: int) -> Recipe:
+    """Return the recipe for tiles that come as features: a head is fitted on them as they are.
+
+    Raises:
+        OptionError: Something else is asked for that has no meaning then.
+    """
+    suited = {
+        "backbone": features_name(n_features), "weights": "none", "image_size": 0, "trainable": HEAD, "augment": "none",
+        "flips": "auto", "rotations": "auto",
+    }  # fmt: skip
+    values = flatten(recipe)
+    for name in suited:
+        if name in given and values[name] != suited[name]:
+            raise OptionError(f"{name}={values[name]}: has no meaning where data holds features; leave it out")
+    groups = {"network": recipe.network, "fit": recipe.fit, "augmentation": recipe.augmentation}
+    changed = {
+        group: replace(options, **{name: value for name, value in suited.items() if name in option_fields(type(options))})
+        for group, options in groups.items()
+    }
+    return replace(recipe, **changed)  # type: ignore[arg-type]
 
 
 # From weights that were trained before, measured on real tissue (docs/transfer.md); elsewhere the declared defaults are best.

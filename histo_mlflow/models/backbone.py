@@ -33,6 +33,10 @@ class Pixels:
     interpolation: str = BILINEAR
 
 
+NO_PIXELS = Pixels(0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+"""Of what takes features instead."""
+
+
 @dataclass(frozen=True, eq=False)
 class Backbone:
     """A network that any number of classes can be asked of.

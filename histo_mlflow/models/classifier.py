@@ -9,16 +9,17 @@ from torch.nn import functional
 
 from histo_mlflow.models.backbone import BICUBIC
 from histo_mlflow.models.backbones import DEFAULT_BACKBONE, find_backbone
+from histo_mlflow.models.options import n_features_of
 from histo_mlflow.served_model.folding import fold_graph
 
 
 class TileClassifier(nn.Module):
-    """A backbone that takes tiles as they are stored.
+    """A backbone that takes tiles as they are stored, or features of them which were made before.
 
     Attributes:
         backbone_name: Which one, as `find_backbone` knows it.
-        backbone: From normalised pixels ``(n_tiles, 3, height, width)`` to logits.
-        tile_size_px: Edge length to which every tile is brought before the convolutions.
+        backbone: From normalised pixels ``(n_tiles, 3, height, width)``, or from features ``(n_tiles, n_features)``, to logits.
+        tile_size_px: Edge length to which every tile is brought before the convolutions; 0 where tiles come as features.
         temperature: By which logits are divided, a scalar; 1 unless the network was calibrated.
     """
 
@@ -41,6 +42,11 @@ class TileClassifier(nn.Module):
         self.register_buffer("temperature", torch.ones(()), persistent=False)
 
     @property
+    def takes_features(self) -> bool:
+        """Whether tiles come as features."""
+        return n_features_of(self.backbone_name) > 0
+
+    @property
     def head(self) -> nn.Linear:
         """The last linear layer, from features to logits."""
         return self.backbone.get_submodule(find_backbone(self.backbone_name).head)  # type: ignore[return-value]
@@ -57,6 +63,8 @@ class TileClassifier(nn.Module):
 
     def describe_preprocessing(self) -> str:
         """Return in words what is done to tiles before the backbone sees them."""
+        if self.takes_features:
+            return f"features ({self.n_features} for each tile) as they are given"
         pixels = find_backbone(self.backbone_name).pixels
         return (
             f"uint8 RGB (n, height, width, 3) -> {pixels.interpolation} resize with antialiasing to tile_size_px -> / 255 -> "
@@ -73,8 +81,13 @@ class TileClassifier(nn.Module):
         """Return logits ``(n_tiles, n_classes)``, float.
 
         Args:
-            tiles: ``(n_tiles, height, width, 3)`` uint8 RGB; other sizes than `tile_size_px` are resized.
+            tiles: ``(n_tiles, height, width, 3)`` uint8 RGB; other sizes than `tile_size_px` are resized. Or features,
+                ``(n_tiles, n_features)`` float32.
         """
+        if self.takes_features:
+            torch._assert_tensor_metadata(tiles, dtype=torch.float32)
+            of_features: Tensor = self.backbone(tiles)
+            return of_features / self.temperature
         # Floats in [0, 1] would be taken for nearly black tiles. The assertion becomes part of an exported graph.
         torch._assert_tensor_metadata(tiles, dtype=torch.uint8)
         pixels = tiles.permute(0, 3, 1, 2)  # of a contiguous batch this is channels_last, with nothing copied

@@ -1,4 +1,4 @@
-"""A network in the formats of other runtimes: writes each, and runs what was written.
+"""A network in the formats of other runtimes: writes each but that of 8 bits (`quantized.py`), and runs what was written.
 
 Except for WSInfer's, every format takes what the network itself takes, uint8 ``(n_tiles, height, width, 3)`` with any number
 of tiles, and gives logits; height and width are those of the model. The runtimes are optional and are imported where they are
@@ -7,6 +7,7 @@ used.
 
 import importlib
 import json
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,13 +21,20 @@ from torch import Tensor, nn
 from histo_mlflow.errors import OptionError
 from histo_mlflow.models.backbones import find_backbone
 from histo_mlflow.models.classifier import TileClassifier, fold_batch_norms
-from histo_mlflow.models.options import ONNX, OPENVINO, TORCHSCRIPT, WSINFER
+from histo_mlflow.models.options import ONNX, OPENVINO, OPENVINO_INT8, TORCHSCRIPT, WSINFER
 
-_FILES = {ONNX: "model.onnx", TORCHSCRIPT: "model.pt", OPENVINO: "model.xml", WSINFER: "torchscript_model.pt"}
+_FILES = {
+    ONNX: "model.onnx",
+    TORCHSCRIPT: "model.pt",
+    OPENVINO: "model.xml",
+    OPENVINO_INT8: "model.xml",
+    WSINFER: "torchscript_model.pt",
+}
 _NEEDED = {
     ONNX: ("onnx", "onnxscript", "onnxruntime"),
     TORCHSCRIPT: (),
     OPENVINO: ("onnx", "onnxscript", "openvino"),
+    OPENVINO_INT8: ("onnx", "onnxscript", "openvino", "nncf"),
     WSINFER: ("wsinfer_zoo",),
 }
 
@@ -34,11 +42,22 @@ _NEEDED = {
 Logits = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
+def open_openvino() -> Any:
+    """Return the package, kept (like NNCF) from reporting usage to Google Analytics, which it does without asking."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    return importlib.import_module("openvino")
+
+
+def file_of(format_name: str) -> str:
+    """Return the name of the file that is opened of an exported folder."""
+    return _FILES[format_name]
+
+
 def require(format_name: str) -> None:
     """Raise an `OptionError` that says what to install unless the packages for a format are here."""
     for name in _NEEDED[format_name]:
         try:
-            importlib.import_module(name)
+            open_openvino() if name == "openvino" else importlib.import_module(name)
         except ImportError:
             raise OptionError(f"{format_name} needs the package {name}: python -m pip install -e '.[export]'") from None
 
@@ -46,11 +65,11 @@ def require(format_name: str) -> None:
 def write(
     network: TileClassifier, format_name: str, folder: Path, *, classes: Sequence[str], microns_per_pixel: float | None
 ) -> None:
-    """Write `network` into an empty folder in one of `FORMATS`.
+    """Write `network` in full precision into an empty folder.
 
     Args:
         network: In evaluation mode on the CPU; batch norms are folded into the convolutions of the copy that is written.
-        format_name: One of `FORMATS`.
+        format_name: One of `FORMATS`, but not `OPENVINO_INT8`.
         folder: Exists, and gets the files.
         classes: Names in the order of the logits; only WSInfer's format can hold them.
         microns_per_pixel: Of tiles of the network's size, which WSInfer's format must have; likewise.
@@ -61,6 +80,8 @@ def write(
     file = folder / _FILES[format_name]
     module: _Normalized = _AtOneSize(folded)
     example = torch.zeros((2, size, size, 3), dtype=torch.uint8)
+    if network.takes_features:
+        module, example = _OfFeatures(folded), torch.zeros((2, network.n_features))
     if format_name == WSINFER:
         module, example = _Normalized(folded), torch.zeros((2, 3, size, size))
         assert microns_per_pixel is not None
@@ -84,20 +105,20 @@ def write(
             verbose=False,
         )
         if format_name == OPENVINO:
-            openvino: Any = importlib.import_module("openvino")
+            openvino = open_openvino()
             openvino.save_model(openvino.convert_model(onnx_file), file, compress_to_fp16=False)
             onnx_file.unlink()
 
 
 def open_written(format_name: str, folder: Path, *, precision: str = "fp32") -> Logits:
-    """Return what runs the files that `write` left in `folder`, on the CPU; `precision` ``bf16`` only with OpenVINO."""
+    """Return what runs the files that were written to `folder`, on the CPU; `precision` ``bf16`` only with OpenVINO."""
     file = str(folder / _FILES[format_name])
     if format_name == ONNX:
         session: Any = importlib.import_module("onnxruntime").InferenceSession(file, providers=["CPUExecutionProvider"])
         return lambda tiles: np.asarray(session.run(None, {"tiles": tiles})[0], dtype=np.float32)
-    if format_name == OPENVINO:
+    if format_name in {OPENVINO, OPENVINO_INT8}:
         hints = {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32", "PERFORMANCE_HINT": "LATENCY"}
-        compiled: Any = importlib.import_module("openvino").Core().compile_model(file, "CPU", hints)
+        compiled: Any = open_openvino().Core().compile_model(file, "CPU", hints)
         return lambda tiles: np.array(compiled(tiles)[0], dtype=np.float32)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -122,7 +143,7 @@ class RuntimeNetwork(nn.Module):
 
     def forward(self, tiles: Tensor) -> Tensor:
         """Return logits ``(n_tiles, n_classes)`` of uint8 tiles ``(n_tiles, height, width, 3)`` of the model's own size."""
-        if tuple(tiles.shape[1:3]) != (self.tile_size_px, self.tile_size_px):
+        if tiles.ndim == 4 and tuple(tiles.shape[1:3]) != (self.tile_size_px, self.tile_size_px):
             raise OptionError(
                 f"this runtime takes tiles of {self.tile_size_px} px, these are {tiles.shape[2]} x {tiles.shape[1]}; "
                 "use runtime=torch, which resizes them"
@@ -140,6 +161,13 @@ class _Normalized(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         logits: Tensor = self.network.backbone(pixels) / self.network.temperature
         return logits
+
+
+class _OfFeatures(_Normalized):
+    """From features ``(n_tiles, n_features)`` to logits."""
+
+    def forward(self, tiles: Tensor) -> Tensor:
+        return super().forward(tiles)
 
 
 class _AtOneSize(_Normalized):

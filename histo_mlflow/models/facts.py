@@ -4,7 +4,7 @@ import unicodedata
 from dataclasses import dataclass, field, replace
 
 from histo_mlflow.base.plain_values import build_plain, shorten
-from histo_mlflow.models.options import DEFAULT_BACKBONE
+from histo_mlflow.models.options import DEFAULT_BACKBONE, n_features_of
 
 _MAX_TILE_SIZE_PX = 8192
 
@@ -17,7 +17,7 @@ class ModelFacts:
 
     Attributes (those that do not speak for themselves):
         classes: In the order of the logits.
-        tile_size_px: Edge length to which the network resizes tiles.
+        tile_size_px: Edge length to which the network resizes tiles; 0 where it takes features.
         data_fingerprint: SHA-256 of the tiles that it learnt from.
         is_synthetic: Whether these were the demo's.
         backbone: Its name.
@@ -36,6 +36,7 @@ class ModelFacts:
         temperature: Fitted on the validation tiles, or None.
         is_calibrated: Whether the graph divides its logits by it.
         abstain_below: Probability below which the model abstains if asked to, chosen on validation tiles, or None.
+        encoder: What has made the features that it takes, in words; "" of a model that takes tiles.
     """
 
     classes: tuple[str, ...]
@@ -58,6 +59,12 @@ class ModelFacts:
     temperature: float | None = None
     is_calibrated: bool = False
     abstain_below: float | None = None
+    encoder: str = ""
+
+    @property
+    def takes_features(self) -> bool:
+        """Whether the model takes features that an encoder has made, and not tiles."""
+        return n_features_of(self.backbone) > 0
 
     @property
     def divisor(self) -> float:
@@ -77,6 +84,9 @@ def facts_from(stored: object) -> ModelFacts:
     classes = tuple(unicodedata.normalize("NFC", name) for name in facts.classes)  # as tiles have them
     if len(set(classes)) < len(classes):
         raise ValueError(f"classes={shorten(' '.join(classes))} are not all different")
-    if not 0 < facts.tile_size_px <= _MAX_TILE_SIZE_PX:
+    if facts.takes_features:
+        if facts.tile_size_px:
+            raise ValueError(f"tile_size_px={shorten(facts.tile_size_px)} of a model that takes features")
+    elif not 0 < facts.tile_size_px <= _MAX_TILE_SIZE_PX:
         raise ValueError(f"tile_size_px={shorten(facts.tile_size_px)} is not a possible size")
     return replace(facts, classes=classes)

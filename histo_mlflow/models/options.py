@@ -6,14 +6,25 @@ from histo_mlflow.errors import OptionError
 from histo_mlflow.options import Options, option
 
 TORCH = "torch"
-ONNX, TORCHSCRIPT, OPENVINO, WSINFER = "onnx", "torchscript", "openvino", "wsinfer"
-FORMATS = (ONNX, TORCHSCRIPT, OPENVINO, WSINFER)
+ONNX, TORCHSCRIPT, OPENVINO, OPENVINO_INT8, WSINFER = "onnx", "torchscript", "openvino", "openvino-int8", "wsinfer"
+FORMATS = (ONNX, TORCHSCRIPT, OPENVINO, OPENVINO_INT8, WSINFER)
 
 DEFAULT_BACKBONE = "torchvision:efficientnet_b3"
+_FEATURES = "features:"
 GRAPH_SUFFIXES = (".pt", ".pt2")
 """Of files that hold a network and not only its weights."""
 
 _MIN_IMAGE_SIZE_PX = 32  # convolutional networks of this kind halve the image five times
+
+
+def features_name(n_features: int) -> str:
+    """Return the name of the backbone that stands for features which were made before."""
+    return f"{_FEATURES}{n_features}"
+
+
+def n_features_of(backbone: str) -> int:
+    """Return how many features of each tile a model takes whose backbone stands for them; 0 if it takes tiles themselves."""
+    return int(backbone.removeprefix(_FEATURES)) if backbone.startswith(_FEATURES) else 0
 
 
 @dataclass(frozen=True)
@@ -46,7 +57,14 @@ class RuntimeOptions(Options):
 
     runtime: str = option(
         TORCH,
-        "`torch`, or on a CPU `onnx` (ONNX Runtime) or `openvino`, which with precision=bf16 is the fastest from about a "
-        "thousand tiles on; both take tiles of the model's own size only.",
-        choices=(TORCH, ONNX, OPENVINO),
+        "`torch`, or on a CPU `onnx` (ONNX Runtime), `openvino`, which with precision=bf16 is the fastest from about a "
+        "thousand tiles on, or `openvino-int8`, in integers of 8 bits, which is faster still and needs calibration_data; all "
+        "three take tiles of the model's own size only.",
+        choices=(TORCH, ONNX, OPENVINO, OPENVINO_INT8),
+    )
+    calibration_data: str = option(
+        "none",
+        "Labelled tiles for runtime=openvino-int8, as in `train --data`: some calibrate it, and on the others it is compared "
+        "with the model. Of tiles that the model has learnt from, those that it was validated on are taken. `none`: these, if "
+        "they still are where training found them.",
     )

@@ -16,6 +16,7 @@ from histo_mlflow.models.checkpoint import DAMAGE, OUR_PREFIX, load_plainly, rea
 from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.models.facts import ModelFacts
 from histo_mlflow.models.licence import NOBODYS, Licence
+from histo_mlflow.models.options import n_features_of
 from histo_mlflow.models.parts import tensors_of
 from histo_mlflow.models.weight_files import WeightFile, sha256_of
 
@@ -69,6 +70,8 @@ def read_initial_weights(weights: str, *, is_synthetic: bool, backbone: str = DE
         assert wanted.weights is not None
         digest = sha256_of(wanted.weights.fetch())
         return InitialWeights(backbone, None, wanted.weights.words, sha256=digest, licence=wanted.weights.licence)
+    if n_features_of(backbone):
+        return InitialWeights(backbone, None, "none; tiles come as features, and the head is new")
     if weights == "none" or (weights == "auto" and is_synthetic):
         return InitialWeights(backbone, None, "random initialisation")
     if weights in _PUBLISHED:

@@ -13,6 +13,7 @@ from histo_mlflow.base.escaping import markdown, visible
 from histo_mlflow.evaluation.metrics import OVERALL_METRICS, Evaluation
 from histo_mlflow.evaluation.wording import in_words
 from histo_mlflow.models.facts import ModelFacts
+from histo_mlflow.models.options import n_features_of
 
 _HEADLINES = ("balanced_accuracy", "accuracy", "macro_f1", "macro_auroc", "log_loss", "ece_top_label")
 _SELECTED = "The validation tiles selected the epoch, so their figures are optimistic."
@@ -68,8 +69,7 @@ below were. Every tile gets one of these classes, also one that shows none of th
 diagnosis, staging or the choice of a treatment.
 
 - **Classes, in this order:** {" ".join(markdown(name) for name in facts.classes)}
-- **Input:** uint8 RGB `(n, height, width, 3)`, or PNG, JPEG or TIFF files; {_describe_scale(facts)} at
-  {facts.tile_size_px} px; other sizes are resized to that, whatever their scale
+- **Input:** {_describe_input(facts)}
 - **Architecture:** {markdown(facts.backbone)}, started from {_describe_origin(facts)}
 
 ## Data and selection
@@ -103,8 +103,15 @@ intervals know of chance among these tiles, not of other laboratories, scanners 
 """
 
 
-def _describe_scale(facts: ModelFacts) -> str:
-    return "a scale that was not given" if facts.microns_per_pixel is None else f"{facts.microns_per_pixel:g} microns per pixel"
+def _describe_input(facts: ModelFacts) -> str:
+    if facts.takes_features:
+        return f"features `(n, {n_features_of(facts.backbone)})` by {markdown(facts.encoder)}, and of nothing else"
+    is_known = facts.microns_per_pixel is not None
+    scale = f"{facts.microns_per_pixel:g} microns per pixel" if is_known else "a scale that was not given"
+    return (
+        f"uint8 RGB `(n, height, width, 3)`, or PNG, JPEG or TIFF files; {scale} at\n"
+        f"  {facts.tile_size_px} px; other sizes are resized to that, whatever their scale"
+    )
 
 
 def _describe_use(facts: ModelFacts, model_name: str) -> str:

@@ -22,7 +22,7 @@ from histo_mlflow.learning.infer import probabilities_of
 from histo_mlflow.models.model import Model
 from histo_mlflow.pipeline.contents import log_datasets
 from histo_mlflow.pipeline.draw import draw_models
-from histo_mlflow.pipeline.inputs import load_model
+from histo_mlflow.pipeline.inputs import check_form, load_model
 from histo_mlflow.pipeline.scale import at_scale_of
 from histo_mlflow.pipeline.split import score_part
 from histo_mlflow.tiles.tile_set import TileSet, with_class_order
@@ -113,6 +113,8 @@ def pass_gate(
     tiles = with_class_order(tiles, old.classes)
     layout = Layout(tiles.labels, tiles.classes, tiles.groups)
     try:
+        for model in (old, new):
+            check_form(tiles.form, model, where=tiles.source)
         views = [at_scale_of(model, tiles, is_rescaled=is_rescaled) for model in (old, new)]
         lack = layout.describe_lack()
     except RequestError as error:

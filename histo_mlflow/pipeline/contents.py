@@ -38,7 +38,7 @@ def log_datasets(run: Run, parts: Sequence[Part], title: str) -> None:
         tiles = part.tiles
         profile = {
             "n_tiles": len(part),
-            "tile_size_px": tiles.tile_size_px,
+            **({"encoder": tiles.encoder} if tiles.encoder else {"tile_size_px": tiles.tile_size_px}),
             "tiles_per_class": part.class_counts(),
             "sha256": tiles.fingerprint,
         }

@@ -92,7 +92,7 @@ def draw(drawable: Drawable, tiles: Mapping[str, TileSet], attempt: Attempt = no
     for findings in drawable.findings:
         split = findings.about.split
         gallery: list[GalleryRow] = []
-        if split in tiles:
+        if split in tiles and not tiles[split].encoder:
             with attempt(run, f"the gallery of evaluation/{split}"):
                 gallery = collect_errors(findings.predictions, tiles[split], findings.indices, network, drawable.device)
         with attempt(run, f"the report of evaluation/{split}"), run.draft(f"evaluation/{split}") as folder:
@@ -122,7 +122,7 @@ def draw_models(
 ) -> None:
     """Draw the page of a comparison of two models into the run; without `tiles` it shows none."""
     with attempt(run, "the page of comparison"), run.draft("comparison") as folder:
-        draw_comparison(folder, comparison, about, None if tiles is None else tiles.images)
+        draw_comparison(folder, comparison, about, None if tiles is None or tiles.encoder else tiles.images)
 
 
 def collect_errors(

@@ -29,13 +29,15 @@ _BLOCK_ROWS = 1024  # that a killed process computes again at most
 def stored_features(network: TileClassifier, tiles: TileSet, compute: Compute, view: View = AS_STORED) -> Features:
     """Return what the frozen backbone of `network` makes of all `tiles`, mapped from the cache; computed if it is not there.
 
-    `network` must be on the device of `compute` and in evaluation mode. A process that is ended while it computes has its work
-    gone on with by the next.
+    Tiles that come as features are these features. `network` must be on the device of `compute` and in evaluation mode. A
+    process that is ended while it computes has its work gone on with by the next.
 
     Raises:
         TilesChangedError: The file of the tiles was changed meanwhile.
         CacheError: The cache can't be written.
     """
+    if network.takes_features:
+        return np.asarray(tiles.images)
     file, facts = _keep(network, tiles, compute, view)
     return map_features(file, (len(tiles), network.n_features), facts)
 

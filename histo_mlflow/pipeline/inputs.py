@@ -4,24 +4,28 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from histo_mlflow.base.plain_values import read_yaml_mapping
 from histo_mlflow.console import say, warn
-from histo_mlflow.errors import OptionError
+from histo_mlflow.errors import OptionError, RequestError
 from histo_mlflow.evaluation.costs import read_costs
 from histo_mlflow.evaluation.intervals import Floats
-from histo_mlflow.learning.options import suit_to_trained_weights
+from histo_mlflow.learning.options import HEAD, suit_to_features, suit_to_trained_weights
 from histo_mlflow.models.checkpoint import load_weights
 from histo_mlflow.models.model import Model
-from histo_mlflow.models.options import NetworkOptions
+from histo_mlflow.models.options import OPENVINO_INT8, NetworkOptions, n_features_of
 from histo_mlflow.models.weights import InitialWeights, adopt_weights, find_missing, read_initial_weights
-from histo_mlflow.options import flatten, stated
+from histo_mlflow.options import build, flatten, option_fields, stated
 from histo_mlflow.pipeline.options import LearningOptions
 from histo_mlflow.tiles.copies import find_copies
 from histo_mlflow.tiles.open import open_tiles
 from histo_mlflow.tiles.options import ReadingOptions
-from histo_mlflow.tiles.tile_set import Part, TileSet, with_class_order
+from histo_mlflow.tiles.tile_set import Form, Part, TileSet, with_class_order
 from histo_mlflow.tracking.acceptance import check_classes_accepted
+from histo_mlflow.tracking.found_runs import find_run
 from histo_mlflow.tracking.model_flavor import load_saved
 from histo_mlflow.tracking.registry import located_model, names_a_model, version_of
 from histo_mlflow.tracking.store import Store, read_store
@@ -61,20 +65,31 @@ class LearningInputs:
         return {"val": self.tiles, "oof": self.tiles} | ({} if self.test is None else {"test": self.test})
 
 
-def open_learning_inputs(options: LearningOptions) -> LearningInputs:
-    """Return the opened inputs, and say what they are; raises `RequestError` for whatever is wrong with them."""
-    data, network = options.data, options.recipe.network
-    opened = announce(open_tiles(data.data, image_size=network.image_size, reading=data.reading))
+def open_learning_inputs(options: OptionsT) -> tuple[LearningInputs, OptionsT]:
+    """Return the opened inputs, and the options as they suit them, and say what they are.
+
+    Raises `RequestError` for whatever is wrong with them.
+    """
+    data, asked = options.data, options.recipe.network
+    opened = announce(open_tiles(data.data, image_size=asked.image_size, reading=data.reading))
     tiles = replace(opened, copies=find_copies(opened))
+    if tiles.encoder:
+        options = replace(options, recipe=suit_to_features(options.recipe, options.given, n_features=tiles.form.n_features))
+    network, fit = options.recipe.network, options.recipe.fit
+    if fit.head_cost and fit.trainable != HEAD:
+        raise OptionError(f"head_cost={fit.head_cost:g}: has no meaning with trainable={fit.trainable}; give trainable={HEAD}")
     check_classes_accepted(tiles.classes, where=tiles.source)
     test = None
     if source := stated(data.test_data):
         opened = open_tiles(source, image_size=network.image_size, reading=data.test_reading)
         test = announce(with_class_order(opened, tiles.classes))
+        if test.form != tiles.form:
+            raise RequestError(f"test_data={source} holds {test.form}, data={data.data} {tiles.form}; give both in one form")
         if test.fingerprint == tiles.fingerprint:
             warn("test_data holds the same tiles as data: its figures will say nothing about new tiles")
     costs = read_costs(options.costs.costs, tiles.classes)
-    return LearningInputs(tiles, test, open_weights(network, is_synthetic=tiles.is_synthetic), costs)
+    inputs = LearningInputs(tiles, test, open_weights(network, is_synthetic=tiles.is_synthetic), costs)
+    return inputs, suited(options, inputs.initial)
 
 
 def with_backbone(inputs: LearningInputs, network: NetworkOptions) -> LearningInputs:
@@ -122,7 +137,8 @@ def suited(options: OptionsT, initial: InitialWeights) -> OptionsT:
 def announce(tiles: TileSet) -> TileSet:
     """Say what the tiles are, with a warning if they are not tissue, and return them."""
     counts = " ".join(f"{name} {count}" for name, count in tiles.class_counts().items())
-    say(f"tiles: {tiles.source}: {len(tiles)} of {tiles.tile_size_px} px ({counts})")
+    each = str(tiles.form) if tiles.encoder else f"{tiles.tile_size_px} px"
+    say(f"tiles: {tiles.source}: {len(tiles)} of {each} ({counts})")
     for note in tiles.notes:
         say(f"  {note}")
     for note in tiles.passed_over:
@@ -135,9 +151,64 @@ def announce(tiles: TileSet) -> TileSet:
 def open_scored_tiles(source: str, reading: ReadingOptions, model: Model) -> TileSet:
     """Return the labelled tiles on which `model` is scored, with its classes in its order, and say what they are."""
     tiles = announce(open_tiles(source, image_size=model.facts.tile_size_px, reading=reading))
+    check_form(tiles.form, model, where=tiles.source)
     if tiles.classes != model.classes and set(tiles.classes) == set(model.classes):
         say(f"  {model.address} has the classes in the order {' '.join(model.classes)}; they are taken by name")
     return with_class_order(tiles, model.classes)
+
+
+def check_form(form: Form, model: Model, *, where: str) -> None:
+    """Raise `RequestError` unless tiles come as the model takes them: as pixels, or as features of the same encoder."""
+    facts = model.facts
+    wanted = Form(facts.encoder, n_features_of(facts.backbone))
+    if form != wanted:
+        raise RequestError(f"{model.address} takes {wanted}, and {where} holds {form}; give what the model takes")
+
+
+def open_calibration(store: Store, model: Model, source: str | None) -> Part:
+    """Return the labelled tiles to make and judge a model in 8 bits with.
+
+    Of a set that the model has learnt from these are the tiles that it was validated on. Without `source` they are looked for
+    where training found them.
+
+    Raises:
+        OptionError: They can't be had.
+    """
+    if model.facts.takes_features:
+        raise OptionError(f"{OPENVINO_INT8} is for models that take tiles, and {model.address} takes features; leave it out")
+    run = find_run(store, model.run_id)
+    config = run.read("config.yaml", read_yaml_mapping) if run and run.has_file("config.yaml") else {}
+    own = str(config.get("data", ""))
+    is_own = source is None
+    if source is None and not own:
+        raise OptionError(
+            f"calibration_data is missing: {model.address} has no run here that names its validation tiles; give "
+            "--calibration-data, labelled tiles that it has not learnt from"
+        )
+    source = source or own
+    kept = {name: config[name] for name in option_fields(ReadingOptions) if name in config}
+    tiles = open_scored_tiles(source, build(ReadingOptions, kept) if source == own else ReadingOptions(), model)
+    if tiles.tile_size_px != model.facts.tile_size_px:
+        raise OptionError(
+            f"{tiles.source}: tiles of {tiles.tile_size_px} px, and {OPENVINO_INT8} takes those of the model's own size alone, "
+            f"{model.facts.tile_size_px} px; store them at that size"
+        )
+    if tiles.fingerprint != model.facts.data_fingerprint:
+        if is_own:
+            raise OptionError(f"{source} holds other tiles than {model.address} has learnt from; name them: --calibration-data")
+        return tiles.part("all")
+    if run is None or not run.has_file("split.npz"):
+        raise OptionError(
+            f"{tiles.source}: {model.address} has learnt from these very tiles, and which of them it was validated on is not "
+            "known here; give labelled tiles that it has not learnt from"
+        )
+    return tiles.part("val", run.read("split.npz", _read_validated))
+
+
+def _read_validated(file: Path) -> NDArray[np.int64]:
+    with np.load(file) as split:
+        rows: NDArray[np.int64] = split["val"]
+        return rows
 
 
 def load_model(store: Store, address: str, device: torch.device) -> Model:

@@ -3,20 +3,24 @@
 import csv
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from histo_mlflow.base.scratch import scratch_folder
 from histo_mlflow.console import say
 from histo_mlflow.errors import OptionError
+from histo_mlflow.evaluation.options import GateOptions
 from histo_mlflow.learning.compute import Compute
 from histo_mlflow.learning.infer import infer, probabilities_of
 from histo_mlflow.models import exports
 from histo_mlflow.models.model import Model
+from histo_mlflow.models.options import OPENVINO_INT8
+from histo_mlflow.pipeline.quantize import describe_int8, put_quantized
 from histo_mlflow.pipeline.scale import middle_px
 from histo_mlflow.tiles.mapped import check_unchanged
+from histo_mlflow.tiles.tile_set import Part
 from histo_mlflow.tiles.unlabelled import ImageSource
 
 
@@ -29,6 +33,16 @@ def run_elsewhere(model: Model, runtime: str, precision: str) -> Model:
     return replace(model, module=exports.RuntimeNetwork(run, model.facts.tile_size_px))
 
 
+def run_in_int8(model: Model, part: Part, precision: str, margins: GateOptions) -> tuple[Model, dict[str, Any]]:
+    """Return the model with its network run by OpenVINO in 8 bits, and how that compares; raises as `put_quantized`."""
+    say(f"preparing the model for {OPENVINO_INT8} ...")
+    with scratch_folder() as draft:
+        facts = put_quantized(model, part, draft, precision, margins)
+        run = exports.open_written(OPENVINO_INT8, draft, precision=precision)
+    say(describe_int8(facts))
+    return replace(model, module=exports.RuntimeNetwork(run, model.facts.tile_size_px)), facts
+
+
 def threshold_of(model: Model) -> float:
     """Return the probability below which `model` abstains; raises `OptionError` if it has none."""
     if model.facts.abstain_below is None:
@@ -37,10 +51,12 @@ def threshold_of(model: Model) -> float:
     return model.facts.abstain_below
 
 
-def _at_scale(tiles: NDArray[np.uint8], source: ImageSource, model: Model) -> NDArray[np.uint8]:
+def _at_scale(tiles: NDArray[Any], source: ImageSource, model: Model) -> NDArray[Any]:
     """Return the tiles as the model is to see them: all of each, or its middle."""
     size_px = len(tiles[0])
     wanted = middle_px(model, size_px, source.microns_per_pixel, is_rescaled=source.is_rescaled)
+    if wanted == size_px:
+        return tiles
     start = (size_px - wanted) // 2
     return tiles[:, start : start + wanted, start : start + wanted]
 

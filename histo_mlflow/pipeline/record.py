@@ -231,4 +231,5 @@ def _facts_of(session: Session, split: Split, network: TileClassifier) -> ModelF
             "validation": split.val.count_classes().tolist(),
         },
         split_unit=split.unit.describe(),
+        encoder=tiles.encoder,
     )

@@ -52,6 +52,8 @@ def record_baselines(run: Run, split: Split) -> list[Baseline]:
     """Fit the baselines on the training tiles, keep them in `run` for later evaluations, and return them."""
     tiles = split.tiles
     baselines: list[Baseline] = []
+    if tiles.encoder:  # of which no colour is known
+        return baselines
     with not_at_the_cost_of_the_model(run, BASELINES_FILE, then="A first version stays a candidate without it."):
         baselines = fit_baselines(tiles.images, tiles.labels, split.train.rows, n_classes=len(tiles.classes), seed=0)
         run.write(BASELINES_FILE, json.dumps({"classes": tiles.classes, "baselines": to_json(baselines)}))
@@ -68,7 +70,7 @@ def find_baselines(store: Store, run_id: str | None, classes: tuple[str, ...]) -
 
 def apply_baselines(baselines: Sequence[Baseline], part: Part) -> dict[str, Predictions]:
     """Return what each baseline says of the tiles of `part`, by name."""
-    if not baselines:
+    if not baselines or part.tiles.encoder:
         return {}
     features = colour_features(part.tiles.images, part.rows)
     return {

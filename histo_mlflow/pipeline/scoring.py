@@ -53,7 +53,7 @@ def score_model(run: Run, model: Model, part: Part, compute: Compute, costs: Flo
 
 
 def _try_changes(run: Run, model: Model, part: Part, compute: Compute, n_tried: int) -> list[Perturbed]:
-    if n_tried:
+    if n_tried and not part.tiles.encoder:
         with not_at_the_cost_of_the_model(run, "the robustness protocol", then="The report goes without it."):
             rows = choose_tiles(part.tiles, n_tried)
             return probe(

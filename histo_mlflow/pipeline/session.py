@@ -16,7 +16,7 @@ from histo_mlflow.learning.options import Recipe
 from histo_mlflow.learning.ranks import Ranks, joined_ranks
 from histo_mlflow.options import JobOptions, build, flatten, option_fields, read_yaml
 from histo_mlflow.pipeline.contents import log_config, tags_of
-from histo_mlflow.pipeline.inputs import LearningInputs, open_learning_inputs, suited
+from histo_mlflow.pipeline.inputs import LearningInputs, open_learning_inputs
 from histo_mlflow.pipeline.options import JudgingOptions, LearningOptions
 from histo_mlflow.pipeline.split import run_split
 from histo_mlflow.process import is_first_process, is_launched
@@ -81,9 +81,9 @@ def open_request(job: str, options: OptionsT) -> Request[OptionsT]:
     resumed = None
     if options.keeping.is_resumed:
         resumed, options = _reopen(options, job)
-    inputs = open_learning_inputs(options)
+    inputs, suited = open_learning_inputs(options)
     if resumed is None:
-        options = suited(options, inputs.initial)
+        options = suited
     else:
         _check_same_tiles(resumed, inputs)
     return Request(job, options, inputs, resumed)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from numpy.typing import NDArray
 from .folding import fold_graph
 from .kept_backbone import find_kept
 from .precision import in_full_fp32
-from .requests import batches_of
+from .requests import batches_of, feature_batches_of
 
 FACTS_FILE = "model.json"
 WEIGHTS_FILE = "model.pt2"
 REFERENCE = "kept_backbone"
+_FEATURES = "features"  # the source of a backbone that stands for features which were made before
 
 
 def code_sha256(folder: Path) -> str:
@@ -39,15 +41,18 @@ class ServedModel:
     """What `mlflow.pyfunc.load_model` wraps.
 
     Attributes:
-        network: From uint8 ``(n_tiles, height, width, 3)`` to logits, preprocessing inside.
+        network: From uint8 ``(n_tiles, height, width, 3)`` to logits, preprocessing inside; or from features.
         classes: Class names in the order of the logits.
         abstain_below: Probability of the label below which the model abstains, or None if it knows none.
+        n_features: How many of each tile it takes, if it takes features and not tiles; else 0.
     """
 
-    def __init__(self, network: torch.nn.Module, classes: list[str], abstain_below: float | None, device: torch.device) -> None:
+    def __init__(self, network: torch.nn.Module, facts: dict[str, Any], device: torch.device) -> None:
         self.network = network
-        self.classes = classes
-        self.abstain_below = abstain_below
+        self.classes: list[str] = facts["classes"]
+        self.abstain_below: float | None = facts.get("abstain_below")
+        kind, _, width = str(facts.get("backbone")).partition(":")
+        self.n_features = int(width) if kind == _FEATURES else 0
         self._device = device
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> pd.DataFrame:
@@ -55,7 +60,8 @@ class ServedModel:
 
         Args:
             model_input: ``(n_tiles, size, size, 3)`` uint8 RGB, 0 to 255; or encoded images: a table with one column
-                ``image`` of PNG, JPEG or TIFF files, as bytes or in base64, all of one size.
+                ``image`` of PNG, JPEG or TIFF files, as bytes or in base64, all of one size. Of a model that takes features
+                ``(n_tiles, n_features)`` numbers.
             params: ``{"abstain": True}`` adds a column ``abstain``: true where the label should be left to a person, for its
                 probability is below the threshold above which validation tiles show 99 % accuracy.
 
@@ -64,7 +70,8 @@ class ServedModel:
                 truncated. Nothing is returned of the other rows.
             MlflowException: ``abstain`` is asked for and the validation tiles show that accuracy above no threshold.
         """
-        batches = batches_of(model_input)
+        batches: Iterator[NDArray[Any]]
+        batches = feature_batches_of(model_input, self.n_features) if self.n_features else batches_of(model_input)
         is_abstaining = bool((params or {}).get("abstain", False))
         if is_abstaining and self.abstain_below is None:
             raise MlflowException.invalid_parameter_value(
@@ -80,7 +87,7 @@ class ServedModel:
         return table
 
     @torch.inference_mode()
-    def _probabilities(self, tiles: NDArray[np.uint8]) -> NDArray[np.float64]:
+    def _probabilities(self, tiles: NDArray[Any]) -> NDArray[np.float64]:
         with in_full_fp32():
             logits = self.network(torch.from_numpy(tiles).to(self._device))
         return torch.softmax(logits.double(), dim=1).cpu().numpy()
@@ -118,4 +125,4 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Serve
         mlflow.pytorch._validate_pt2_archive_is_pickle_free(str(kept))
         network = torch.nn.Sequential(fold_graph(torch.export.load(kept).module()), network)
     network = network.to(device).to(memory_format=torch.channels_last)
-    return ServedModel(network, facts["classes"], facts.get("abstain_below"), device)
+    return ServedModel(network, facts, device)

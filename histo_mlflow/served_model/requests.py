@@ -23,6 +23,7 @@ IMAGE_COLUMN = "image"
 # A batch holds at most so many tiles, and of large ones fewer, so that memory stays bounded.
 _BATCH_TILES = 128
 _BATCH_PIXELS = 2**25
+_BATCH_ROWS = 8192  # of features
 # Of tiles up to this size a request may hold any number, of larger images together so many pixels: decoding them takes minutes.
 _TILE_PIXELS = 512 * 512
 _REQUEST_PIXELS = 2**27
@@ -45,6 +46,28 @@ def batches_of(model_input: Any) -> Batches:
     """
     cells = _cells(model_input)
     return _array_batches(_as_array(model_input)) if cells is None else _image_batches(cells)
+
+
+def feature_batches_of(model_input: Any, n_features: int) -> Iterator[NDArray[np.float32]]:
+    """Return the features of a request as batches ``(n, n_features)`` float32; everything is checked before the first.
+
+    Args:
+        model_input: ``(n_tiles, n_features)`` numbers: an array, lists, or a table with a column for each feature.
+        n_features: How many the model takes.
+
+    Raises:
+        MlflowException: Something else was given.
+    """
+    array = _as_array(model_input)
+    if array.size == 0:
+        array = np.empty((0, n_features), np.float32)
+    if array.ndim != 2 or array.shape[1] != n_features or array.dtype.kind not in "fiu":
+        raise _refused(f"features are {array.dtype} of shape {array.shape}; numbers (n_tiles, {n_features}) are needed")
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused as such
+        features = array.astype(np.float32)
+    if not (is_finite := np.isfinite(features).all(axis=1)).all():
+        raise _refused(f"row {int(is_finite.argmin())} holds what is not a number")
+    return (features[start : start + _BATCH_ROWS] for start in range(0, len(features), _BATCH_ROWS))
 
 
 def _as_array(model_input: Any) -> NDArray[Any]:

@@ -119,6 +119,17 @@ class Member:
         with self.archive.reading(self.key, "is damaged") as file:
             return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
 
+    def row_blocks(self, n_rows: int) -> Iterator[NDArray[Any]]:
+        """Yield the values, `n_rows` of the first axis at a time."""
+        if self.is_fortran:
+            yield self.read()
+            return
+        of_row = self.dtype.itemsize * math.prod(self.shape[1:])
+        with self.archive.reading(self.key, "is damaged") as file:
+            file.read(self.header_bytes)
+            for _ in range(0, self.shape[0], n_rows):
+                yield np.frombuffer(file.read(n_rows * of_row), self.dtype).reshape(-1, *self.shape[1:])
+
     def map(self) -> NDArray[np.uint8]:
         """Return an array of uint8 mapped where it lies, or, if it is compressed or in another order, unpacked to the cache."""
         archive, info = self.archive, self.archive.getinfo(f"{self.key}.npy")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import platformdirs
 from filelock import FileLock
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from histo_mlflow.errors import CacheError
 from histo_mlflow.tiles.mapped import map_tiles
@@ -37,8 +37,8 @@ def cache_key(*parts: object) -> str:
     return hashlib.sha256(json.dumps([_FORMAT_VERSION, os.getuid(), *map(str, parts)]).encode()).hexdigest()[:24]
 
 
-def unpacked_once(key: str, unpack: Callable[[Path], None]) -> NDArray[np.uint8]:
-    """Return the pixels under `key`, mapped, calling `unpack` first if they are not in the cache or were damaged there.
+def unpacked_once(key: str, unpack: Callable[[Path], None]) -> NDArray[Any]:
+    """Return the tiles under `key`, mapped, calling `unpack` first if they are not in the cache or were damaged there.
 
     `unpack` gets the path of the ``.npy`` file that it must write them to; the rest is as for `made_once`.
     """
@@ -96,9 +96,9 @@ def remember(key: str, facts: dict[str, Any]) -> None:
             draft.unlink(missing_ok=True)
 
 
-def create_array(target: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Return a new uint8 memory map of a ``.npy`` file; raises OSError at once if the disk has no room for it."""
-    array = np.lib.format.open_memmap(target, mode="w+", dtype=np.uint8, shape=shape)
+def create_array(target: Path, shape: tuple[int, ...], dtype: DTypeLike = np.uint8) -> NDArray[Any]:
+    """Return a new memory map of a ``.npy`` file; raises OSError at once if the disk has no room for it."""
+    array = np.lib.format.open_memmap(target, mode="w+", dtype=np.dtype(dtype), shape=shape)
     if hasattr(os, "posix_fallocate"):
         # The file is sparse until written, and writing a map on a full disk ends the process with a bus error.
         with target.open("r+b") as file:

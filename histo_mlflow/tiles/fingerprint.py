@@ -20,11 +20,12 @@ _SECONDS_WITHOUT_A_BAR = 1
 
 
 def fingerprint_of(images: Pixels, labels: NDArray[np.int64]) -> str:
-    """Return a SHA-256 over all pixels and labels (hex).
+    """Return a SHA-256 over all pixels, or features, and labels (hex).
 
     Args:
-        images: ``(n_tiles, size, size, 3)``. If they are mapped, the cache is asked first: each file must have the size, times
-            and inode that it had when it was hashed, and the same bytes in some blocks all over it.
+        images: ``(n_tiles, size, size, 3)`` or ``(n_tiles, n_features)``. If they are mapped, the cache is asked first: each
+            file must have the size, times and inode that it had when it was hashed, and the same bytes in some blocks all over
+            it.
         labels: ``(n_tiles,)``.
 
     Raises:
@@ -57,7 +58,7 @@ def _is_safe(origin: Origin) -> bool:
 
 def _hash_tiles(images: Pixels, labels: NDArray[np.int64]) -> str:
     """Read block by block, so that a memory map stays on disk; each block has a SHA-256 of its own, so that all cores share."""
-    digest = hashlib.sha256(repr((images.shape, "uint8", "int64")).encode())
+    digest = hashlib.sha256(repr((images.shape, images.dtype.name, "int64")).encode())
     starts = range(0, len(images), _BLOCK_TILES)
     pool = ThreadPoolExecutor(cpu_count())
 

@@ -64,6 +64,8 @@ def _sources(sets: Sequence[TileSet]) -> str:
 
 def _check_alike(first: TileSet, other: TileSet) -> None:
     pair = f"{first.source} and {other.source}"
+    if first.form != other.form:
+        raise RequestError(f"{pair} hold {first.form} and {other.form}; give sets of one form")
     if first.tile_size_px != other.tile_size_px:
         raise RequestError(
             f"{pair} have tiles of {first.tile_size_px} and {other.tile_size_px} px; save them at one size to learn from both"

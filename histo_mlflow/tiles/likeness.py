@@ -19,9 +19,10 @@ def cluster_by_colour(tiles: TileSet) -> NDArray[np.str_]:
 
     Slides differ in their stain, so that tiles of like colour are more often of one slide than others; many slides share a
     cluster, and a slide has tiles in many. Classes are clustered one by one, since they differ in colour more than slides do.
-    The vectors are mean and standard deviation of the optical density of red, green and blue.
+    The vectors are mean and standard deviation of the optical density of red, green and blue; of tiles that come as features,
+    these.
     """
-    vectors = _colours(tiles)
+    vectors = np.asarray(tiles.images, dtype=np.float64) if tiles.encoder else _colours(tiles)
     clusters = np.empty(len(tiles), dtype=np.dtype("U64"))
     for label, name in enumerate(tiles.classes):
         rows = np.flatnonzero(tiles.labels == label)

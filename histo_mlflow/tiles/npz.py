@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from histo_mlflow.base.plain_values import reason_of, shorten
 from histo_mlflow.errors import RequestError, TileFormatError
 from histo_mlflow.tiles.archive import Archive, Member
+from histo_mlflow.tiles.cache import cache_key
+from histo_mlflow.tiles.feature_formats import BLOCK_ROWS, NOT_STATED, check_shape, unpacked_features
 from histo_mlflow.tiles.fingerprint import fingerprint_of
 from histo_mlflow.tiles.image_files import is_slide
 from histo_mlflow.tiles.mapped import verify_checksum
@@ -21,6 +23,7 @@ from histo_mlflow.tiles.options import Address
 from histo_mlflow.tiles.tile_set import COLORECTAL_CLASSES, TileSet, check_classes, check_groups, check_labels, check_pixels
 
 # What is read whole is bounded by what the tiles ask for: a member of some kilobytes can unpack to gigabytes.
+_FEATURES = "features"
 _MAX_CLASSES = 1000
 _MAX_NAME_BYTES = 1024
 _MAX_TILES = 2**24
@@ -36,9 +39,10 @@ def takes(address: Address) -> bool:
 def read(address: Address, _image_size: int = 0) -> TileSet:
     """Return the tiles of an ``.npz`` file, which are all of one size.
 
-    It holds ``data`` (n_tiles, size, size, 3) uint8 and ``labels`` (n_tiles,), optionally ``classes`` (n_classes,), ``groups``
-    (n_tiles,) and ``microns_per_pixel`` (one number); or MedMNIST's ``<split>_images`` and ``<split>_labels``. The part of the
-    address names that split; without one it is ``train``.
+    It holds ``data`` (n_tiles, size, size, 3) uint8, or ``features`` (n_tiles, n_features) of floats and perhaps ``encoder``, a
+    text; and ``labels`` (n_tiles,), optionally ``classes`` (n_classes,), ``groups`` (n_tiles,) and ``microns_per_pixel`` (one
+    number). Or it holds MedMNIST's ``<split>_images`` and ``<split>_labels``. The part of the address names that split; without
+    one it is ``train``.
 
     Raises:
         TileFormatError: The file is not such a file.
@@ -48,17 +52,18 @@ def read(address: Address, _image_size: int = 0) -> TileSet:
         images_key, labels_key = _find_keys(archive, split)
         if labels_key not in archive.keys:
             raise TileFormatError(f"{path} has no `{labels_key}` beside `{images_key}`; add the labels and save it again")
-        pixels = _find_pixels(archive, images_key)
-        n_tiles = pixels.shape[0]
+        stored_tiles = _find_tiles(archive, images_key)
+        n_tiles = stored_tiles.shape[0]
         names = _read_classes(archive)
         stored = archive.find(labels_key)
         given = _read_small(stored, stored.shape in {(n_tiles,), (n_tiles, 1)}, f"one for each of {n_tiles} tiles")
         labels = check_labels(given, n_classes=len(names or COLORECTAL_CLASSES), where=stored.where)
         classes = names or _assume_tissue(labels, path)
-        has_groups, is_ours = "groups" in archive.keys, images_key == "data"
+        has_groups, is_ours = "groups" in archive.keys, images_key in {"data", _FEATURES}
         groups = _read_groups(archive.find("groups"), n_tiles) if has_groups and is_ours else None
         microns_per_pixel = _read_scale(archive)
-        images = pixels.map()
+        images = _map(stored_tiles)
+        encoder = _read_encoder(archive) if images_key == _FEATURES else ""
     note = f"`groups` of {path}, which do not say of which split they are; save that split as `data`, `labels` and `groups`"
     return TileSet(
         images=images,
@@ -69,22 +74,25 @@ def read(address: Address, _image_size: int = 0) -> TileSet:
         fingerprint=fingerprint_of(images, labels),
         microns_per_pixel=microns_per_pixel,
         passed_over=(note,) if has_groups and not is_ours else (),
+        encoder=encoder,
     )
 
 
-def read_npz_images(path: Path, split: str | None = None) -> NDArray[np.uint8]:
-    """Return only the pixels ``(n_tiles, size, size, 3)``, with the same keys and errors; the file needs no labels."""
+def read_npz_images(path: Path, split: str | None = None) -> tuple[NDArray[Any], str]:
+    """Return only the pixels, or features, and what has made these, as `read` does; the file needs no labels."""
     with Archive(path) as archive:
-        images = _find_pixels(archive, _find_keys(archive, split)[0]).map()
+        key = _find_keys(archive, split)[0]
+        images = _map(_find_tiles(archive, key))
+        encoder = _read_encoder(archive) if key == _FEATURES else ""
     verify_checksum(images)
-    return images
+    return images, encoder
 
 
 def _find_keys(archive: Archive, split: str | None) -> tuple[str, str]:
     """Return the names of pixels and labels."""
     path, keys = archive.path, archive.keys
-    if "data" in keys and split is None:
-        return "data", "labels"
+    if split is None and (ours := [key for key in ("data", _FEATURES) if key in keys]):
+        return ours[0], "labels"
     splits = [key.removesuffix("_images") for key in keys if key.endswith("_images")]
     if splits:
         chosen = split or "train"
@@ -100,12 +108,32 @@ def _find_keys(archive: Archive, split: str | None) -> tuple[str, str]:
     )
 
 
-def _find_pixels(archive: Archive, key: str) -> Member:
+def _find_tiles(archive: Archive, key: str) -> Member:
     pixels = archive.find(key)
+    if key == _FEATURES:
+        n_bytes = math.prod(pixels.shape) * pixels.dtype.itemsize
+        check_shape(pixels.shape, pixels.dtype, where=pixels.where, n_bytes=n_bytes)
+        return pixels
     check_pixels(pixels.shape, pixels.dtype, where=pixels.where)
     if pixels.shape[0] > _MAX_TILES:  # a few megabytes can hold 10^9 tiles of one pixel, whose labels are read whole
         raise TileFormatError(f"{pixels.where} has {pixels.shape[0]} tiles; {_MAX_TILES} at most in one file: divide it")
     return pixels
+
+
+def _map(stored: Member) -> NDArray[Any]:
+    if stored.key != _FEATURES:
+        return stored.map()
+    archive = stored.archive
+    key = cache_key("features", archive.path.resolve(), archive.stamp)
+    shape = (stored.shape[0], stored.shape[1])
+    return unpacked_features(key, shape, lambda: stored.row_blocks(BLOCK_ROWS), where=stored.where)
+
+
+def _read_encoder(archive: Archive) -> str:
+    if "encoder" not in archive.keys:
+        return NOT_STATED
+    array = archive.find("encoder")
+    return str(_read_text(array, math.prod(array.shape) == 1, "one name")[0])
 
 
 def _read_small(array: Member, is_of_shape: bool, needed: str) -> NDArray[Any]:

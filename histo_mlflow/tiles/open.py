@@ -6,7 +6,7 @@ from typing import Protocol
 
 from histo_mlflow.base.escaping import visible
 from histo_mlflow.errors import OptionError, RequestError, SourceNotFoundError
-from histo_mlflow.tiles import demo, folder, npz
+from histo_mlflow.tiles import demo, folder, npz, stored_features
 from histo_mlflow.tiles.asked import LabelNames, Wishes
 from histo_mlflow.tiles.image_files import is_slide
 from histo_mlflow.tiles.joining import join_sets
@@ -29,6 +29,7 @@ class Source(Protocol):
 # The first that takes an address reads it.
 _SOURCES: tuple[Source, ...] = (
     demo,
+    stored_features,
     folder,
     npz,  # takes every other file, and says what is wrong with it
 )
@@ -38,8 +39,9 @@ def open_tiles(source: str | Path, *, image_size: int = 0, reading: ReadingOptio
     """Return the tiles that `source` names.
 
     Args:
-        source: A path to an npz file or a folder, with ``#split`` behind a MedMNIST file or ``#nested`` behind a folder;
-            ``demo``, or ``demo#SEED`` for another draw; or several of these with commas, which become one set.
+        source: A path to an npz file or a folder, with ``#split`` behind a MedMNIST file or ``#nested`` behind a folder; to a
+            file of features or a folder of such files (`stored_features.read`); ``demo``, or ``demo#SEED`` for another draw; or
+            several of these with commas, which become one set.
         image_size: Edge length in pixels to which a folder of mixed sizes is brought; 0 if sizes must agree.
         reading: Labels, classes, groups, scale, and what is left out.
 
@@ -48,7 +50,7 @@ def open_tiles(source: str | Path, *, image_size: int = 0, reading: ReadingOptio
         TileFormatError: What is there can't be read as tiles.
         RequestError: What `reading` asks does not go with these tiles.
     """
-    addresses = _addresses(str(source))
+    addresses = split_sources(str(source))
     wishes = Wishes(reading, tuple(address.name for address in addresses))
     sets = [_open_one(address, image_size, wishes.find_labels) for address in addresses]
     tiles = wishes.apply(sets[0] if len(sets) == 1 else join_sets(sets))
@@ -57,11 +59,12 @@ def open_tiles(source: str | Path, *, image_size: int = 0, reading: ReadingOptio
 
 def check_source(source: str) -> None:
     """Raise what `open_tiles` would if there is nothing under that name, without opening it."""
-    for address in _addresses(source):
+    for address in split_sources(source):
         _find_source(address)
 
 
-def _addresses(source: str) -> list[Address]:
+def split_sources(source: str) -> list[Address]:
+    """Return the addresses that stand in `source` with commas between them; what exists under the whole name is one."""
     whole = Address.of(source)
     is_one = "," not in source or whole.path.exists()
     return [whole] if is_one else [Address.of(part.strip()) for part in source.split(",")]

@@ -77,8 +77,8 @@ class DataOptions(Options):
     data: str = option(
         DEMO,
         "Tiles to learn from: an .npz file (data, labels), a MedMNIST .npz (pathmnist.npz#val names a split; default train), "
-        "a folder with one sub-folder per class (folder#nested: and more below), several of these with commas, or `demo`: "
-        "synthetic tiles, not tissue.",
+        "a folder with one sub-folder per class (folder#nested: and more below), features that were made before (HDF5, zarr, "
+        "npz; docs/features.md), several of these with commas, or `demo`: synthetic tiles, not tissue.",
         # Tiles may have moved when a run is resumed; their fingerprint decides whether they are the same.
         changes_result=False,
     )

@@ -1,4 +1,4 @@
-"""Pixels of many tiles, indexed as one array wherever they lie; knows nothing of files, labels and names."""
+"""Pixels or features of many tiles, indexed as one array wherever they lie; knows nothing of files, labels and names."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 
 class Pixels(Protocol):
-    """``(n_tiles, height, width, 3)`` uint8: an array, a memory map, or several of them seen as one."""
+    """``(n_tiles, height, width, 3)`` uint8, or features: an array, a memory map, or several of them seen as one."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -20,7 +20,7 @@ class Pixels(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, key: Any, /) -> NDArray[np.uint8]: ...
+    def __getitem__(self, key: Any, /) -> NDArray[Any]: ...
 
 
 class JoinedTiles:
@@ -28,40 +28,41 @@ class JoinedTiles:
 
     Attributes:
         parts: The arrays, whose tiles are of one size.
+        dtype: As the arrays have it.
     """
-
-    dtype = np.dtype(np.uint8)
 
     def __init__(
         self, parts: Sequence[Pixels], part_of: NDArray[np.int64], row_of: NDArray[np.int64], middle_px: int = 0
     ) -> None:
         """Take tile ``row_of[k]`` of the array ``part_of[k]`` as tile k; of each only the middle, if `middle_px` is given."""
         self.parts = tuple(parts)
+        self.dtype = self.parts[0].dtype
         self._part_of, self._row_of = part_of, row_of
         stored_px = self.parts[0].shape[1]
         self._size_px = middle_px or stored_px
         start = (stored_px - self._size_px) // 2
-        self._middle = slice(start, start + self._size_px)
+        middle = slice(start, start + self._size_px)
+        self._middle = (middle,) * min(2, len(self.parts[0].shape) - 1)  # of features, which have one axis, all
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """``(n_tiles, height, width, 3)``."""
-        return (len(self._row_of), self._size_px, self._size_px, 3)
+        """``(n_tiles, height, width, 3)`` or ``(n_tiles, n_features)``."""
+        return (len(self._row_of), *(self._size_px for _ in self._middle), *self.parts[0].shape[3:])
 
     def __len__(self) -> int:
         return len(self._row_of)
 
-    def __getitem__(self, key: Any) -> NDArray[np.uint8]:
+    def __getitem__(self, key: Any) -> NDArray[Any]:
         """Return what an array would, as a copy; the first index may be a number, a slice, rows or a mask."""
         wanted, within = (key[0], key[1:]) if isinstance(key, tuple) else (key, ())
         part_of, row_of = np.atleast_1d(self._part_of[wanted]), np.atleast_1d(self._row_of[wanted])
         if len(self.parts) == 1:
-            tiles = self.parts[0][row_of][:, self._middle, self._middle]
+            tiles = self.parts[0][row_of][:, *self._middle]
         else:
-            tiles = np.empty((len(row_of), *self.shape[1:]), np.uint8)
+            tiles = np.empty((len(row_of), *self.shape[1:]), self.dtype)
             for number, part in enumerate(self.parts):
                 if len(here := np.flatnonzero(part_of == number)):
-                    tiles[here] = part[row_of[here]][:, self._middle, self._middle]
+                    tiles[here] = part[row_of[here]][:, *self._middle]
         return np.asarray(tiles[0][within] if np.ndim(self._row_of[wanted]) == 0 else tiles[(slice(None), *within)])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, StratifiedShuffleSplit
 
 from histo_mlflow.errors import OptionError, RequestError
+from histo_mlflow.tiles.joining import select
 from histo_mlflow.tiles.options import TILE, FoldOptions, HoldOutOptions
 from histo_mlflow.tiles.tile_set import Part, TileSet
 from histo_mlflow.tiles.units import SplitUnit, find_units
@@ -67,6 +68,12 @@ def hold_out(tiles: TileSet, options: HoldOutOptions, *, seed: int) -> Split:
         return 1 / _MOST_OF_SHARE <= share <= _MOST_OF_SHARE
 
     return _first_that_serves(tiles, options.split_by, attempt, serves)[0]
+
+
+def set_aside(part: Part, fraction: float, *, seed: int) -> tuple[Part, Part]:
+    """Return about that share of the tiles of a part, called ``aside``, and its other tiles; raises as `hold_out`."""
+    split = hold_out(select(part.tiles, part.rows), HoldOutOptions(fraction), seed=seed)
+    return part.tiles.part("aside", part.rows[split.val.rows]), part.tiles.part(part.name, part.rows[split.train.rows])
 
 
 def cut_folds(tiles: TileSet, options: FoldOptions, *, seed: int) -> list[Split]:
@@ -217,7 +224,7 @@ def _checked(split: Split, *, sides: tuple[str, ...] = ("training",)) -> Split:
     return split
 
 
-def _check_counts(tiles: TileSet, *, needed: int, why: str) -> None:
+def _check_counts(tiles: TileSet | Part, *, needed: int, why: str) -> None:
     counts = {name: count for name, count in tiles.class_counts().items() if count}
     if len(counts) < 2:
         raise RequestError(f"{tiles.source} has tiles of class {' '.join(counts)} alone; at least two classes are needed")

@@ -25,12 +25,32 @@ _NO_GROUP = ("", "nan", "-nan", "none", "null", "na", "n/a", "#n/a", "<na>", "na
 _CLASS_NAME = re.compile(r"[\w.:]([\w.: -]*[\w.:-])?")
 
 
-@dataclass(frozen=True, eq=False)
-class TileSet:
-    """Labelled tiles.
+@dataclass(frozen=True)
+class Form:
+    """What tiles come as: pixels, or features that an encoder has made of them.
 
     Attributes:
-        images: ``(n_tiles, height, width, 3)`` uint8 RGB, read-only, mostly a memory map, or several seen as one.
+        encoder: What has made them, in words; "" of pixels.
+        n_features: Of each tile; 0 of pixels.
+    """
+
+    encoder: str = ""
+    n_features: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.n_features} features by {self.encoder}" if self.encoder else "pixels"
+
+
+PIXELS = Form()
+
+
+@dataclass(frozen=True, eq=False)
+class TileSet:
+    """Labelled tiles, as pixels or as features that an encoder has made of them.
+
+    Attributes:
+        images: ``(n_tiles, height, width, 3)`` uint8 RGB, or features ``(n_tiles, n_features)`` float32, read-only, mostly a
+            memory map, or several seen as one.
         labels: ``(n_tiles,)`` int64, positions in `classes`.
         classes: Class names in label order.
         groups: ``(n_tiles,)`` ids of patient or slide, or None: of whom intervals speak. A split keeps them together too, or a
@@ -45,6 +65,7 @@ class TileSet:
         levels: ``(n_tiles,)`` ids by level (`LEVELS`, or clusters of like tiles), from coarse to fine; of a set whose `groups`
             alone are known, nothing.
         copies: ``(n_tiles,)`` int64, the same number for tiles that are copies of one another; None if that is not known.
+        encoder: What has made the features, in words; "" of pixels.
     """
 
     images: Pixels
@@ -60,14 +81,20 @@ class TileSet:
     given_names: NDArray[np.str_] | None = None
     levels: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
     copies: NDArray[np.int64] | None = None
+    encoder: str = ""
 
     def __len__(self) -> int:
         return len(self.images)
 
     @property
     def tile_size_px(self) -> int:
-        """Edge length of a stored tile in pixels."""
-        return int(self.images.shape[1])
+        """Edge length of a stored tile in pixels; 0 of features."""
+        return 0 if self.encoder else int(self.images.shape[1])
+
+    @property
+    def form(self) -> Form:
+        """What its tiles come as."""
+        return Form(self.encoder, int(self.images.shape[1]) if self.encoder else 0)
 
     @property
     def names(self) -> NDArray[np.str_]:
@@ -76,7 +103,9 @@ class TileSet:
 
     def microns_at(self, size_px: int) -> float | None:
         """Return the width of a pixel in micrometres when whole tiles are brought to this edge length, or None."""
-        return None if self.microns_per_pixel is None else self.microns_per_pixel * self.tile_size_px / size_px
+        if self.microns_per_pixel is None or self.encoder:
+            return None
+        return self.microns_per_pixel * self.tile_size_px / size_px
 
     @property
     def known_levels(self) -> Mapping[str, NDArray[np.str_]]:
@@ -117,6 +146,16 @@ class Part:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def source(self) -> str:
+        """Where the tiles of the set came from, for people."""
+        return self.tiles.source
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names of the set, in label order."""
+        return self.tiles.classes
 
     @property
     def labels(self) -> NDArray[np.int64]:

@@ -5,16 +5,19 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from histo_mlflow.errors import RequestError, TileFormatError
+from histo_mlflow.tiles import stored_features
 from histo_mlflow.tiles.image_files import decode_image, edge_px, is_tile, list_files, walk_folders
 from histo_mlflow.tiles.npz import read_npz_images
-from histo_mlflow.tiles.open import check_source, open_tiles
+from histo_mlflow.tiles.open import check_source, open_tiles, split_sources
 from histo_mlflow.tiles.options import DEMO, Address
-from histo_mlflow.tiles.pixels import Pixels
+from histo_mlflow.tiles.pixels import Pixels, join_pixels
+from histo_mlflow.tiles.tile_set import PIXELS, Form
 
 _BEGINNINGS_OF_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 
@@ -29,11 +32,11 @@ class ImageBlock:
 
     Attributes:
         positions: ``(n,)``, where the images stand in the source.
-        images: ``(n, size, size, 3)`` uint8.
+        images: ``(n, size, size, 3)`` uint8, or features ``(n, n_features)`` float32.
     """
 
     positions: list[int]
-    images: NDArray[np.uint8]
+    images: NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +46,8 @@ class ImageSource:
     Attributes:
         column: What a name is: ``path`` or ``index``.
         names: One per image, in order.
-        array: The pixels, if they are one array.
+        form: What they come as.
+        array: The pixels, or features, if they are one array.
         files: The files, if they are files.
         microns_per_pixel: Width of a pixel in micrometres, or None where it is not given.
         is_rescaled: Whether a model of another scale may be shown the middle of each.
@@ -51,6 +55,7 @@ class ImageSource:
 
     column: str
     names: list[str]
+    form: Form = PIXELS
     array: Pixels | None = None
     files: tuple[Path, ...] = ()
     microns_per_pixel: float | None = None
@@ -85,24 +90,52 @@ class ImageSource:
 
 
 def open_images(source: str) -> ImageSource:
-    """Return the images of an npz (labels not needed), of a folder with or without sub-folders, of ``demo``, or one image."""
+    """Return the images of an npz (labels not needed), of a folder with or without sub-folders, of ``demo``, or one image.
+
+    Stored features count as images; those of slides are named ``SLIDE_X_Y``. Of several sources with commas, all of them.
+
+    Raises:
+        RequestError: Some of several sources are arrays and others files, or their forms differ.
+    """
     check_source(source)
-    address = Address.of(source)
+    parts = [(address, _open_one(address)) for address in split_sources(source)]
+    if len(parts) == 1:
+        return parts[0][1]
+    arrays = [part.array for _, part in parts if part.array is not None]
+    if not arrays:
+        files = tuple(file for _, part in parts for file in part.files)
+        return ImageSource("path", [_harmless(str(file)) for file in files], files=files)
+    forms = {(part.form, array.shape[1:]) for (_, part), array in zip(parts, arrays, strict=False)}
+    if len(arrays) < len(parts) or len(forms) > 1:
+        raise RequestError(f"{source}: files and npz, or npz of several sizes, can't be read together; name one at a time")
+    names = [_harmless(f"{address}/{name}") for address, part in parts for name in part.names]
+    return ImageSource("path", names, parts[0][1].form, array=join_pixels(arrays))
+
+
+def _open_one(address: Address) -> ImageSource:
+    source = str(address)
     path = address.path
+    if stored_features.takes(address):
+        features, encoder, names = stored_features.read_features(address)
+        return _in_one(features, encoder, names)
     is_demo, is_one = address.name == DEMO, is_tile(path) and path.is_file()
     if is_demo or (path.is_file() and not is_one):
-        array = open_tiles(source).images if is_demo else read_npz_images(path, address.part)
-        return ImageSource("index", [str(k) for k in range(len(array))], array=array)
+        return _in_one(*((open_tiles(source).images, "") if is_demo else read_npz_images(path, address.part)))
     walked = (file for folder in walk_folders(path) for file in list_files(folder) if is_tile(file))
     files = (path,) if is_one else tuple(walked)
     if not files:
         raise RequestError(f"{path} holds no images; put png, jpg or tif files there, or name another folder")
-    return ImageSource("path", [_name_of(file) for file in files], files=files)
+    return ImageSource("path", [_harmless(str(file)) for file in files], files=files)
 
 
-def _name_of(file: Path) -> str:
-    """Return the path so that no spreadsheet takes it for a formula: ``./=A1.png`` is the same file."""
-    name = str(file)
+def _in_one(array: NDArray[Any], encoder: str, names: NDArray[np.str_] | None = None) -> ImageSource:
+    column, given = ("index", range(len(array))) if names is None else ("tile", names.tolist())
+    form = Form(encoder, array.shape[1]) if encoder else PIXELS
+    return ImageSource(column, [_harmless(str(name)) for name in given], form, array=array)
+
+
+def _harmless(name: str) -> str:
+    """Return a name so that no spreadsheet takes it for a formula: ``./=A1.png`` is the same file."""
     return f"./{name}" if name.startswith(_BEGINNINGS_OF_FORMULAS) else name
 
 

@@ -11,6 +11,7 @@ from histo_mlflow.errors import RequestError
 from histo_mlflow.tracking.kept import PATIENCE, is_silent, kept_run, last_sign, process_of, runs_under, state_of
 from histo_mlflow.tracking.runs import LOOKS_TAG, Run
 from histo_mlflow.tracking.store import Store
+from histo_mlflow.tracking.store_errors import found_or_none
 
 _FINGERPRINT_TAG = "histo.test_fingerprint"
 _PAGE = 1000
@@ -56,6 +57,11 @@ def _refuse_unless_lost(run_id: str, tags: Mapping[str, str], *, take_over: bool
         f"resume={run_id} may still be going on ({named}, which can't be seen from here): {told}; it counts as lost "
         f"{PATIENCE.seconds // 60} minutes after the last one; if you know that it has ended, insist with take_over=true"
     )
+
+
+def find_run(store: Store, run_id: str | None) -> Run | None:
+    """Return the run of that id, or None if the store has none."""
+    return None if run_id is None or found_or_none(store.client.get_run, run_id) is None else Run(store, run_id)
 
 
 def find_run_at_rest(store: Store, run_id: str) -> KeptRun:

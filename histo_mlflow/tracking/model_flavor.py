@@ -142,7 +142,8 @@ def _without_backbone(network: torch.nn.Module, facts: ModelFacts) -> tuple[torc
 
 def _example_for(written: torch.nn.Module, facts: ModelFacts) -> torch.Tensor:
     """Return an input of which the exporter takes batch, height and width for symbols: not 0, not 1, none equal."""
-    if isinstance(written, Head):
+    if isinstance(written, Head) or facts.takes_features:
+        assert isinstance(written, Head | TileClassifier)
         return torch.zeros((2, written.n_features))
     return torch.zeros((2, facts.tile_size_px + 2, facts.tile_size_px + 5, 3), dtype=torch.uint8)
 

@@ -18,7 +18,7 @@ from PIL import Image
 from histo_mlflow.models import exports
 from histo_mlflow.models.classifier import TileClassifier, with_temperature
 from histo_mlflow.models.facts import ModelFacts
-from histo_mlflow.models.options import FORMATS
+from histo_mlflow.models.options import FORMATS, OPENVINO_INT8
 from histo_mlflow.tiles.demo import draw_demo
 from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.decisions import register_model
@@ -27,7 +27,7 @@ from histo_mlflow.tracking.registry import VersionFacts
 from histo_mlflow.tracking.runs import open_run
 from histo_mlflow.tracking.store import open_store
 from tests.conftest import Histo, copy_store
-from tests.small_network import using_small_network
+from tests.small_network import network_with_opinions, using_small_network
 
 SIZE_PX = 32
 
@@ -57,30 +57,17 @@ def registered(work: Path, tiles: TileSet) -> TileSet:
     return tiles
 
 
-def _register(tiles: TileSet) -> None:
+def _register(tiles: TileSet, microns_per_pixel: float | None = 0.5) -> None:
     torch.manual_seed(0)
-    network = with_temperature(_network_with_opinions(tiles), 1.7)
+    network = with_temperature(network_with_opinions(tiles), 1.7)
     facts = ModelFacts(
-        tiles.classes, SIZE_PX, "0" * 64, is_synthetic=False, microns_per_pixel=0.5, selected="by hand", temperature=1.7,
-        is_calibrated=True,
+        tiles.classes, SIZE_PX, "0" * 64, is_synthetic=False, microns_per_pixel=microns_per_pixel, selected="by hand",
+        temperature=1.7, is_calibrated=True,
     )  # fmt: skip
     store = open_store()
     with open_run(store, "train") as run:
         uri = log_model(run, network, facts, "a card", step=1)
     register_model(store, uri, "histo-b3", VersionFacts(run.id, tags={"source_run": run.id}))
-
-
-def _network_with_opinions(tiles: TileSet) -> TileClassifier:
-    """Return an untrained network that says something else of each tile: branches at work, statistics of these tiles."""
-    network = TileClassifier(n_classes=9, tile_size_px=SIZE_PX)
-    for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.ones_(module.weight)
-            module.momentum = None
-    torch.nn.init.normal_(network.backbone.classifier[1].weight, std=0.3)
-    with torch.no_grad():
-        network.train()(torch.from_numpy(np.array(tiles.images)))
-    return network.eval()
 
 
 def _expected(images: NDArray[np.uint8]) -> pd.DataFrame:
@@ -91,7 +78,7 @@ def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     return torch.softmax(torch.from_numpy(logits).double(), dim=1).numpy()
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", [name for name in FORMATS if name != OPENVINO_INT8])
 def test_an_export_says_what_the_model_says(name: str, registered: TileSet, histo_here: Histo) -> None:
     done = histo_here("export", "--to", name, "--data", "tiles.npz", "--output", "there")
     assert done.returncode == 0, done.stderr
@@ -155,6 +142,19 @@ def test_wsinfers_folder_passes_its_schema_and_runs_on_a_tile(registered: TileSe
     with torch.inference_mode():
         found = _softmax(torch.jit.load(model.model_path)(tile).numpy())
     np.testing.assert_allclose(found, _expected(registered.images[4:5]).filter(like="prob_").to_numpy(), atol=1e-4)
+
+
+@pytest.mark.usefixtures("small_network")
+def test_wsinfer_is_told_no_scale_that_nobody_knows(registered: TileSet, histo_here: Histo) -> None:
+    _register(registered, microns_per_pixel=None)
+    asked = ["export", "models:/histo-b3/2", "--to", "wsinfer", "--data", "tiles.npz"]
+    done = histo_here(*asked)
+    assert done.returncode == 2
+    assert "models:/histo-b3/2 does not know that of its own; give the microns_per_pixel of a tile of 32 px" in done.stderr
+    assert not Path("exported-wsinfer").exists()
+    done = histo_here(*asked, "--microns-per-pixel", "0.25")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(Path("exported-wsinfer/config.json").read_text())["spacing_um_px"] == 0.25
 
 
 @pytest.mark.parametrize("runtime", ["onnx", "openvino"])

@@ -232,7 +232,7 @@ def test_figures_and_answers_use_no_tf32_and_leave_the_setting_of_others() -> No
     before = torch.backends.cudnn.conv.fp32_precision
     network, cpu = _Watching(), torch.device("cpu")
     for ask in (
-        loader.ServedModel(network, list(FACTS.classes), None, cpu).predict,
+        loader.ServedModel(network, {"classes": list(FACTS.classes)}, cpu).predict,
         lambda tiles: infer(network, tiles, compute=Compute(cpu, is_bf16=False)),
     ):
         network.seen = []

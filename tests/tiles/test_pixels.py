@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from histo_mlflow.errors import RequestError, TilesChangedError
 from histo_mlflow.tiles import fingerprint
@@ -16,6 +17,7 @@ from histo_mlflow.tiles.mapped import MappedTiles, check_unchanged
 from histo_mlflow.tiles.open import open_tiles
 from histo_mlflow.tiles.pixels import JoinedTiles, join_pixels
 from histo_mlflow.tiles.tile_set import TileSet
+from histo_mlflow.tiles.unlabelled import open_images
 from tests.conftest import save_npz
 
 _sizes = st.lists(st.integers(1, 6), min_size=1, max_size=4)
@@ -124,6 +126,18 @@ def test_what_can_not_be_one_set_is_refused(work: Path, tiny_tiles: TileSet, cha
     np.savez("b.npz", **{"data": tiny_tiles.images, "labels": tiny_tiles.labels, **changes})
     with pytest.raises(RequestError, match=reason):
         open_tiles("a.npz,b.npz")
+
+
+def test_images_without_labels_come_from_several_sources_too(halves: str, tiny_tiles: TileSet) -> None:
+    images = open_images(halves)
+    np.testing.assert_array_equal(np.concatenate([b.images for blocks in images.blocks([]) for b in blocks]), tiny_tiles.images)
+    assert (images.column, images.names[0], images.names[20]) == ("path", "a.npz/0", "b.npz/0")
+    for name in ("one", "two"):
+        Path(name).mkdir()
+        Image.fromarray(tiny_tiles.images[0]).save(Path(name) / "x.png")
+    assert open_images("one,two").names == ["one/x.png", "two/x.png"]
+    with pytest.raises(RequestError, match="can't be read together"):
+        open_images("one,a.npz")
 
 
 def test_a_comma_in_a_path_is_part_of_the_path(work: Path, tiny_tiles: TileSet) -> None:

@@ -12,6 +12,7 @@ from histo_mlflow.tiles.demo import draw_demo
 from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.store import open_store
 from tests.conftest import PROJECT, save_npz
+from tests.feature_writers import draw_features
 from tuning.search import make_command
 from tuning.search_space import Space
 
@@ -113,6 +114,7 @@ def test_a_study_is_not_mixed_with_other_tiles_or_options(
         (["--search", "trainable", "--epochs", "1"], "search=trainable: gradual takes at least 2 epochs"),
         (["--search", "layer_decay", "--layer-decay", "0.9"], "layer_decay is searched and can't be given"),
         (["--trainable", "head"], "search=aug_cutoff: has no meaning with trainable=head"),
+        (["--search", "head_cost"], "search=head_cost: has no meaning with trainable=all"),
         (["--data", "gone.npz"], "gone.npz"),
         (["--storage", "foo"], "storage=foo"),
     ],
@@ -122,6 +124,28 @@ def test_bad_requests_are_one_line(
 ) -> None:
     assert _search("--data", str(tiny_npz), *arguments) == 2
     assert reason in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_heads_over_features_are_searched(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = np.arange(80) % 2
+    features = np.concatenate([draw_features(label, 1, seed=k) for k, label in enumerate(labels)])
+    np.savez(work / "f.npz", features=features, labels=labels, classes=np.array(["x", "y"]))
+    assert _search("--data", "f.npz", "--search", "head_cost,class_weights", "--trials", "6", "--train-best", "true") == 0
+    study = optuna.load_study(study_name="histo-b3", storage="sqlite:///optuna.db")
+    costs = {trial.params["head_cost"]: trial.value for trial in study.get_trials()}
+    assert len(costs) == 6
+    assert len(set(costs.values())) > 1
+    client = open_store().client
+    [best] = client.search_runs(["0"], "tags.`histo.entry_point` = 'train'")
+    assert float(best.data.params["head_cost"]) == pytest.approx(study.best_params["head_cost"])
+    assert best.data.metrics["best/val_loss"] == pytest.approx(study.best_value)
+    assert best.data.params["backbone"] == "features:16"
+    for arguments, reason in (
+        (["--search", "learning_rate"], "search=learning_rate: has no meaning with trainable=head; give --search head_cost"),
+        (["--search", "head_cost", "--backbones", "lite0"], "data holds features"),
+    ):
+        assert _search("--data", "f.npz", *arguments) == 2
+        assert reason in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_how_a_network_learns_is_searched_too(work: Path, tiny_npz: Path, capsys: pytest.CaptureFixture[str]) -> None:
