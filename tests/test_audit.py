@@ -9,6 +9,8 @@ import pytest
 
 import histo_mlflow
 from histo_mlflow.errors import OptionError, RequestError
+from histo_mlflow.tiles.open import open_tiles
+from histo_mlflow.tiles.options import ReadingOptions
 from histo_mlflow.tiles.tile_set import TileSet
 from tests.auditing.plants import texture
 from tests.conftest import Histo, save_npz
@@ -52,6 +54,15 @@ def test_the_list_is_what_exclude_takes(histo_here: Histo, two_sets: tuple[Path,
     assert facts["sets"]["data"]["n_tiles"] == 36
 
 
+def test_clusters_are_groups_that_training_takes(histo_here: Histo, two_sets: tuple[Path, Path]) -> None:
+    data = str(two_sets[0])
+    assert histo_here("audit", "--data", data, "--output", "found").returncode == 0
+    tiles = open_tiles(data, reading=ReadingOptions(groups="found/clusters.csv"))
+    assert tiles.groups is not None
+    assert tiles.groups[5] == tiles.groups[31] != tiles.groups[4] == tiles.groups[30]
+    assert len(np.unique(tiles.groups)) == 38
+
+
 def test_features_and_predictions_of_a_run_are_asked(work: Path, small_network: None, tiny_tiles: TileSet) -> None:
     data = save_npz(work / "tiny.npz", tiny_tiles)
     run = histo_mlflow.cv(data=str(data), folds=2, epochs=1, batch_size=9, weights="none", register=False).run_id
@@ -78,4 +89,4 @@ def test_files_go_to_the_run_that_mlflow_has_begun(histo: Histo, two_sets: tuple
         done = histo("audit", "--data", two_sets[0], "--output", "found", MLFLOW_RUN_ID=begun.info.run_id)
     assert done.returncode == 0, done.stderr
     files = {each.path for each in mlflow.MlflowClient().list_artifacts(begun.info.run_id, "audit")}
-    assert files == {"audit/audit.html", "audit/audit.json", "audit/exclude.txt"}
+    assert files == {f"audit/{name}" for name in ("audit.html", "audit.json", "exclude.txt", "clusters.csv")}

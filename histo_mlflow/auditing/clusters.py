@@ -83,7 +83,8 @@ class Clusters:
         advice = (
             "Leave out all but one of each cluster (exclude.txt names them)."
             if kind.is_copy
-            else "Keep the tiles of a cluster on one side of every split: give patients, slides or these clusters as groups."
+            else "Keep the tiles of a cluster on one side of every split: give patients or slides as groups, or "
+            "groups=audit/clusters.csv."
         )
         return Finding(
             f"{kind.name}_duplicates", _title(kind.words), DOUBTFUL if leak > 0.001 else NOTE, summary, advice,
@@ -91,6 +92,7 @@ class Clusters:
             exclude=surplus if kind.is_copy else rows[:0],
             strips=[self._strip(run) for run in self.members[:_STRIPS]],
             figures={"clusters": len(self.members), "surplus": len(surplus), "expected_leak": leak},
+            clusters=self.of_tile,
         )  # fmt: skip
 
     def expected_leak(self) -> float:

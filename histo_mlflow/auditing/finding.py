@@ -50,7 +50,7 @@ class Finding:
         strips: Tiles to look at.
         table: Numbers by class, set or group.
         figures: Values for programs, by name.
-        n: How many there are: tiles, unless the summary says otherwise.
+        clusters: ``(n_tiles,)``, the same number for tiles that belong together, or None if it is about no such thing.
     """
 
     kind: str
@@ -63,6 +63,7 @@ class Finding:
     strips: Sequence[Strip] = ()
     table: Table | None = None
     figures: Mapping[str, float] = field(default_factory=dict)
+    clusters: NDArray[np.int64] | None = None
 
     @property
     def n(self) -> int:

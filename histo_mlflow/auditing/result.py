@@ -9,13 +9,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from histo_mlflow.auditing.finding import CLEAR, SEVERITIES, UNASKED, Finding
 from histo_mlflow.auditing.subject import Rows, Subject
 from histo_mlflow.evaluation.page import write_page
+from histo_mlflow.tiles.copies import merge_partitions
 
-PAGE, FACTS, EXCLUDE = "audit.html", "audit.json", "exclude.txt"
+PAGE, FACTS, EXCLUDE, CLUSTERS = "audit.html", "audit.json", "exclude.txt", "clusters.csv"
 _SECTIONS = ("headline", "findings", "clear")
 _SHOWN_PX = 160
 
@@ -35,6 +37,13 @@ class Audit:
         )
         return rows[~self.subject.is_test[rows]]
 
+    @cached_property
+    def clusters(self) -> Rows:
+        """Number of the cluster of each tile of `data` ``(n_data_tiles,)``: what shows the same tissue or is of one group."""
+        n_data, groups = len(self.subject.data), self.subject.groups
+        found = [each.clusters[:n_data] for each in self.findings if each.clusters is not None]
+        return merge_partitions([np.arange(n_data), *found, *([] if groups is None else [groups])])
+
     def count(self, severity: str) -> int:
         """Return how many findings are of that severity."""
         return sum(finding.severity == severity for finding in self.findings)
@@ -44,10 +53,12 @@ class Audit:
         return next((dict(each.figures).get(name, math.nan) for each in self.findings if each.kind == kind), math.nan)
 
     def write(self, folder: Path) -> None:
-        """Write page, facts and list into `folder`."""
+        """Write page, facts, the list of tiles to leave out and the table of clusters into `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
         names = self.subject.names[self.excluded]
         (folder / EXCLUDE).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+        table = pd.DataFrame({"path": self.subject.data.names, "group": [f"cluster {number}" for number in self.clusters]})
+        table.to_csv(folder / CLUSTERS, index=False)
         (folder / FACTS).write_text(json.dumps(self.as_json(), indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
         by_severity = {name: [each for each in self.findings if each.severity == name] for name in SEVERITIES}
         shown = [name for name in SEVERITIES if name not in (CLEAR, UNASKED)]

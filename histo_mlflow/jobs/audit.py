@@ -19,7 +19,9 @@ class Audit(JobOptions):
     overlapping, and labels in doubt.
     """
 
-    output: str = option("audit", "Folder to write audit.html, audit.json and exclude.txt to.")
+    output: str = option(
+        "audit", "Folder to write audit.html, audit.json, exclude.txt (for `exclude`) and clusters.csv (for `groups`) to."
+    )
     backbone: str = option(
         "none",
         "Frozen network whose features find overlapping and turned tiles and labels in doubt, as in `train --backbone`: lite0 "
