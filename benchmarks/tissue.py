@@ -13,14 +13,11 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from common import RESULTS, describe_machine, write_results
-from PIL import Image
 
 import histo_mlflow
 from histo_mlflow.console import format_table, say
@@ -57,34 +54,17 @@ class Study:
     options: dict[str, Any]
 
 
-def list_studies(data: Path, work: Path) -> list[Study]:
-    """Return the studies; sets whose patients stand in file names are written to `work` as npz."""
-    glas = write_grouped(data / "glas_tiles", work / "glas.npz", lambda name: name.split("_")[0])
-    by_tile = write_grouped(data / "glas_tiles", work / "glas-by-tile.npz", None)
-    breakhis = write_grouped(data / "breakhis_patients", work / "breakhis.npz", lambda name: name.split("_")[0])
-    crc5 = data / "crc5"
+def list_studies(data: Path) -> list[Study]:
+    """Return the studies, on the sets in a folder."""
+    crc5, glas, breakhis = (data / name for name in ("crc5", "glas_tiles", "breakhis_patients"))
+    small = {"folds": 3, "image_size": 64, "epochs": 6}
     return [
         Study("718", {"data": f"{data}/pathmnist_test718_28.npz#test", "folds": 5, "image_size": 64, "epochs": 6}),
         Study("crc5", {"data": str(crc5 / "train"), "test_data": str(crc5 / "test"), "image_size": 96, "epochs": 6}),
-        Study("GlaS by patient", {"data": str(glas), "folds": 3, "image_size": 64, "epochs": 6}),
-        Study("GlaS by tile", {"data": str(by_tile), "folds": 3, "image_size": 64, "epochs": 6}),
-        Study("BreakHis by patient", {"data": str(breakhis), "folds": 3, "image_size": 64, "epochs": 6}),
+        Study("GlaS by patient", {"data": str(glas), "groups": r"re:(p\d+)_", **small}),
+        Study("GlaS by tile", {"data": str(glas), **small}),
+        Study("BreakHis by patient", {"data": str(breakhis), "groups": "re:/([^/_]+)_", **small}),
     ]
-
-
-def write_grouped(folder: Path, target: Path, group_of: Callable[[str], str] | None) -> Path:
-    """Write the tiles of class folders to an npz, with the group that each file's name holds."""
-    files = sorted(folder.glob("*/*.jpg"))
-    classes = sorted({file.parent.name for file in files})
-    arrays: dict[str, Any] = {
-        "data": np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files]),
-        "labels": np.array([classes.index(file.parent.name) for file in files]),
-        "classes": np.array(classes),
-    }
-    if group_of is not None:
-        arrays["groups"] = np.array([group_of(file.name) for file in files])
-    np.savez(target, **arrays)
-    return target
 
 
 def run(study: Study, way: str, seed: int) -> dict[str, float]:
@@ -114,9 +94,8 @@ def main() -> None:
     data, output = options.data.resolve(), options.output.resolve()
     kept: dict[str, dict[str, list[dict[str, float]]]] = json.loads(output.read_text())["runs"] if output.exists() else {}
     with tempfile.TemporaryDirectory(prefix="histo-tissue-") as folder:
-        work = Path(folder)
-        studies = [study for study in list_studies(data, work) if options.only in study.name]
-        os.chdir(work)  # the store of these runs
+        studies = [study for study in list_studies(data) if options.only in study.name]
+        os.chdir(folder)  # the store of these runs
         for way in (way for way in WAYS if way.startswith(options.ways)):
             for study in studies:
                 runs = kept.setdefault(study.name, {}).setdefault(way, [])

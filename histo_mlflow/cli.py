@@ -117,8 +117,11 @@ class _NumberOrWord(click.ParamType[Any]):
         return "|".join(("INTEGER", *self.words))
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the number or the word; fails as click does for numbers."""
-        return value if value in self.words else click.INT.convert(value, param, ctx)
+        """Return the number or the word."""
+        try:
+            return value if value in self.words else int(value)
+        except ValueError:
+            return self.fail(f"{value!r} is neither a whole number nor {' nor '.join(self.words)}.", param, ctx)
 
 
 class _Jobs(click.Group):

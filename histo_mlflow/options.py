@@ -192,7 +192,8 @@ def as_type(part: Field[Any], value: object) -> object:
     if kind is str and isinstance(value, Path):
         return str(value)
     if type(value) is not kind:
-        raise OptionError(f"{part.name}={reprlib.repr(value)} must be {kind.__name__}")
+        words = "".join(f" or {word}" for word in part.metadata["option"].words)
+        raise OptionError(f"{part.name}={reprlib.repr(value)} must be {kind.__name__}{words}")
     return value
 
 

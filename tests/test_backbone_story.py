@@ -1,21 +1,18 @@
-"""A network of timm's goes the way of the default: cross-validated, judged by the gate, loaded elsewhere, served."""
+"""A network of timm's goes the way of the default: cross-validated, judged by the gate, loaded elsewhere."""
 
 import json
 import os
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 
 import mlflow
 import numpy as np
 import pandas as pd
-import pytest
 from mlflow import MlflowClient
 
 from histo_mlflow.tiles.demo import draw_demo
 from tests.conftest import SIZE_PX, Histo, put_into_production, save_npz
-from tests.servers import model_server
 
 _ELSEWHERE = """
 import sys
@@ -27,47 +24,22 @@ mlflow.pyfunc.load_model("models:/histo-b3/2").predict(np.load("test.npz")["data
 _LEARN = ("--data", "tiles.npz", "--weights", "none", "--epochs", "1", "--batch-size", "9")
 
 
-def _put_b3_into_production(work: Path, histo_here: Histo) -> None:
-    save_npz(work / "tiles.npz", draw_demo(n_tiles=54, tile_size_px=SIZE_PX))
-    save_npz(work / "test.npz", draw_demo(n_tiles=90, tile_size_px=SIZE_PX, seed=1))
+def test_it_goes_the_whole_way(work: Path, small_network: None, histo_here: Histo) -> None:
+    save_sets(work)
     done = histo_here("train", *_LEARN)
     assert done.returncode == 0, done.stderr
     put_into_production()
+    go_the_whole_way("timm:resnet10t", work, histo_here)
 
 
-def test_it_goes_the_whole_way(work: Path, small_network: None, histo_here: Histo) -> None:
-    _put_b3_into_production(work, histo_here)
-    _go_the_whole_way("timm:resnet10t", work, histo_here)
+def save_sets(work: Path) -> None:
+    """Save tiles to learn from and others to judge on."""
+    save_npz(work / "tiles.npz", draw_demo(n_tiles=54, tile_size_px=SIZE_PX))
+    save_npz(work / "test.npz", draw_demo(n_tiles=90, tile_size_px=SIZE_PX, seed=1))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    [
-        "timm:resnet10t", "timm:convnext_atto", "timm:vit_tiny_patch16_224", "timm:efficientnet_lite0",
-        "timm:mobilenetv3_small_050", "lite0",
-    ],
-)  # fmt: skip
-def test_beside_a_whole_b3_and_served(name: str, work: Path, histo_here: Histo) -> None:
-    _put_b3_into_production(work, histo_here)
-    network = mlflow.pytorch.load_model("models:/histo-b3/1")
-    assert sum(tensor.numel() for tensor in network.parameters()) > 10_000_000
-    expected = _go_the_whole_way(name, work, histo_here)
-    tiles = np.load("test.npz")["data"]
-    with model_server("models:/histo-b3/2", work) as address:
-        asked = urllib.request.Request(
-            f"{address}/invocations",
-            json.dumps({"inputs": tiles[:3].tolist()}).encode(),
-            {"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(asked, timeout=60) as answer:
-            said = pd.DataFrame(json.load(answer)["predictions"])
-    assert said["label"].tolist() == expected["label"][:3].tolist()
-    np.testing.assert_allclose(said.filter(like="prob_"), expected.filter(like="prob_")[:3], atol=1e-6)
-
-
-def _go_the_whole_way(name: str, work: Path, histo_here: Histo) -> pd.DataFrame:
-    """Learn, register, judge, load elsewhere and export, and return what the registered model says of the test tiles."""
+def go_the_whole_way(name: str, work: Path, histo_here: Histo) -> pd.DataFrame:
+    """Learn, register, judge beside version 1, load elsewhere, export, and return what version 2 says of the test tiles."""
     done = histo_here("cv", *_LEARN, "--backbone", name, "--folds", "2", "--test-data", "test.npz")
     assert done.returncode == 0, done.stderr
     assert "Registered as models:/histo-b3/2" in done.stdout

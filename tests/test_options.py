@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import yaml
 
-from histo_mlflow.cli import JobCommand
+from histo_mlflow.cli import JobCommand, main
 from histo_mlflow.errors import OptionError, SourceNotFoundError
 from histo_mlflow.jobs import find_jobs
+from histo_mlflow.jobs.cv import Cv
 from histo_mlflow.jobs.train import Train
-from histo_mlflow.options import build, flatten, option_fields, read_yaml
+from histo_mlflow.options import as_type, build, flatten, option_fields, read_yaml
 from tests.conftest import PROJECT
 
 _ALIASES = "a0: &a0 [x, x]\n" + "".join(f"a{k}: &a{k} [*a{k - 1}, *a{k - 1}]\n" for k in range(1, 30)) + "data: *a29\n"
@@ -62,6 +63,24 @@ def test_bad_yaml(tmp_path: Path, text: str, reason: str) -> None:
     (tmp_path / "a.yaml").write_text(text)
     with pytest.raises(OptionError, match=reason):
         read_yaml(tmp_path / "a.yaml", Train)
+
+
+def test_a_word_may_stand_in_the_place_of_a_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folds in ("site", 3):
+        (tmp_path / "a.yaml").write_text(f"folds: {folds}\n")
+        assert build(Cv, read_yaml(tmp_path / "a.yaml", Cv)).split.folds == folds
+        assert as_type(option_fields(Cv)["folds"], folds) == folds
+    (tmp_path / "a.yaml").write_text("folds: ward\n")
+    with pytest.raises(OptionError, match="folds='ward' must be int or site or patient"):
+        read_yaml(tmp_path / "a.yaml", Cv)
+    with pytest.raises(OptionError, match="folds=1: must be at least 2"):
+        build(Cv, {"folds": 1})
+    with pytest.raises(OptionError, match="folds=ward: must be a number or one of site, patient"):
+        build(Cv, {"folds": "ward"})
+    with pytest.raises(SystemExit) as stopped:
+        main(["cv", "--folds", "ward"])
+    assert stopped.value.code == 2
+    assert "'ward' is neither a whole number nor site nor patient" in capsys.readouterr().err
 
 
 def test_missing_yaml(tmp_path: Path) -> None:

@@ -31,8 +31,7 @@ def test_slides_are_cross_validated_and_become_a_version(work: Path, program: st
     assert len(set(groups)) == 48
     split = mlflow.artifacts.load_dict(f"runs:/{found.run_id}/evaluation/oof/summary.json")
     assert split["n"] == len(tiles)
-    put_into_production()
-    model = mlflow.pyfunc.load_model(PRODUCTION)
+    model = mlflow.pyfunc.load_model(PRODUCTION)  # there at once: it is better than chance
     table = model.predict(tiles.images)
     assert list(table) == ["label", *(f"prob_{name}" for name in CLASSES)]
     pd.testing.assert_frame_equal(table, model.predict(pd.DataFrame(tiles.images)))

@@ -63,6 +63,7 @@ def run_trials(options: Tune, space: Space) -> None:
         return [hold_out(inputs.tiles, shared.split, seed=seed)]
 
     splits = cut(seed)
+    say(f"kept together by the split: {splits[0].unit.describe()}")
     asked = _shared_by_trials(values | base, space) | {"data_fingerprint": inputs.tiles.fingerprint}
     is_worker = PARENT_VARIABLE in os.environ
     if is_worker:

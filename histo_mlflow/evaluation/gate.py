@@ -85,12 +85,12 @@ def _judge_classes(comparison: Comparison, class_margin: float) -> tuple[bool, s
     )
 
 
-def object_to(evaluation: Evaluation, baselines: Mapping[str, Predictions]) -> str:
+def object_to(evaluation: Evaluation, baselines: Mapping[str, Predictions] | None) -> str:
     """Return why a model may not be the first in Production, or an empty text.
 
     It must call the validation tiles better than chance, beyond the noise that its 95 % interval tells of, and no worse than
-    classifiers that see colour alone, whose word must be there. Where groups are too few for an interval, each counts as one
-    tile, as if its tiles were all the same.
+    classifiers that see colour alone, whose word must be there; `baselines` is None where the tiles have no colour to see.
+    Where groups are too few for an interval, each counts as one tile, as if its tiles were all the same.
     """
     balanced, groups = evaluation.overall["balanced_accuracy"], evaluation.predictions.groups
     low, high = balanced.low, balanced.high
@@ -100,6 +100,8 @@ def object_to(evaluation: Evaluation, baselines: Mapping[str, Predictions]) -> s
     said = f"balanced accuracy {balanced.value:.3f} ({low:.3f} to {high:.3f}) on the validation tiles"
     if not low > chance:
         return f"{said} is not above chance ({chance:.3f})"
+    if baselines is None:
+        return ""
     if not baselines:
         return f"{said} could not be compared with what colour alone tells: the baselines could not be made"
     of_colour = {

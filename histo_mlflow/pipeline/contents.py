@@ -28,6 +28,7 @@ def tags_of(job: str, tiles: TileSet, more: Mapping[str, object]) -> dict[str, o
         "histo.entry_point": job,
         "histo.data_fingerprint": tiles.fingerprint,
         "histo.synthetic": str(tiles.is_synthetic).lower(),
+        **({"histo.tiles": "; ".join(tiles.notes)} if tiles.notes else {}),
         **more,
     }
 

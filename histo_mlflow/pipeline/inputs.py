@@ -20,7 +20,6 @@ from histo_mlflow.models.options import OPENVINO_INT8, NetworkOptions, n_feature
 from histo_mlflow.models.weights import InitialWeights, adopt_weights, find_missing, read_initial_weights
 from histo_mlflow.options import build, flatten, option_fields, stated
 from histo_mlflow.pipeline.options import LearningOptions
-from histo_mlflow.tiles.copies import find_copies
 from histo_mlflow.tiles.open import open_tiles
 from histo_mlflow.tiles.options import ReadingOptions
 from histo_mlflow.tiles.tile_set import Form, Part, TileSet, with_class_order
@@ -70,23 +69,26 @@ def open_learning_inputs(options: OptionsT) -> tuple[LearningInputs, OptionsT]:
 
     Raises `RequestError` for whatever is wrong with them.
     """
+    # Half a second of faiss and OpenCV, which nothing but training needs.
+    from histo_mlflow.pipeline.precheck import check_tiles
+
     data, asked = options.data, options.recipe.network
     opened = announce(open_tiles(data.data, image_size=asked.image_size, reading=data.reading))
-    tiles = replace(opened, copies=find_copies(opened))
-    if tiles.encoder:
-        options = replace(options, recipe=suit_to_features(options.recipe, options.given, n_features=tiles.form.n_features))
+    if opened.encoder:
+        options = replace(options, recipe=suit_to_features(options.recipe, options.given, n_features=opened.form.n_features))
     network, fit = options.recipe.network, options.recipe.fit
     if fit.head_cost and fit.trainable != HEAD:
         raise OptionError(f"head_cost={fit.head_cost:g}: has no meaning with trainable={fit.trainable}; give trainable={HEAD}")
-    check_classes_accepted(tiles.classes, where=tiles.source)
+    check_classes_accepted(opened.classes, where=opened.source)
     test = None
     if source := stated(data.test_data):
-        opened = open_tiles(source, image_size=network.image_size, reading=data.test_reading)
-        test = announce(with_class_order(opened, tiles.classes))
-        if test.form != tiles.form:
-            raise RequestError(f"test_data={source} holds {test.form}, data={data.data} {tiles.form}; give both in one form")
-        if test.fingerprint == tiles.fingerprint:
-            warn("test_data holds the same tiles as data: its figures will say nothing about new tiles")
+        watched = open_tiles(source, image_size=network.image_size, reading=data.test_reading)
+        test = announce(with_class_order(watched, opened.classes))
+        if test.form != opened.form:
+            raise RequestError(f"test_data={source} holds {test.form}, data={data.data} {opened.form}; give both in one form")
+    tiles = check_tiles(opened, test, allow_leak=stated(data.allow_leak))
+    for note in tiles.notes[len(opened.notes) :]:
+        say(f"  {note}")
     costs = read_costs(options.costs.costs, tiles.classes)
     inputs = LearningInputs(tiles, test, open_weights(network, is_synthetic=tiles.is_synthetic), costs)
     return inputs, suited(options, inputs.initial)

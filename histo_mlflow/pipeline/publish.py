@@ -88,7 +88,7 @@ def hand_on(session: Session, recorded: RecordedSplit, out_of_fold: OutOfFold | 
         model_uri,
         name,
         VersionFacts(own_run.id, card, {"data_fingerprint": facts.data_fingerprint, "source_run": run.id, **tags}),
-        objection=object_to(recorded.val, recorded.baselines),
+        objection=object_to(recorded.val, None if facts.takes_features else recorded.baselines),
     )
     for each in both:
         each.set_tags({"histo.registered": registration.uri})

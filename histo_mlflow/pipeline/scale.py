@@ -8,7 +8,7 @@ from histo_mlflow.tiles.pixels import as_joined
 from histo_mlflow.tiles.tile_set import TileSet
 
 TOLERANCE = 0.1
-"""Share by which scales may differ: scanners of one nominal magnification do (0.23 to 0.27 um at 40x)."""
+"""Share by which scales may differ: scanners of one nominal magnification differ by some per cent."""
 
 
 def describe_mismatch(model: Model, size_px: int, microns_per_pixel: float | None) -> str | None:

@@ -87,6 +87,11 @@ class DataOptions(Options):
         "Tiles that are scored after every epoch and never selected on, as `data`; `none` for none.",
         changes_result=False,
     )
+    allow_leak: str = option(
+        "none",
+        "Why test tiles may be among the tiles to learn from, in words; `none`: copies and near-duplicates are refused.",
+        changes_result=False,
+    )
     test_groups: str = option(STORED, "As `groups`, of the test tiles; for intervals.", changes_result=False)
     reading: ReadingOptions
 

@@ -169,17 +169,33 @@ def _from_store(address: Address) -> Path:
     where = shown(address)
     with _asking(where):
         store, path = fsspec.url_to_fs(address.name)
+        store.invalidate_cache()  # of listings, which may be older than the files
         is_folder = store.info(path)["type"] == "directory"
         infos = list(store.find(path, detail=True).values()) if is_folder else [store.info(path)]
     if not infos:
         raise DownloadError(f"{where} is an empty folder")
-    key = cache_key("fetched", address.name, _version_of(infos))
+    key = cache_key("fetched", _scheme(address), path, _version_of(infos))
     name = PurePosixPath(path).name or "tiles"
     if not is_folder:
         return _kept(address, key, name, _StoredFile(store, path, where))
-    files = [(_StoredFile(store, info["name"], where), _below(info["name"], path), info["size"]) for info in infos]
+    files = [_Listed(_StoredFile(store, info["name"], where), _below(info["name"], path), info) for info in infos]
     about = About("fetched", where)
     return made_once(key, name, lambda target: _fetch_all(files, target), what=_WHAT, resumes=True, about=about)
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """A file of a folder in a store, as it was when the folder was listed.
+
+    Attributes:
+        remote: The file.
+        place: Below the folder.
+        info: The store's.
+    """
+
+    remote: _StoredFile
+    place: PurePosixPath
+    info: dict[str, Any]
 
 
 def _below(name: str, folder: str) -> PurePosixPath:
@@ -190,17 +206,18 @@ def _below(name: str, folder: str) -> PurePosixPath:
     return inner
 
 
-def _fetch_all(files: list[tuple[_StoredFile, PurePosixPath, int]], folder: Path) -> None:
+def _fetch_all(files: list[_Listed], folder: Path) -> None:
     """Bring files into a folder; those that are there with their size were brought before."""
     folder.mkdir(exist_ok=True)
 
-    def bring(file: tuple[_StoredFile, PurePosixPath, int]) -> int:
-        remote, name, n_bytes = file
-        target = folder / name
+    def bring(file: _Listed) -> int:
+        target, n_bytes = folder / file.place, int(file.info["size"])
         if not (target.is_file() and target.stat().st_size == n_bytes):
             target.parent.mkdir(parents=True, exist_ok=True)
             draft = target.with_name(f".{target.name}.part")
-            with remote.open(0, "") as answer, draft.open("wb") as opened:
+            with file.remote.open(0, "") as answer, draft.open("wb") as opened:
+                if answer.version != _version_of([file.info]):
+                    raise DownloadError(f"{file.remote.shown}: {file.place} was changed meanwhile; give the same command again")
                 for block in answer.blocks:
                     opened.write(block)
                 opened.flush()
@@ -208,7 +225,7 @@ def _fetch_all(files: list[tuple[_StoredFile, PurePosixPath, int]], folder: Path
             draft.replace(target)
         return n_bytes
 
-    title, n_bytes = f"fetch {folder.name}", sum(size for _, _, size in files)
+    title, n_bytes = f"fetch {folder.name}", sum(int(file.info["size"]) for file in files)
     pool = ThreadPoolExecutor(_AT_ONCE)
     try:
         with tqdm(total=n_bytes, unit="B", unit_scale=True, desc=title, disable=None, leave=False) as bar:
@@ -216,7 +233,7 @@ def _fetch_all(files: list[tuple[_StoredFile, PurePosixPath, int]], folder: Path
                 bar.update(done)
     except BrokenOffError as error:
         raise DownloadError(
-            f"can't reach {files[0][0].shown} ({error}); the same command goes on with what is missing"
+            f"can't reach {files[0].remote.shown} ({error}); the same command goes on with what is missing"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)

@@ -103,7 +103,9 @@ class TileSet:
 
     def microns_at(self, size_px: int) -> float | None:
         """Return the width of a pixel in micrometres when whole tiles are brought to this edge length, or None."""
-        return None if self.microns_per_pixel is None else self.microns_per_pixel * self.tile_size_px / size_px
+        if self.microns_per_pixel is None or self.encoder:
+            return None
+        return self.microns_per_pixel * self.tile_size_px / size_px
 
     @property
     def known_levels(self) -> Mapping[str, NDArray[np.str_]]:
