@@ -1,5 +1,6 @@
 """Fetch a public set of tiles from where its makers have put it."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,8 +63,6 @@ def download(options: Download) -> DownloadResult:
     except Interrupted:
         say(f"what has arrived is kept in {output}.download; the same command goes on from there")
         raise
-    if data.suffix == ".csv":
-        say(f"{data}\nnext: mlflow run . -e cv -P data=FOLDER_OF_THE_TILES -P groups={data}")
-    else:
-        say(f"{data}\nnext: mlflow run . -e cv -P data={data}" + (f" -P {asked.options}" if asked.options else ""))
+    given_as = ["data=FOLDER_OF_THE_TILES", f"groups={data}"] if data.suffix == ".csv" else [f"data={data}", asked.options]
+    say(f"{data}\nnext: mlflow run . -e cv " + " ".join(f"-P {shlex.quote(each)}" for each in given_as if each))
     return DownloadResult(output, data, asked.licence, asked.citation)

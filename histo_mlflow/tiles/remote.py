@@ -26,6 +26,7 @@ _HERE = frozenset({"file", "local"})
 _BLOCK_BYTES = 2**22
 _AT_ONCE = 8  # small files: each waits for its answer
 _OF_VERSION = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "updated", "created", "size")
+_OF_CONTENT = ("size", "ETag", "etag", "md5Hash")
 _WHAT = "tiles can't be fetched"
 
 _log = logging.getLogger(__name__)
@@ -130,13 +131,18 @@ class _StoredFile(RemoteFile):
     @contextmanager
     def open(self, start: int, version: str) -> Iterator[Answer]:
         """Open it; the store is asked first whether it is as it was."""
-        with _asking(self.shown):
-            info = self.store.info(self.path)
+        info = self.info()
         found = _version_of([info])
         start = start if found == version else 0
-        yield Answer(start, found, info.get("size"), self._blocks(start))
+        yield Answer(start, found, info.get("size"), self.blocks(start))
 
-    def _blocks(self, start: int) -> Iterator[bytes]:
+    def info(self) -> dict[str, Any]:
+        """Return what the store says of it."""
+        with _asking(self.shown):
+            return dict(self.store.info(self.path))
+
+    def blocks(self, start: int) -> Iterator[bytes]:
+        """Yield its bytes from `start` on."""
         with _asking(self.shown), self.store.open(self.path, "rb") as file:
             file.seek(start)
             while block := file.read(_BLOCK_BYTES):
@@ -197,6 +203,11 @@ class _Listed:
     place: PurePosixPath
     info: dict[str, Any]
 
+    def is_as_listed(self) -> bool:
+        """Return whether it still is what was listed, by what stores say in one form in both places."""
+        now = self.remote.info()
+        return all(now[fact] == self.info[fact] for fact in _OF_CONTENT if fact in now and fact in self.info)
+
 
 def _below(name: str, folder: str) -> PurePosixPath:
     """Return the path of a file below a folder; a store takes any text for a name."""
@@ -215,10 +226,10 @@ def _fetch_all(files: list[_Listed], folder: Path) -> None:
         if not (target.is_file() and target.stat().st_size == n_bytes):
             target.parent.mkdir(parents=True, exist_ok=True)
             draft = target.with_name(f".{target.name}.part")
-            with file.remote.open(0, "") as answer, draft.open("wb") as opened:
-                if answer.version != _version_of([file.info]):
-                    raise DownloadError(f"{file.remote.shown}: {file.place} was changed meanwhile; give the same command again")
-                for block in answer.blocks:
+            if not file.is_as_listed():
+                raise DownloadError(f"{file.remote.shown}: {file.place} was changed meanwhile; give the same command again")
+            with draft.open("wb") as opened:
+                for block in file.remote.blocks(0):
                     opened.write(block)
                 opened.flush()
                 os.fsync(opened.fileno())
