@@ -134,9 +134,9 @@ def _hold(entry: Path) -> None:
     with suppress(OSError):  # there is no entry yet, or there are no locks, and then nothing is removed either
         if entry in _held and os.path.samestat(os.fstat(_held[entry]), entry.stat()):
             return
-        before, _held[entry] = _held.pop(entry, None), os.open(entry, os.O_RDONLY | os.O_DIRECTORY)
-        if before is not None:
-            os.close(before)
+        for gone in [path for path in _held if path == entry or not path.exists()]:
+            os.close(_held.pop(gone))
+        _held[entry] = os.open(entry, os.O_RDONLY | os.O_DIRECTORY)
         fcntl.flock(_held[entry], fcntl.LOCK_SH)
         os.utime(entry / FACTS)
 
