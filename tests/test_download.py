@@ -115,6 +115,7 @@ def test_no_network_names_the_address_and_the_way_by_hand(
     done = histo_here("download", "pathmnist")
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
+    assert list((work / "data").iterdir()) == []
     assert "can't reach http://127.0.0.1:9/pathmnist.npz (" in done.stderr
     assert "or fetch http://127.0.0.1:9/pathmnist.npz by other means, and add --from-file pathmnist.npz" in done.stderr
 

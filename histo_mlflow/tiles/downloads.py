@@ -63,6 +63,8 @@ def _fetch(asked: PublicSet, file: Path) -> None:
     try:
         fetch(HttpFile(asked.url), file, md5=asked.md5)
     except DownloadError as error:
+        if not any(file.parent.glob("*.part")):
+            shutil.rmtree(file.parent, ignore_errors=True)  # nothing has come
         raise DownloadError(f"{error}; or fetch {asked.url} by other means, and add --from-file {asked.file_name}") from None
 
 
