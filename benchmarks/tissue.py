@@ -87,7 +87,7 @@ def main() -> None:
         "--data", type=Path, default=Path(os.environ.get("HISTO_REAL_DATA", ".")), help="the folder with the sets"
     )
     parser.add_argument("--only", default="", help="studies whose name holds this")
-    parser.add_argument("--ways", default="", help="ways to train whose name begins with this")
+    parser.add_argument("--ways", default="", help="a way to train, or those whose name begins with this")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each, with the seeds 0, 1, ...")
     parser.add_argument("--output", type=Path, default=RESULTS / "tissue.json", help="the JSON file")
     options = parser.parse_args()
@@ -96,7 +96,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="histo-tissue-") as folder:
         studies = [study for study in list_studies(data) if options.only in study.name]
         os.chdir(folder)  # the store of these runs
-        for way in (way for way in WAYS if way.startswith(options.ways)):
+        for way in [options.ways] if options.ways in WAYS else [way for way in WAYS if way.startswith(options.ways)]:
             for study in studies:
                 runs = kept.setdefault(study.name, {}).setdefault(way, [])
                 for seed in range(len(runs), options.seeds):
