@@ -155,7 +155,7 @@ def test_a_store_that_takes_no_model_at_the_end_gets_it_later(work: Path, tiny_n
 
 @pytest.mark.usefixtures("small_network")
 def test_what_cannot_be_resumed_is_refused_by_name(histo: Histo, tiny_npz: Path, tiny_tiles: TileSet, store: Store) -> None:
-    _train(data=tiny_npz, test_data=tiny_npz, epochs=1, **OPTIONS)
+    _train(data=tiny_npz, test_data=tiny_npz, allow_leak="a test", epochs=1, **OPTIONS)
     run_id = _runs(store)[0].info.run_id
     other = tiny_npz.with_name("other.npz")
     np.savez(other, data=255 - tiny_tiles.images, labels=tiny_tiles.labels)
@@ -171,6 +171,12 @@ def test_what_cannot_be_resumed_is_refused_by_name(histo: Histo, tiny_npz: Path,
         assert store.client.get_run(run_id).info.status == "KILLED"
     with pytest.raises(SourceNotFoundError, match="no run with this id"):
         _train(resume="0" * 32)
+    kept = store.client.download_artifacts(run_id, "split.npz", str(tiny_npz.parent))
+    split = dict(np.load(kept))
+    np.savez(kept, **(split | {"val": split["val"][:-1]}))
+    store.client.log_artifact(run_id, kept)
+    with pytest.raises(RequestError, match="began with another split of these tiles"):
+        _train(resume=run_id)
     bare = store.client.create_run("0", tags={"histo.entry_point": "train"}).info.run_id  # killed before it noted anything else
     store.client.set_terminated(bare, "FAILED")
     with pytest.raises(RequestError, match="has not noted its options; start a new run"):

@@ -86,7 +86,9 @@ def open_learning_inputs(options: OptionsT) -> tuple[LearningInputs, OptionsT]:
         test = announce(with_class_order(watched, opened.classes))
         if test.form != opened.form:
             raise RequestError(f"test_data={source} holds {test.form}, data={data.data} {opened.form}; give both in one form")
-    tiles = check_tiles(opened, test, allow_leak=stated(data.allow_leak))
+    # What has begun goes on: it was asked when it began, or began before anybody asked.
+    allow_leak = stated(data.allow_leak) or ("the run began so" if options.keeping.is_resumed else None)
+    tiles = check_tiles(opened, test, allow_leak=allow_leak)
     for note in tiles.notes[len(opened.notes) :]:
         say(f"  {note}")
     costs = read_costs(options.costs.costs, tiles.classes)

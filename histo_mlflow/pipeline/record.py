@@ -10,7 +10,7 @@ from torch.nn import Module
 
 from histo_mlflow.base.scratch import scratch_folder
 from histo_mlflow.console import describe_epoch, say
-from histo_mlflow.errors import WorkError
+from histo_mlflow.errors import RequestError, WorkError
 from histo_mlflow.evaluation.findings import About, Details, Findings
 from histo_mlflow.evaluation.metrics import Evaluation
 from histo_mlflow.evaluation.predictions import Predictions
@@ -34,6 +34,8 @@ from histo_mlflow.tiles.splits import Split
 from histo_mlflow.tracking.found_runs import count_looks, note_looks
 from histo_mlflow.tracking.kept_checkpoints import BEST, FOLDER, LAST, keep_weights, load_last_state
 from histo_mlflow.tracking.runs import Run
+
+_SPLIT = "split.npz"
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,9 +91,10 @@ def record_split(session: Session, split: Split, *, title: str) -> RecordedSplit
     """Fit and score one split, keeping everything in the session's run as soon as it exists; goes on where that has stopped."""
     run, inputs = session.run, session.inputs
     log_datasets(run, [split.train, split.val, *([] if inputs.watched is None else [inputs.watched])], title)
+    _check_same_split(run, split)
     fingerprint = np.array(split.tiles.fingerprint)
     rows = partial(np.savez_compressed, train=split.train.rows, val=split.val.rows, fingerprint=fingerprint)
-    run.write("split.npz", rows)
+    run.write(_SPLIT, rows)
     state = load_last_state(run, load_state)
     observer = _Observer(session, split, state)
     result = run_split(inputs, split, session.options.recipe, on_epoch=observer, ranks=session.ranks, resume=state)
@@ -109,6 +112,18 @@ def record_split(session: Session, split: Split, *, title: str) -> RecordedSplit
     )
     findings, baselines = _judge(session, split, facts, result, n_epochs)
     return RecordedSplit(run, split, title, facts, result.best, result.val.loss, findings, baselines, observer.history)
+
+
+def _check_same_split(run: Run, split: Split) -> None:
+    """Raise `RequestError` if the run began with another split of these tiles, as an earlier version may have made."""
+    if not run.has_file(_SPLIT):
+        return
+    before = run.read(_SPLIT, lambda file: dict(np.load(file)))
+    if not all(np.array_equal(before[part.name], part.rows) for part in (split.train, split.val)):
+        raise RequestError(
+            f"run {run.id} began with another split of these tiles, made by an earlier version; start a new run from its "
+            f"weights: weights={run.id}"
+        )
 
 
 def _note_result(session: Session, result: SplitResult, selected: str) -> None:
