@@ -62,4 +62,5 @@ def test_it_is_judged_beside_a_whole_b3_and_served(name: str, work: Path, histo_
         with urllib.request.urlopen(asked, timeout=60) as answer:
             said = pd.DataFrame(json.load(answer)["predictions"])
     assert said["label"].tolist() == expected["label"][:3].tolist()
-    np.testing.assert_allclose(said.filter(like="prob_"), expected.filter(like="prob_")[:3], atol=1e-6)
+    # Another process has other threads, which add up in another order.
+    np.testing.assert_allclose(said.filter(like="prob_"), expected.filter(like="prob_")[:3], atol=1e-4)
