@@ -58,32 +58,30 @@ def check_tiles(tiles: TileSet, test: TileSet | None, *, allow_leak: str | None)
     Raises:
         RequestError: Test tiles are among the tiles to learn from, and `allow_leak` does not say why they may.
     """
+    notes: list[str] = []
     if test is not None and test.fingerprint == tiles.fingerprint:
-        _refuse_leak(allow_leak, f"test_data={test.source} holds the same tiles as data")
+        notes.append(_allowed(allow_leak, f"test_data={test.source} holds the same tiles as data"))
     if tiles.encoder:
-        return _with_notes(tiles, find_copies(tiles), [], allow_leak)
+        return replace(tiles, copies=find_copies(tiles), notes=(*tiles.notes, *notes))
     found = _precheck(tiles, test)
-    if found.leaked and test is not None:
+    if found.leaked and test is not None and not notes:
         of_test, of_data = found.leaked[0]
-        _refuse_leak(
-            allow_leak,
+        what = (
             f"test_data={test.source}: {len(found.leaked)} tile(s) or clusters of tiles are in data too, {shorten(of_test)} as "
-            f"{shorten(of_data)} for one",
+            f"{shorten(of_data)} for one"
         )
-    return _with_notes(tiles, found.copies(len(tiles)), [found.describe()], allow_leak)
+        notes.append(_allowed(allow_leak, what))
+    return replace(tiles, copies=found.copies(len(tiles)), notes=(*tiles.notes, found.describe(), *notes))
 
 
-def _with_notes(tiles: TileSet, copies: NDArray[np.int64], notes: list[str], allow_leak: str | None) -> TileSet:
-    allowed = [] if allow_leak is None else [f"leak to the test set allowed: {shorten(allow_leak)}"]
-    return replace(tiles, copies=copies, notes=(*tiles.notes, *notes, *allowed))
-
-
-def _refuse_leak(allow_leak: str | None, what: str) -> None:
+def _allowed(allow_leak: str | None, what: str) -> str:
+    """Return the note on a leak that is there and is allowed; raises `RequestError` if it is not."""
     if allow_leak is None:
         raise RequestError(
             f"{what}: its figures would say nothing about new tiles; leave them out (`histo audit` lists them for exclude), or "
             "say why they may be there: --allow-leak REASON"
         )
+    return f"leak to the test set allowed: {shorten(allow_leak)}"
 
 
 def _precheck(tiles: TileSet, test: TileSet | None) -> Precheck:
