@@ -3,7 +3,6 @@
 Hashes find candidates, and pixels decide. Rotations by other angles, crops and overlaps are beyond hashes: `siblings`.
 """
 
-import hashlib
 from collections.abc import Iterable, Iterator
 
 import cv2
@@ -15,6 +14,7 @@ from histo_mlflow.auditing.clusters import Clusters, Kind, cluster
 from histo_mlflow.auditing.finding import Check, Finding, Measures
 from histo_mlflow.auditing.hashes import SYMMETRIES, Symmetry, coefficients, contrast, grey, pack
 from histo_mlflow.auditing.subject import Rows, Subject
+from histo_mlflow.tiles.copies import digest_each
 
 Pairs = NDArray[np.int64]
 """``(n, 2)``, positions of two tiles."""
@@ -37,9 +37,8 @@ NEAR = Kind(
 
 
 def _measure(tiles: NDArray[np.uint8]) -> Measures:
-    digests = [hashlib.sha256(np.ascontiguousarray(tile).data).digest() for tile in tiles]
     return {
-        "sha256": np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32),
+        "sha256": np.frombuffer(b"".join(digest_each(tiles)), np.uint8).reshape(-1, 32),
         "coefficients": coefficients(grey(tiles)),
     }
 

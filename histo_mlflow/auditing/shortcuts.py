@@ -95,9 +95,13 @@ def _classes_from(subject: Subject, clues: Mapping[str, Floats]) -> Finding:
         f"By {strongest} alone {in_words(found[strongest])} balanced accuracy is reached, {chance:.3f} by chance "
         f"(logistic regression, cross-validated on {len(rows)} tiles{'' if groups is None else ', whole groups held out'}).",
         "A network must be far ahead of these to show that it has learnt tissue; test it on another scanner or hospital.",
-        table=Table(("clue", "balanced accuracy"), tuple((name, in_words(each)) for name, each in found.items())),
+        table=_table("balanced accuracy", found),
         figures={name: each.value for name, each in found.items()},
     )  # fmt: skip
+
+
+def _table(figure: str, found: Mapping[str, Estimate]) -> Table:
+    return Table(("clue", figure), tuple((name, in_words(each)) for name, each in found.items()))
 
 
 def _balanced(predictions: Predictions) -> Estimate:
@@ -124,7 +128,7 @@ def _sets_from(subject: Subject, clues: Mapping[str, Floats]) -> Finding:
         "(0.5: not at all).",
         "The sets differ in more than their tiles: figures on test_data are of another distribution, which may be "
         "wanted, and validation will promise more." if value.value > 0.8 else "",
-        table=Table(("clue", "AUROC"), tuple((name, in_words(each)) for name, each in found.items())),
+        table=_table("AUROC", found),
         figures={name: each.value for name, each in found.items()},
     )  # fmt: skip
 
@@ -148,7 +152,7 @@ def _groups_from(subject: Subject, clues: Mapping[str, Floats]) -> Finding:
         f"Of {len(shown)} groups the right one is told by {strongest} with a balanced accuracy of "
         f"{in_words(found[strongest])}, {1 / len(shown):.3f} by chance: so much of a tile is its patient, slide or centre.",
         "Hold whole groups out (groups=), or figures tell how well patients are recognised.",
-        table=Table(("clue", "balanced accuracy"), tuple((name, in_words(each)) for name, each in found.items())),
+        table=_table("balanced accuracy", found),
         figures={name: each.value for name, each in found.items()},
     )  # fmt: skip
 

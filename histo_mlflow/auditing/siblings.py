@@ -5,10 +5,11 @@ agree on one way to lay one tile over the other, both show the same tissue (Lowe
 scale-invariant keypoints"; consensus by RANSAC).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from os import cpu_count
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -19,6 +20,8 @@ from histo_mlflow.auditing.clusters import Clusters, Kind, cluster
 from histo_mlflow.auditing.finding import UNASKED, Check, Finding
 from histo_mlflow.auditing.neighbours import nearest, whiten
 from histo_mlflow.auditing.subject import Subject
+
+T = TypeVar("T")
 
 N_CANDIDATES = 20
 """Neighbours of each tile that are looked at: of planted siblings 97 % are among 20, 92 % among 5."""
@@ -99,7 +102,7 @@ def sibling_pairs(subject: Subject) -> NDArray[np.int64]:
     return np.asarray(pairs[np.fromiter(_on_all_cores(agree, range(len(pairs)), "compare tiles"), bool, len(pairs))])
 
 
-def _on_all_cores(work, items: range, description: str) -> Iterator:  # type: ignore[no-untyped-def, type-arg]
+def _on_all_cores(work: Callable[[int], T], items: range, description: str) -> Iterator[T]:
     with ThreadPoolExecutor(cpu_count()) as pool:
         yield from tqdm(pool.map(work, items), total=len(items), desc=description, disable=None, leave=False)
 

@@ -35,11 +35,16 @@ def find_copies(tiles: TileSet) -> NDArray[np.int64]:
     return found
 
 
+def digest_each(block: NDArray[np.generic]) -> list[bytes]:
+    """Return a SHA-256 of each tile of a block, by which copies are known."""
+    return [hashlib.sha256(np.ascontiguousarray(tile).data).digest() for tile in block]
+
+
 def _digests(tiles: TileSet) -> NDArray[np.bytes_]:
     """Return a SHA-256 of the pixels of each tile."""
 
     def of_block(start: int) -> list[bytes]:
-        return [hashlib.sha256(np.ascontiguousarray(tile).data).digest() for tile in tiles.images[start : start + _BLOCK_TILES]]
+        return digest_each(tiles.images[start : start + _BLOCK_TILES])
 
     starts = range(0, len(tiles), _BLOCK_TILES)
     with ThreadPoolExecutor(cpu_count()) as pool:

@@ -43,13 +43,14 @@ def read(address: Address, _image_size: int = 0) -> TileSet:
     """
     path = address.path
     files = _open_all(path, address.part)
-    labels, classes = _label(path, files)
+    table = _read_table(path)
+    labels, classes = _label(path, files, table)
     images = _unpack(path, files)
     return TileSet(
         images=images,
         labels=labels,
         classes=classes,
-        groups=_group(path, files),
+        groups=_group(path, files, table),
         source=str(address),
         fingerprint=fingerprint_of(images, labels),
         given_names=_name(files),
@@ -99,12 +100,11 @@ def _parts(path: Path) -> list[Path]:
     return [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
 
 
-def _label(path: Path, files: Sequence[FeatureFile]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+def _label(path: Path, files: Sequence[FeatureFile], table: "pd.DataFrame | None") -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Return labels of all tiles and the classes."""
     if len(files) == 1 and files[0].classes is not None and files[0].labels is not None:
         classes = check_classes(list(files[0].classes), where=str(path))
         return check_labels(files[0].labels, n_classes=len(classes), where=f"{path}[labels]"), classes
-    table = _read_table(path)
     names = np.concatenate([_names_of_classes(file, path, table) for file in files])
     classes = order_classes(sorted(set(names.tolist())), where=str(path))
     return np.array([classes.index(name) for name in names], dtype=np.int64), classes
@@ -127,8 +127,7 @@ def _names_of_classes(file: FeatureFile, path: Path, table: "pd.DataFrame | None
     )
 
 
-def _group(path: Path, files: Sequence[FeatureFile]) -> NDArray[np.str_] | None:
-    table = _read_table(path)
+def _group(path: Path, files: Sequence[FeatureFile], table: "pd.DataFrame | None") -> NDArray[np.str_] | None:
     if any(file.groups is None and not file.is_slide for file in files):
         return None
     groups = []
