@@ -43,6 +43,10 @@ class UnreadableTilesError(WorkError):
     """Some files of a folder could not be decoded; all others were dealt with."""
 
 
+class UnreadableSlideError(WorkError):
+    """A slide can't be opened, or a part of it can't be read."""
+
+
 class TilesChangedError(WorkError):
     """The file that tiles are read from was changed while it was in use."""
 
