@@ -39,4 +39,5 @@ class ScoredSlide:
     @property
     def called(self) -> NDArray[np.int64]:
         """``(n_tiles,)``: the class of the highest probability of each tile."""
-        return self.probabilities.argmax(axis=1)
+        called: NDArray[np.int64] = self.probabilities.argmax(axis=1)
+        return called
