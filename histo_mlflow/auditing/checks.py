@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from tqdm import tqdm
 
-from histo_mlflow.auditing import colour, compression, damage, duplicates, labels, shortcuts, siblings
+from histo_mlflow.auditing import centres, colour, compression, damage, duplicates, labels, shortcuts, siblings
 from histo_mlflow.auditing.finding import SEVERITIES, Check, Finding
 from histo_mlflow.auditing.measuring import measure
 from histo_mlflow.auditing.subject import Subject
@@ -14,6 +14,7 @@ from histo_mlflow.tiles.tile_set import TileSet
 
 CHECKS: tuple[Check, ...] = (
     duplicates.CHECK, siblings.CHECK, labels.CHECK, damage.CHECK, compression.CHECK, colour.CHECK, shortcuts.CHECK,
+    centres.CHECK,
 )  # fmt: skip
 
 CHEAP: tuple[Check, ...] = (duplicates.CHECK, damage.CHECK)

@@ -1,26 +1,16 @@
-"""Tiles that belong together because they show the same tissue: pairs become clusters, and clusters findings."""
+"""Tiles that belong together because they show the same tissue: what is said of clusters."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from histo_mlflow.auditing.finding import CLEAR, DOUBTFUL, NOTE, SERIOUS, Finding, Strip
 from histo_mlflow.auditing.subject import Rows, Subject
 
 _STRIPS, _PER_STRIP = 8, 6
 _VAL_FRACTION = 0.2  # of the split that the expected leak is computed for
-
-
-def cluster(n_tiles: int, pairs: NDArray[np.int64]) -> Rows:
-    """Return the number of the cluster of each tile ``(n_tiles,)``: tiles that `pairs` ``(n, 2)`` join, directly or not."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    links = coo_matrix((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(n_tiles, n_tiles))
-    return np.asarray(connected_components(links, directed=False)[1], dtype=np.int64)
 
 
 @dataclass(frozen=True, eq=False)

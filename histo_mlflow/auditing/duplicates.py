@@ -10,11 +10,11 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from histo_mlflow.auditing.clusters import Clusters, Kind, cluster
+from histo_mlflow.auditing.clusters import Clusters, Kind
 from histo_mlflow.auditing.finding import Check, Finding, Measures
 from histo_mlflow.auditing.hashes import SYMMETRIES, Symmetry, coefficients, contrast, grey, pack
 from histo_mlflow.auditing.subject import Rows, Subject
-from histo_mlflow.tiles.copies import digest_each
+from histo_mlflow.tiles.copies import digest_each, tie_together
 
 Pairs = NDArray[np.int64]
 """``(n, 2)``, positions of two tiles."""
@@ -71,7 +71,7 @@ def near_clusters(subject: Subject) -> Rows:
     exact = exact_clusters(subject)
     representative = np.unique(exact, return_index=True)[1]
     links = np.column_stack([np.arange(len(subject)), representative[exact]])
-    return cluster(len(subject), np.concatenate([links, near_pairs(subject)]))
+    return tie_together(len(subject), np.concatenate([links, near_pairs(subject)]))
 
 
 def _candidates(known: NDArray[np.float32]) -> Iterator[tuple[Symmetry, Pairs]]:
@@ -127,7 +127,7 @@ def _standardised(tiles: NDArray[np.generic]) -> NDArray[np.float64]:
 def _find(subject: Subject) -> Iterator[Finding]:
     exact = exact_clusters(subject)
     yield from Clusters(subject, exact, EXACT).find()
-    yield from Clusters(subject, cluster(len(subject), near_pairs(subject)), NEAR).find()
+    yield from Clusters(subject, tie_together(len(subject), near_pairs(subject)), NEAR).find()
 
 
 CHECK = Check("duplicates", _find, _measure)

@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from histo_mlflow.auditing.clusters import Clusters, Kind, cluster
+from histo_mlflow.auditing.clusters import Clusters, Kind
 from histo_mlflow.auditing.finding import UNASKED, Check, Finding
 from histo_mlflow.auditing.neighbours import nearest, whiten
 from histo_mlflow.auditing.subject import Subject
+from histo_mlflow.tiles.copies import tie_together
 
 T = TypeVar("T")
 
@@ -109,7 +110,7 @@ def _on_all_cores(work: Callable[[int], T], items: range, description: str) -> I
 
 def sibling_clusters(subject: Subject) -> NDArray[np.int64]:
     """Return the number of the cluster ``(n_tiles,)`` of tiles that show the same tissue, directly or over others."""
-    return cluster(len(subject), sibling_pairs(subject))
+    return tie_together(len(subject), sibling_pairs(subject))
 
 
 def _find(subject: Subject) -> Iterator[Finding]:

@@ -55,6 +55,12 @@ def _digests(tiles: TileSet) -> NDArray[np.bytes_]:
         return np.array([digest for block in bar for digest in block], dtype=np.dtype("S32"))
 
 
+def tie_together(n: int, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return a number for each of `n` things, ``(n,)``, the same for those that `pairs` ``(m, 2)`` tie, directly or not."""
+    graph = coo_array((np.ones(len(pairs), dtype=np.bool_), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
+    return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
+
+
 def merge_partitions(partitions: Sequence[NDArray[np.generic]]) -> NDArray[np.int64]:
     """Return a number for each tile, ``(n_tiles,)``, the same for tiles that the partitions tie together, directly or not.
 
@@ -65,9 +71,8 @@ def merge_partitions(partitions: Sequence[NDArray[np.generic]]) -> NDArray[np.in
     # A node for each tile, and one for each part of each partition, to which its tiles are tied.
     offsets = n_tiles + np.cumsum([0, *(int(each.max()) + 1 for each in numbered)])
     parts = np.concatenate([each + offset for each, offset in zip(numbered, offsets, strict=False)])
-    tied = np.tile(np.arange(n_tiles), len(numbered))
-    graph = coo_array((np.ones(len(tied), dtype=np.bool_), (tied, parts)), shape=(offsets[-1], offsets[-1]))
-    component = connected_components(graph, directed=False)[1][:n_tiles]
+    pairs = np.column_stack([np.tile(np.arange(n_tiles), len(numbered)), parts])
+    component = tie_together(int(offsets[-1]), pairs)[:n_tiles]
     _, component = np.unique(component, return_inverse=True)
     least = np.full(int(component.max()) + 1, n_tiles)
     np.minimum.at(least, component, numbered[0])

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from histo_mlflow.auditing.checks import find_all, look_at
-from histo_mlflow.auditing.clusters import cluster
 from histo_mlflow.auditing.duplicates import CHECK, near_clusters, near_pairs
 from histo_mlflow.auditing.finding import CLEAR, SERIOUS, Finding
+from histo_mlflow.tiles.copies import tie_together
 from histo_mlflow.tiles.open import open_tiles
 from histo_mlflow.tiles.tile_set import TileSet
 from tests.auditing.plants import as_tiles, near_duplicate, texture
@@ -54,10 +54,10 @@ def test_tiles_of_two_sizes_are_compared_too() -> None:
 
 
 def test_clusters_join_what_pairs_join_directly_or_not() -> None:
-    of_tile = cluster(6, np.array([[0, 3], [3, 5]]))
+    of_tile = tie_together(6, np.array([[0, 3], [3, 5]]))
     assert of_tile[0] == of_tile[3] == of_tile[5]
     assert len(np.unique(of_tile)) == 4
-    assert len(np.unique(cluster(3, np.zeros((0, 2), np.int64)))) == 3
+    assert len(np.unique(tie_together(3, np.zeros((0, 2), np.int64)))) == 3
 
 
 def test_the_expected_leak_is_that_of_random_splits() -> None:
