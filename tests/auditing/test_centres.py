@@ -14,7 +14,7 @@ def _drawn(of_class: float, of_centre: float, seed: int = 0) -> tuple[np.ndarray
     labels = generator.choice(2, N, p=(0.6, 0.4))
     centres = np.array(["Bern", "Graz", "Ulm"])[generator.choice(3, N, p=(0.4, 0.3, 0.3))]
     features = generator.standard_normal((N, 20))
-    features[:, 0] += of_class * labels
+    features[:, 0] += of_class * (labels - 0.5)
     for k, centre in enumerate(np.unique(centres)):
         features[centres == centre, 1 + k] += of_centre
     return features.astype(np.float32), labels, centres
