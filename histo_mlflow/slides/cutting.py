@@ -60,11 +60,10 @@ class Cut:
 
 
 def areas_of(annotations: Annotations, new_names: Mapping[str, str | None]) -> dict[str, shapely.Geometry]:
-    """Return what each class covers, by its new name; what has none (None, or QuPath's `IGNORE`) is all `IGNORE`."""
-    names = {IGNORE: None} | dict(new_names)
+    """Return what each class covers, by its new name; what is to have none (None) is all `IGNORE`."""
     parts: dict[str, list[shapely.Geometry]] = {}
     for region in annotations.regions:
-        parts.setdefault(names.get(region.name, region.name) or IGNORE, []).append(region.shape)
+        parts.setdefault(new_names.get(region.name, region.name) or IGNORE, []).append(region.shape)
     return {name: shapely.union_all(shapes) for name, shapes in sorted(parts.items())}
 
 
