@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histo_mlflow.base.escaping import visible
+from histo_mlflow.base.lettering import letter
 from histo_mlflow.base.palette import channels, class_colours
 from histo_mlflow.base.whole_file import written_whole
 from histo_mlflow.console import format_table
-from histo_mlflow.evaluation.lettering import letter
 from histo_mlflow.evaluation.plots import begin_picture
 from histo_mlflow.pipeline.cut import CutPlan, Marked, count_tiles, join_parts
 from histo_mlflow.slides.annotations import IGNORE

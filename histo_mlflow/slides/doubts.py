@@ -36,7 +36,7 @@ class Doubt:
 
 
 def write_doubts(folder: Path, places: OnSlides, doubts: Sequence[Doubt], classes: Sequence[str]) -> None:
-    """Write ``SLIDE.geojson`` for each slide that has tiles in doubt; the folder appears as a whole, in the place of an older one.
+    """Write ``SLIDE.geojson`` for each slide that has tiles in doubt; the folder appears as a whole, and replaces an older one.
 
     Each tile is a QuPath tile object of the class that it has, called by its rank among all (1 is the most doubtful) and by the
     class that is suspected; rank and margin are measurements too.
