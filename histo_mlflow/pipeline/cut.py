@@ -30,7 +30,7 @@ from histo_mlflow.tiles.asked import levels_of_slides
 from histo_mlflow.tiles.class_map import read_class_map
 from histo_mlflow.tiles.npz_writing import write_npz
 from histo_mlflow.tiles.on_slides import EDGE, LEFT, TOP
-from histo_mlflow.tiles.options import PATIENT, SLIDE
+from histo_mlflow.tiles.options import PATIENT, REGION, SLIDE
 from histo_mlflow.tiles.small_arrays import GROUPS, LEVEL_ARRAYS
 from histo_mlflow.tiles.tile_set import check_classes
 
@@ -231,6 +231,7 @@ def join_parts(parts: Sequence[SlidePart], plan: CutPlan, marked: Marked, output
     names = [each.slide.name for each in marked.pairs]
     of_pair = np.repeat([names.index(part.name) for part in parts], sizes)
     levels = {level: ids[of_pair] for level, ids in marked.levels.items()} | {SLIDE: np.array(names)[of_pair]}
+    levels[REGION] = np.concatenate([np.strings.add(f"{part.name}/", part.regions[part.is_kept]) for part in parts])
     groups = levels.get(PATIENT, levels[SLIDE])
     of_class = np.concatenate([part.classes[part.is_kept] for part in parts])
     arrays: dict[str, Any] = {
