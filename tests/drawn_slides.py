@@ -23,23 +23,23 @@ def write_slide(path: Path, pixels: np.ndarray, *, microns: float | None = MICRO
     return path
 
 
-def chequered(n_columns: int, n_rows: int, edge_px: int, *, glass: int = 0) -> np.ndarray:
-    """Return squares of which each has a colour of its own, ``(n_rows * edge, n_columns * edge, 3)``, with columns of glass.
+def chequered(n_columns: int, n_rows: int, edge_px: int, *, glass: int = 0, seed: int = 0) -> np.ndarray:
+    """Return squares of which each is like no other, ``(n_rows * edge, n_columns * edge, 3)``, the last columns glass.
 
-    Red tells the column, green the row; a dark stripe at the left of each makes it more than one colour.
+    Red tells the column, green the row; blue is a texture, without which all squares would be copies of one another.
     """
     squares = np.empty((n_rows, n_columns, 3), np.uint8)
     squares[..., 0], squares[..., 1] = np.meshgrid(120 + 4 * np.arange(n_columns), 20 + 4 * np.arange(n_rows))
-    squares[..., 2] = 160
-    squares[:, n_columns - glass :] = 240
     pixels = squares.repeat(edge_px, axis=0).repeat(edge_px, axis=1)
-    pixels.reshape(len(pixels), n_columns, edge_px, 3)[:, : n_columns - glass, : edge_px // 8, 2] = 90
+    texture = np.random.default_rng(seed).integers(0, 256, (n_rows * 8, n_columns * 8), np.uint8)
+    pixels[..., 2] = texture.repeat(edge_px // 8, axis=0).repeat(edge_px // 8, axis=1)
+    pixels[:, (n_columns - glass) * edge_px :] = 240
     return pixels
 
 
 def place_of(tile: np.ndarray) -> tuple[int, int]:
     """Return column and row of the square that a tile shows."""
-    red, green, _ = np.median(tile[:, len(tile) // 2 :].reshape(-1, 3), axis=0)
+    red, green, _ = np.median(tile.reshape(-1, 3), axis=0)
     return round((red - 120) / 4), round((green - 20) / 4)
 
 

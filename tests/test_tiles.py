@@ -22,23 +22,22 @@ from tests.conftest import Histo
 from tests.drawn_slides import MICRONS, chequered, feature, place_of, rectangle, write_features, write_slide
 
 _EDGE = 64  # of level 0: 32 px at twice the slide's scale
-_QUICK = {"tile_size": 32, "microns_per_pixel": 2 * MICRONS, "smallest_tissue_um2": 0.0, "ink": "none"}
+_QUICK = {"tile_size": 32, "microns_per_pixel": 2 * MICRONS, "smallest_tissue_um2": 0.0, "largest_hole_um2": 0.0, "ink": "none"}
 
 
 @pytest.fixture
 def slides(work: Path) -> Path:
     """Three slides of 16 x 12 squares, four columns of them glass, with a left part of class A and a right part of class B."""
     (work / "slides").mkdir()
-    pixels = chequered(16, 12, _EDGE, glass=4)
     for k, name in enumerate("abc"):
-        write_slide(work / "slides" / f"{name}.tif", np.roll(pixels, k, axis=2))
+        write_slide(work / "slides" / f"{name}.tif", chequered(16, 12, _EDGE, glass=4, seed=k))
         left, right = rectangle(0, 0, 4 * _EDGE, 12 * _EDGE), rectangle(5 * _EDGE, 2 * _EDGE, 12 * _EDGE, 6 * _EDGE)
         write_features(work / "slides" / f"{name}.geojson", feature("A", left), feature("B", right))
     return work / "slides"
 
 
 def test_each_tile_is_in_its_place(slides: Path) -> None:
-    found = histo_mlflow.tiles(slides=str(slides / "a.tif"), output="set.npz", **_QUICK)
+    found = histo_mlflow.cut_tiles(slides=str(slides / "a.tif"), output="set.npz", **_QUICK)
     assert found.n_tiles == {"A": 48, "B": 28}
     tiles = open_tiles("set.npz")
     assert tiles.on_slides is not None
@@ -52,7 +51,7 @@ def test_each_tile_is_in_its_place(slides: Path) -> None:
 
 @pytest.mark.parametrize(("stride", "inside", "n_tiles"), [(0.5, 1.0, 7 * 23 + 13 * 7), (1.0, 0.51, 48 + 28)])
 def test_strides_and_shares_are_those_asked_for(slides: Path, stride: float, inside: float, n_tiles: int) -> None:
-    found = histo_mlflow.tiles(slides=str(slides / "a.tif"), output="set.npz", stride=stride, inside=inside, **_QUICK)
+    found = histo_mlflow.cut_tiles(slides=str(slides / "a.tif"), output="set.npz", stride=stride, inside=inside, **_QUICK)
     assert sum(found.n_tiles.values()) == n_tiles
 
 
@@ -60,7 +59,7 @@ def test_patients_and_slides_are_groups_of_a_split(histo_here: Histo, slides: Pa
     table = slides / "table.csv"
     table.write_text("slide,annotations,patient,mpp\n" + "".join(f"{n}.tif,{n}.geojson,p{n},0.25\n" for n in "abc"))
     quick = [part for name, value in _QUICK.items() for part in (f"--{name}", str(value))]
-    done = histo_here("tiles", "--slides", table, "--at-most", "10", "--output", "set.npz", *quick)
+    done = histo_here("tiles", "--slides", str(table), "--at-most", "10", "--output", "set.npz", *quick)
     assert done.returncode == 0, done.stderr
     assert [line.split() for line in done.stdout.splitlines() if line.startswith(("A ", "B "))] == [
         ["A", "30", "3", "3", "114"], ["B", "30", "3", "3", "54"],
@@ -91,7 +90,7 @@ def test_a_broken_slide_is_named_and_all_others_are_in_the_set(
     write_slide(slides / "f.tif", chequered(16, 12, _EDGE))
     (slides / "f.geojson").write_text("{")
     with pytest.raises(UnreadableSlideError, match=r"5 of 6 slides are not in .*set\.npz") as error:
-        histo_mlflow.tiles(slides=str(slides), output="set.npz", **_QUICK)
+        histo_mlflow.cut_tiles(slides=str(slides), output="set.npz", **_QUICK)
     said = str(error.value)
     for reason in (
         r"b: ", "c: .*c.geojson, feature 1 (A) lies at x 5000", "d: .*does not state its microns per pixel; give mpp=",
@@ -109,7 +108,7 @@ def test_a_broken_slide_is_named_and_all_others_are_in_the_set(
         (slides / f"{name}.geojson").unlink()
     read: list[Path] = []
     monkeypatch.setattr("histo_mlflow.pipeline.cut.find_tissue", _noting(read))
-    found = histo_mlflow.tiles(slides=str(slides), output="set.npz", **_QUICK)
+    found = histo_mlflow.cut_tiles(slides=str(slides), output="set.npz", **_QUICK)
     assert found.n_tiles == {"A": 96, "B": 56}
     assert [path.name for path in read] == ["b.tif"], "what was done is not done again"
     assert "4 slides without annotations, which are left alone: c, d, e, f" in capsys.readouterr().err
@@ -128,7 +127,7 @@ def _noting(read: list[Path]) -> object:
 def test_conflicts_background_and_what_is_left_out_are_told(slides: Path, capsys: pytest.CaptureFixture[str]) -> None:
     left, right = rectangle(0, 0, 4 * _EDGE, 12 * _EDGE), rectangle(2 * _EDGE, 0, 13 * _EDGE, 2 * _EDGE)
     write_features(slides / "a.geojson", feature("A", left), feature("B", right), feature(None, left), feature("Region*", left))
-    histo_mlflow.tiles(slides=str(slides / "a.tif"), output="set.npz", background="BACK", **_QUICK)
+    histo_mlflow.cut_tiles(slides=str(slides / "a.tif"), output="set.npz", background="BACK", **_QUICK)
     told = capsys.readouterr()
     rows = {
         line.split()[0]: line.split()[1:] for line in told.out.splitlines() if line.startswith(("class", "A ", "B ", "BACK"))
@@ -144,7 +143,7 @@ def test_what_nothing_was_scanned_of_is_no_tile(slides: Path, capsys: pytest.Cap
     """Squares of one colour are the same tile in every slide: they would tie all patients together."""
     pixels = chequered(16, 12, _EDGE, glass=4)
     write_slide(slides / "a.tif", pixels)
-    found = histo_mlflow.tiles(slides=str(slides / "a.tif"), output="set.npz", background="BACK", at_most=30, **_QUICK)
+    found = histo_mlflow.cut_tiles(slides=str(slides / "a.tif"), output="set.npz", background="BACK", at_most=30, **_QUICK)
     assert "BACK" not in found.n_tiles
     assert "(of one colour)" in capsys.readouterr().out
 
@@ -156,7 +155,7 @@ def test_classes_are_renamed_merged_and_left_out(slides: Path) -> None:
         feature("Stroma", rectangle(0, 256, 256, 512)), feature("Necrosis", rectangle(256, 256, 512, 512)),
     )  # fmt: skip
     Path("map.yaml").write_text('TUM: [Tumor, "Tumor: Border"]\nStroma: STR\nNecrosis: null\n')
-    found = histo_mlflow.tiles(slides=str(slides / "a.tif"), output="set.npz", classes="map.yaml", **_QUICK)
+    found = histo_mlflow.cut_tiles(slides=str(slides / "a.tif"), output="set.npz", classes="map.yaml", **_QUICK)
     assert found.n_tiles == {"STR": 16, "TUM": 32}
 
 
@@ -190,7 +189,7 @@ def test_what_is_wrong_is_one_line(slides: Path, case: str) -> None:
     changed, kind, reason = _FAULTS[case]
     asked = {"slides": str(slides / "a.tif"), "output": "set.npz"} | _QUICK | changed
     with pytest.raises(kind, match=reason) as error:
-        histo_mlflow.tiles(**asked)
+        histo_mlflow.cut_tiles(**asked)
     assert len(str(error.value).splitlines()) == 1
     assert not Path("set.npz").exists()
 
@@ -234,8 +233,8 @@ def _draw_polyp(folder: Path, real_data: Path) -> Path:
 def test_from_a_real_slide_to_a_model_and_back(work: Path, histo_here: Histo, real_data: Path) -> None:
     drawn = _draw_polyp(work, real_data)
     slide = real_data / "polyp_section" / "section1.tif"
-    cut = ["--annotations", drawn, "--mpp", "0.25", "--at-most", "150", "--tile-size", "112", "--microns-per-pixel", "1"]
-    done = histo_here("tiles", "--slides", slide, *cut, "--output", "set.npz")
+    cut = ["--annotations", str(drawn), "--mpp", "0.25", "--at-most", "150", "--tile-size", "112", "--microns-per-pixel", "1"]
+    done = histo_here("tiles", "--slides", str(slide), *cut, "--output", "set.npz")
     assert done.returncode == 0, done.stderr
     tiles = open_tiles("set.npz")
     assert tiles.class_counts() == {"lower": 150, "upper": 150}
