@@ -238,7 +238,7 @@ def test_from_a_real_slide_to_a_model_and_back(work: Path, histo_here: Histo, re
     assert done.returncode == 0, done.stderr
     tiles = open_tiles("set.npz")
     assert tiles.class_counts() == {"lower": 150, "upper": 150}
-    learnt = histo_here("cv", "--data", "set.npz", "--trainable", "head", "--backbone", "lite0", "--folds", "3", timeout=600)
+    learnt = histo_here("cv", "--data", "set.npz", "--trainable", "head", "--backbone", "lite0", "--folds", "3")
     assert learnt.returncode == 0, learnt.stderr
     assert "kept together by the split: the region, " in learnt.stdout
     run = learnt.stdout.rpartition("this run: ")[2].partition(")")[0]
