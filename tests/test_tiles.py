@@ -148,6 +148,15 @@ def test_what_nothing_was_scanned_of_is_no_tile(slides: Path, capsys: pytest.Cap
     assert "(of one colour)" in capsys.readouterr().out
 
 
+def test_a_class_that_holds_little_tissue_is_told_of(slides: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pale = feature("fat", rectangle(11 * _EDGE, 0, 16 * _EDGE, 256))
+    write_features(
+        slides / "a.geojson", feature("A", rectangle(0, 0, 256, 256)), feature("B", rectangle(256, 0, 512, 256)), pale
+    )
+    histo_mlflow.cut_tiles(slides=str(slides / "a.tif"), output="set.npz", **_QUICK)
+    assert "most of fat is left out for its little tissue; if the class looks so" in capsys.readouterr().out
+
+
 def test_classes_are_renamed_merged_and_left_out(slides: Path) -> None:
     write_features(
         slides / "a.geojson",
