@@ -145,7 +145,9 @@ def test_what_nothing_was_scanned_of_is_no_tile(slides: Path, capsys: pytest.Cap
     write_slide(slides / "a.tif", pixels)
     found = histo_mlflow.cut_tiles(slides=str(slides / "a.tif"), output="set.npz", background="BACK", at_most=30, **_QUICK)
     assert "BACK" not in found.n_tiles
-    assert "(of one colour)" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "(of one colour)" in told
+    assert next(line for line in told.splitlines() if line.startswith("BACK")).split()[1:4] == ["0", "0", "0"]
 
 
 def test_a_class_that_holds_little_tissue_is_told_of(slides: Path, capsys: pytest.CaptureFixture[str]) -> None:

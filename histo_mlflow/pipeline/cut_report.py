@@ -36,11 +36,10 @@ _CONFLICT = (0, 0, 0)
 def describe_cut(parts: Sequence[SlidePart], marked: Marked) -> str:
     """Return how many tiles, slides and patients there are of each class, and how many tiles are left out and why."""
     left_out = sum((part.left_out for part in parts), Counter[tuple[str, str]]())
-    classes = sorted({name for part in parts for name in part.counts} | {name for name, _ in left_out})
     reasons = sorted({reason for _, reason in left_out})
     patients = marked.patients
     rows = []
-    for name in classes:
+    for name in marked.classes:
         having = [part for part in parts if part.counts[name]]
         n_tiles = sum(part.counts[name] for part in having)
         n_patients = len({patients[part.name] for part in having})
