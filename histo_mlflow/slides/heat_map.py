@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # matplotlib is imported where a picture begins
 
 _BESIDE = 1.8  # slides that are wider for their height have their pictures below one another
 _BOX_BESIDE, _BOX_BELOW = (560, 880), (1150, 460)
-_LEAST_PX = 320
+_LEAST_PX = 400
 _MARGIN, _GAP, _HEAD, _OVER_PICTURE, _FOOT = 32, 28, 100, 34, 84
 _BAR_STEPS = (1, 2, 5)
 _BAR_SHARE = 0.35
@@ -69,7 +69,7 @@ def draw_heat_map(scored: ScoredSlide, backdrop: Backdrop) -> Picture:
     ground = layers.lay_ground(scored, backdrop.picture, backdrop.tissue, size)
     corners = [
         (
-            _MARGIN + k % n_columns * (cell[0] + _GAP) + (cell[0] - size[0]) // 2,
+            _MARGIN + k % n_columns * (cell[0] + _GAP),
             _HEAD + k // n_columns * cell[1] + _OVER_PICTURE,
         )
         for k in range(3)
@@ -114,15 +114,15 @@ def _draw_classes(sheet: Sheet, corner: tuple[int, int], ground: layers.Ground, 
 
 
 def _draw_certainty(sheet: Sheet, corner: tuple[int, int], ground: layers.Ground, scored: ScoredSlide) -> None:
-    """Show the spread over the symmetries, if they were looked at, or the probability of the class that is named."""
+    """Show the spread over the symmetries, if they were looked at, or the probability of the class; dark where it is not sure."""
     if scored.spread is None:
         values, title = scored.probabilities.max(axis=1, initial=0), "Probability of the class that is named"
-        low, high = (1 / len(scored.classes) if len(scored.classes) > 1 else 0.0), 1.0
+        limits = (1 / len(scored.classes) if len(scored.classes) > 1 else 0.0, 1.0)
     else:
         values, title = scored.spread, "Spread of its probability over the views"
-        low, high = 0.0, max(0.1, float(np.ceil(10 * scored.spread.max(initial=0)) / 10))
-    pixels = layers.paint_numbers(ground, values, (low, high))
+        limits = max(0.1, float(np.ceil(10 * scored.spread.max(initial=0)) / 10)), 0.0
+    pixels = layers.paint_numbers(ground, values, limits)
     sheet.show(pixels, corner, title)
     if len(scored):
         below = corner[0], corner[1] + pixels.shape[0] + 16
-        sheet.draw_scale(below, min(300, max(pixels.shape[1], 200)), (low, high))
+        sheet.draw_scale(below, min(300, max(pixels.shape[1], 200)), limits)

@@ -65,12 +65,12 @@ def paint_verdicts(ground: Ground, verdicts: Verdicts) -> Pixels:
 
 
 def paint_numbers(ground: Ground, values: NDArray[np.float32], limits: tuple[float, float]) -> Pixels:
-    """Return the slide with each tile in the colour of its number, the first colour for the lower limit."""
+    """Return the slide with each tile in the colour of its number, the darkest for the first limit."""
     from matplotlib import colormaps
 
-    low, high = limits
+    first, last = limits
     seen = ground.tile_at >= 0
-    shares = (values[ground.tile_at[seen]] - low) / (high - low)
+    shares = (values[ground.tile_at[seen]] - first) / (last - first)
     return _painted(ground, seen, 255 * colormaps[COLOURS_OF_NUMBERS](shares)[:, :3].astype(np.float32))
 
 

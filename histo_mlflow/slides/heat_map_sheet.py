@@ -78,14 +78,14 @@ class Sheet:
         self.write((corner[0], corner[1] + 12), text)
 
     def draw_scale(self, corner: tuple[int, int], length_px: int, limits: tuple[float, float]) -> None:
-        """Draw the colours of numbers from the lower to the upper limit, with both and the middle below them."""
+        """Draw the colours of numbers from the first to the last limit, with both and the middle below them."""
         from matplotlib import colormaps
 
         colours = colormaps[COLOURS_OF_NUMBERS](np.linspace(0, 1, length_px))[None, :, :3]
         self._fill(corner, np.repeat(np.rint(255 * colours).astype(np.uint8), 12, axis=0))
-        low, high = limits
+        first, last = limits
         for share, side in ((0.0, "left"), (0.5, "center"), (1.0, "right")):
-            self.write((corner[0] + share * length_px, corner[1] + 18), f"{low + share * (high - low):.2g}", ha=side)
+            self.write((corner[0] + share * length_px, corner[1] + 18), f"{first + share * (last - first):.2g}", ha=side)
 
     def draw_swatch(self, corner: tuple[int, int], colour: str, *, hatched: bool) -> None:
         """Draw a small field of a colour."""
@@ -130,7 +130,7 @@ def draw_legend(sheet: Sheet, corner: tuple[int, int], verdicts: Verdicts, summa
         sheet.write((left + _AREA_RIGHT, y), f"{areas[k]:.2f}", colour=colour, ha="right")
         y += _LINE_PX
     notes = [f"and {len(areas) - len(shown)} smaller classes: see the tables"] * (len(shown) < len(areas))
-    notes += ["Classes are numbered from 0: no font here has their letters."] * bool(labels.key)
+    notes += ["Classes are numbered from 0, as in the tables:\nno font of this machine has their letters."] * bool(labels.key)
     sheet.write((left, y + 12), "\n".join([*notes, *_facts(summary)]), colour="#444444", linespacing=1.5)
 
 
