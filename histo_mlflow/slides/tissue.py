@@ -95,7 +95,8 @@ def _with_white_glass(picture: NDArray[np.float32]) -> NDArray[np.float32]:
     glass = np.median(picture[darkest >= np.percentile(darkest, 90)], axis=0)
     if glass.min() < _DARKEST_GLASS:
         return picture
-    return np.minimum(picture * (255.0 / glass), 255.0)
+    balanced: NDArray[np.float32] = np.minimum(picture * (255.0 / glass), 255.0)
+    return balanced
 
 
 def _saturation(picture: NDArray[np.float32]) -> NDArray[np.uint8]:
