@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from histo_mlflow.learning.batches import TileSource, load_ahead
+from histo_mlflow.learning.batches import TileSource
 from histo_mlflow.learning.compute import Compute
 from histo_mlflow.models.classifier import fold_batch_norms
 from histo_mlflow.served_model.precision import in_full_fp32
@@ -60,19 +60,18 @@ def infer_batches(
     batches = [chosen[start : start + step] for start in range(0, len(chosen), step)]
     loaded = TileSource(images, compute.device).load(batches)
     bar = tqdm(loaded, total=len(batches), desc=description, disable=True if description is None else None, leave=False)
-    yield from _forward(network, bar, compute)
+    yield from infer_stream(network, bar, compute)
 
 
-def infer_stream(network: nn.Module, blocks: Iterable[NDArray[np.uint8]], *, compute: Compute) -> Iterator[Tensor]:
-    """Yield what `infer` returns for each block of tiles ``(n_tiles, height, width, 3)`` of a stream, on the device.
+def infer_stream(network: nn.Module, loaded: Iterable[Tensor], compute: Compute) -> Iterator[Tensor]:
+    """Yield what `infer` returns, on the device, for each batch that comes: for tiles that no array holds.
 
-    A block is one forward pass: `choose_batch_size` says how many tiles it should hold. The next two are asked for by a thread
-    while the network computes. `network` is one whose batch norms are folded (`Model.folded`), or it is folded here.
+    Args:
+        network: As for `infer`; one whose batch norms are folded already (`Model.folded`) is not folded again.
+        loaded: Batches of tiles ``(n_tiles, height, width, 3)`` uint8 on the device, as `load_ahead` gives them;
+            `choose_batch_size` says how many tiles one should hold.
+        compute: Device and precision.
     """
-    return _forward(network, load_ahead(blocks, compute.device), compute)
-
-
-def _forward(network: nn.Module, loaded: Iterable[Tensor], compute: Compute) -> Iterator[Tensor]:
     # Of a network that came from a file the layout is torch's own, with which a CPU takes twice as long.
     with torch.inference_mode(False):  # a network without batch norms is the caller's own, who may want its gradients
         folded = fold_batch_norms(network).to(memory_format=torch.channels_last)
