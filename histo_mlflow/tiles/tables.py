@@ -108,7 +108,11 @@ def read_tables(text: str) -> Table:
         OptionError: A file is not a table, has no column to go by, or has a row twice.
     """
     files = [Path(part.strip()).expanduser() for part in ([text] if Path(text).expanduser().is_file() else text.split(","))]
-    tables = {file: _read(file) for file in files}
+    if missing := [file for file in files if not file.is_file()]:
+        raise SourceNotFoundError(
+            f"groups: {str(missing[0])!r} is no file (looked in {Path.cwd()}), and no pattern (re:...) either"
+        )
+    tables = {file: read_rows(file, "groups") for file in files}
     bases = [file for file, rows in tables.items() if PATH in rows or FILENAME in rows]
     if len(bases) != 1 or len(tables) < len(files):
         raise OptionError(
@@ -130,12 +134,17 @@ def read_tables(text: str) -> Table:
     return Table(text, base, bases[0].parent)
 
 
-def _read(file: Path) -> "pd.DataFrame":
-    """Return the rows as text without spaces around them, with column names in small letters; empty rows are left out."""
+def read_rows(file: Path, asked: str) -> "pd.DataFrame":
+    """Return the rows of a csv or xlsx as text without spaces around it, column names in small letters, without empty rows.
+
+    Raises:
+        SourceNotFoundError: There is no such file; `asked` is the option that names it.
+        OptionError: It is not a table, or has a column twice.
+    """
     import pandas as pd
 
     if not file.is_file():
-        raise SourceNotFoundError(f"groups: {str(file)!r} is no file (looked in {Path.cwd()}), and no pattern (re:...) either")
+        raise SourceNotFoundError(f"{asked}: {str(file)!r} is no file (looked in {Path.cwd()})")
     try:
         if file.suffix.lower() in {".xlsx", ".xlsm"}:
             _check_size(file, sum(member.file_size for member in zipfile.ZipFile(file).infolist()))

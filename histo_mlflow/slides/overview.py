@@ -1,0 +1,45 @@
+"""A whole slide as one small picture, in bounded memory whatever its size."""
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from histo_mlflow.slides.slide import Slide, coarsest_level
+
+_MOST_PX = 16_000_000
+_STRIP_PX = 4_000_000
+
+
+def read_overview(slide: Slide, downsample: float) -> tuple[NDArray[np.uint8], float]:
+    """Return ``(height, width, 3)`` RGB of a slide at `downsample` or coarser, and at which it is.
+
+    It is coarser where the picture would have more than 16 million pixels, and where a level is nearly as coarse, which is then
+    taken as it is. Every pixel is the mean of what it covers; the last row and column are filled up with white.
+
+    Raises:
+        UnreadableSlideError: The slide can't be read.
+    """
+    width, height = slide.size_px
+    downsample = max(downsample, (width * height / _MOST_PX) ** 0.5, 1.0)
+    level = coarsest_level(slide, downsample * 1.1)
+    factor = max(downsample / slide.downsamples[level], 1.0)
+    if factor < 1.1:
+        factor, downsample = 1.0, slide.downsamples[level]
+    size = (int(np.ceil(width / downsample)), int(np.ceil(height / downsample)))
+    picture = np.empty((size[1], size[0], 3), dtype=np.uint8)
+    n_rows = max(1, int(_STRIP_PX / (size[0] * factor**2)))
+    for first in range(0, size[1], n_rows):
+        last = min(first + n_rows, size[1])
+        picture[first:last] = _read_strip(slide, level, factor, (size[0], first, last))
+    return picture, downsample
+
+
+def _read_strip(slide: Slide, level: int, factor: float, part: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """Return the rows from `first` to before `last` of the picture: ``part = (width, first, last)``."""
+    width, first, last = part
+    if factor == 1.0:
+        return slide.read(level, 0, first, width, last - first)
+    top, bottom, right = int(first * factor), int(np.ceil(last * factor)), int(np.ceil(width * factor))
+    pixels = Image.fromarray(slide.read(level, 0, top, right, bottom - top))
+    box = (0.0, first * factor - top, width * factor, last * factor - top)
+    return np.asarray(pixels.resize((width, last - first), Image.Resampling.BOX, box=box))
