@@ -1,7 +1,7 @@
 """Tiles of a memory map or of a stream as uint8 batches on the device, ahead of their use; does not know what it is."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -59,7 +59,7 @@ class TileSource:
             yield self._resident[positions.to(self._device, non_blocking=True)]
 
 
-def load_ahead(blocks: Iterable[NDArray[np.generic]], device: torch.device) -> Iterator[Tensor]:
+def load_ahead(blocks: Iterable[NDArray[np.generic]], device: torch.device) -> Generator[Tensor, None, None]:
     """Yield each block on the device, in order; a thread makes the next two meanwhile, the only one that asks for them."""
     coming = iter(blocks)
 

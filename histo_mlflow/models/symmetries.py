@@ -15,7 +15,7 @@ class SymmetricNetwork(nn.Module):
         self.network = network
         self.views = ALL_VIEWS[:n_views]
         self.tile_size_px: int = getattr(network, "tile_size_px", 1)
-        self.eval()
+        self.training = False  # an exported graph can only be in evaluation mode, and takes no call of `eval`
 
     def forward(self, tiles: Tensor) -> Tensor:
         """Return logits ``(n_tiles, n_views, n_classes)`` of ``(n_tiles, size, size, 3)`` uint8, as stored first."""

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from histo_mlflow.errors import RequestError, UnreadableSlideError
 from histo_mlflow.learning.batches import load_ahead
@@ -106,12 +106,14 @@ def scale_of(model: Model, given: float) -> float:
         RequestError: Nobody says it, or the model takes no tiles.
     """
     if model.facts.takes_features:
-        raise RequestError(f"{model.address} takes features of {model.facts.encoder} and no tiles; give a model that takes tiles")
+        raise RequestError(
+            f"{model.address} takes features of {model.facts.encoder} and no tiles; give a model that takes tiles"
+        )
     own = model.facts.microns_per_pixel
     if own is None and not given:
         raise RequestError(
-            f"{model.address} does not say at which scale it has learnt; give the width of a pixel of its tiles in micrometres: "
-            "--model-mpp 0.5, or train it with --microns-per-pixel"
+            f"{model.address} does not say at which scale it has learnt; give the width of a pixel of its tiles in "
+            "micrometres: --model-mpp 0.5, or train it with --microns-per-pixel"
         )
     if own is not None and given and abs(given / own - 1) > TOLERANCE:
         raise RequestError(f"model_mpp={given:g}: {model.address} has learnt at {own:g} um per pixel; leave model_mpp out")
@@ -133,8 +135,8 @@ def opened_slide(file: SlideFile, rules: SlideRules, model: SlideModel) -> Itera
         own, wanted = slide.microns_per_pixel, model.microns_per_pixel
         if own is None:
             raise UnreadableSlideError(
-                f"{file.path} does not state the width of its pixels; give it in micrometres: --mpp 0.25 (40x) or 0.5 (20x), or a "
-                "table of slides with a column mpp"
+                f"{file.path} does not state the width of its pixels; give it in micrometres: --mpp 0.25 (40x) or 0.5 (20x), "
+                "or a table of slides with a column mpp"
             )
         if own > wanted * (1 + TOLERANCE):
             raise UnreadableSlideError(
@@ -183,17 +185,27 @@ def score_slide(
     return SlideScore(scored, tissue, said.sampled, said.features, said.waited.seconds)
 
 
-def _tissue_of(slide: Slide, name: str, rules: SlideRules) -> Tissue:
-    if rules.regions is None:
-        return find_tissue(slide, rules.tissue)
-    from histo_mlflow.slides.regions_given import read_tissue
+def regions_for(name: str, rules: SlideRules) -> Path | None:
+    """Return the file that says where the tissue of a slide is; None: it is to be found.
 
-    if not rules.regions.is_dir():
-        return read_tissue(rules.regions, slide)
+    Raises:
+        RequestError: The folder of such files has none for it.
+    """
+    if rules.regions is None or not rules.regions.is_dir():
+        return rules.regions
     found = [file for ending in _TISSUE_ENDINGS if (file := rules.regions / f"{name}{ending}").is_file()]
     if not found:
         raise RequestError(f"tissue={rules.regions} holds no {name}.geojson and no {name}.png; add it, or leave tissue out")
-    return read_tissue(found[0], slide)
+    return found[0]
+
+
+def _tissue_of(slide: Slide, name: str, rules: SlideRules) -> Tissue:
+    file = regions_for(name, rules)
+    if file is None:
+        return find_tissue(slide, rules.tissue)
+    from histo_mlflow.slides.tissue import read_tissue
+
+    return read_tissue(file, slide)
 
 
 @dataclass
@@ -255,7 +267,10 @@ def _ask(slide: Slide, places: Places, model: SlideModel, on_done: Callable[[int
             yield pixels
 
     # The threads that read end with the block, whatever ends it: what is closed first waits for the one that asks for tiles.
-    with closing(stream_tiles(slide, places, size_px, options)) as stream, closing(load_ahead(pixels_alone(stream), device)) as loaded:
+    with (
+        closing(stream_tiles(slide, places, size_px, options)) as stream,
+        closing(load_ahead(pixels_alone(stream), device)) as loaded,
+    ):
         for batch in infer_stream(model.network, said.waited.watch(loaded), model.compute):
             rows = coming.popleft()
             said.take(rows, batch.cpu().numpy())

@@ -1,5 +1,6 @@
 """Many slides through one model: each is done once, whole or not at all, whoever shares the work and whatever ends it."""
 
+import hashlib
 import shutil
 import time
 import traceback
@@ -15,7 +16,7 @@ from histo_mlflow.base.claims import claimed
 from histo_mlflow.base.plain_values import reason_of
 from histo_mlflow.console import say, warn
 from histo_mlflow.errors import RequestError, UnreadableSlideError, WorkError
-from histo_mlflow.pipeline.slide import SlideModel, SlideRules, SlideScore, opened_slide, score_slide
+from histo_mlflow.pipeline.slide import SlideModel, SlideRules, SlideScore, opened_slide, regions_for, score_slide
 from histo_mlflow.pipeline.slide_files import ENDINGS
 from histo_mlflow.pipeline.slide_state import SlideIdentity, SlideState, identify, read_state, write_state
 from histo_mlflow.slides.listing import SlideFile
@@ -90,7 +91,9 @@ class Batch:
 
     def options_of(self, file: SlideFile) -> dict[str, Any]:
         """All that changes the results of a slide, by name."""
-        return {**self.options, "mpp_of_slide": file.microns_per_pixel}
+        regions = regions_for(file.name, self.rules)
+        given = "" if regions is None else hashlib.sha256(regions.read_bytes()).hexdigest()
+        return {**self.options, "mpp_of_slide": file.microns_per_pixel, "regions_sha256": given}
 
 
 def part_of(slides: Sequence[SlideFile], part: tuple[int, int]) -> list[SlideFile]:
@@ -109,7 +112,9 @@ def run_batch(batch: Batch, slides: Sequence[SlideFile]) -> Iterator[Outcome]:
         for folder in (_STATES, _SUMMARIES):
             (batch.folder / folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise WorkError(f"output={batch.folder} can't be written ({reason_of(error)}); check the path and permissions") from None
+        raise WorkError(
+            f"output={batch.folder} can't be written ({reason_of(error)}); check the path and permissions"
+        ) from None
     try:
         for file in tqdm(slides, desc="slides", unit="slide", disable=None, leave=False):
             yield _do(batch, file)

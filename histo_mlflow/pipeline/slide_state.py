@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -98,7 +97,6 @@ def read_state(file: Path) -> SlideState | None:
 
 
 def write_state(state: SlideState, file: Path) -> None:
-    """Write a state, whole or not at all, when everything that it names has reached the disk."""
-    os.sync()
+    """Write a state, whole or not at all."""
     with written_whole(file) as draft:
         draft.write_text(json.dumps(asdict(state), indent=1) + "\n", encoding="utf-8")
