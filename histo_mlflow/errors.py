@@ -23,6 +23,10 @@ class TileFormatError(RequestError):
     """A file or folder does not hold tiles in a form that can be read."""
 
 
+class AnnotationError(RequestError):
+    """A file does not hold regions with classes in a form that can be read, or they are not of this slide."""
+
+
 class SourceNotFoundError(RequestError, FileNotFoundError):
     """A file, folder, run or model that the request names does not exist."""
 

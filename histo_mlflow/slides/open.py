@@ -2,10 +2,15 @@
 
 from pathlib import Path
 
-from histo_mlflow.errors import SourceNotFoundError
+from histo_mlflow.errors import SourceNotFoundError, UnreadableSlideError
 from histo_mlflow.slides.dicom_reader import files_of_slide, is_dicom, open_dicom
-from histo_mlflow.slides.openslide_reader import open_openslide
+from histo_mlflow.slides.openslide_reader import detect_maker, open_openslide
 from histo_mlflow.slides.slide import Slide
+from histo_mlflow.slides.tiff_levels import UnsuitedTiffError
+from histo_mlflow.slides.tiff_reader import open_tiff
+
+_WITHOUT_RULES = frozenset({"aperio", "generic-tiff"})
+"""Kinds of files, in OpenSlide's words, whose tiles need only be put beside each other; in others they overlap, or lack."""
 
 
 def open_slide(path: Path, microns_per_pixel: float | None = None) -> Slide:
@@ -23,4 +28,14 @@ def open_slide(path: Path, microns_per_pixel: float | None = None) -> Slide:
         raise SourceNotFoundError(f"{path}: no such slide")
     if path.is_dir() or is_dicom(path):
         return open_dicom(path, files_of_slide(path), microns_per_pixel)
-    return open_openslide(path, microns_per_pixel)
+    maker = detect_maker(path)
+    if maker not in {None, *_WITHOUT_RULES}:
+        return open_openslide(path, microns_per_pixel)
+    try:
+        return open_tiff(path, microns_per_pixel)
+    except UnsuitedTiffError as error:
+        if maker is None:
+            raise UnreadableSlideError(
+                f"{path} can't be read as a slide ({error}); export it as OME-TIFF, SVS or DICOM"
+            ) from None
+        return open_openslide(path, microns_per_pixel)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from histo_mlflow.base.plain_values import reason_of
 from histo_mlflow.errors import UnreadableSlideError
 from histo_mlflow.slides.scale import microns_from, microns_of_resolution
-from histo_mlflow.slides.slide import WHITE, read_inside
+from histo_mlflow.slides.slide import on_white, read_inside
 
 
 @dataclass(eq=False)
@@ -51,6 +51,14 @@ class OpenSlideSlide:
         self._handle.close()
 
 
+def detect_maker(path: Path) -> str | None:
+    """Return OpenSlide's word for the kind of a file, or None if it does not know it."""
+    try:
+        return openslide.OpenSlide.detect_format(path)
+    except openslide.OpenSlideError:
+        return None
+
+
 def open_openslide(path: Path, microns_per_pixel: float | None) -> OpenSlideSlide:
     """Open a file; a given scale goes before the file's.
 
@@ -86,10 +94,4 @@ def _microns_of(handle: openslide.OpenSlide, path: Path) -> float | None:
 def _region(handle: openslide.OpenSlide, level: int, left: int, top: int, width: int, height: int) -> NDArray[np.uint8]:
     downsample = handle.level_downsamples[level]
     at = (round(left * downsample), round(top * downsample))
-    rgba = np.asarray(handle.read_region(at, level, (width, height)))
-    pixels, alpha = rgba[..., :3], rgba[..., 3]
-    if alpha.min() == WHITE:
-        return np.ascontiguousarray(pixels)
-    opaque = alpha[..., None].astype(np.uint16)
-    blended: NDArray[np.uint8] = ((pixels * opaque + WHITE * (255 - opaque) + 127) // 255).astype(np.uint8)
-    return blended
+    return on_white(np.asarray(handle.read_region(at, level, (width, height))))

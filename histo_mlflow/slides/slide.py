@@ -65,3 +65,13 @@ def read_inside(
     if n_x > 0 and n_y > 0:
         canvas[first_y - top : first_y - top + n_y, first_x - left : first_x - left + n_x] = read(first_x, first_y, n_x, n_y)
     return canvas
+
+
+def on_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return ``(height, width, 3)`` RGB of RGBA, of straight alpha, over white: glass, where nothing was scanned."""
+    colours, opacity = rgba[..., :3], rgba[..., 3:]
+    if opacity.min() == 255:
+        return np.ascontiguousarray(colours)
+    opaque = opacity.astype(np.uint16)
+    blended: NDArray[np.uint8] = ((colours * opaque + WHITE * (255 - opaque) + 127) // 255).astype(np.uint8)
+    return blended

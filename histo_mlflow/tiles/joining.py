@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from histo_mlflow.errors import RequestError
 from histo_mlflow.tiles.fingerprint import fingerprint_of
+from histo_mlflow.tiles.on_slides import join_places
 from histo_mlflow.tiles.pixels import as_joined, join_pixels
 from histo_mlflow.tiles.tile_set import TileSet, order_classes, with_class_order
 
@@ -39,6 +40,7 @@ def join_sets(sets: Sequence[TileSet]) -> TileSet:
         passed_over=tuple(note for each in sets for note in each.passed_over),
         notes=tuple(note for each in sets for note in each.notes),
         given_names=np.concatenate([np.strings.add(f"{each.source}/", each.names) for each in sets]),
+        on_slides=join_places([each.on_slides for each in sets]),
     )
     return joined.with_levels(levels)
 
@@ -55,6 +57,7 @@ def select(tiles: TileSet, rows: NDArray[np.int64]) -> TileSet:
         fingerprint=fingerprint_of(images, labels),
         given_names=tiles.names[rows],
         copies=None if tiles.copies is None else tiles.copies[rows],
+        on_slides=None if tiles.on_slides is None else tiles.on_slides.at(rows),
     )
 
 

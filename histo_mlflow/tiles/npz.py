@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from histo_mlflow.base.plain_values import reason_of, shorten
+from histo_mlflow.base.plain_values import shorten
 from histo_mlflow.errors import RequestError, TileFormatError
 from histo_mlflow.tiles.archive import Archive, Member
 from histo_mlflow.tiles.cache import cache_key
@@ -19,16 +19,14 @@ from histo_mlflow.tiles.feature_formats import BLOCK_ROWS, NOT_STATED, check_sha
 from histo_mlflow.tiles.fingerprint import fingerprint_of
 from histo_mlflow.tiles.image_files import is_slide
 from histo_mlflow.tiles.mapped import verify_checksum
-from histo_mlflow.tiles.options import Address
-from histo_mlflow.tiles.tile_set import COLORECTAL_CLASSES, TileSet, check_classes, check_groups, check_labels, check_pixels
+from histo_mlflow.tiles.options import GROUP, SLIDE, Address
+from histo_mlflow.tiles.small_arrays import LEVEL_ARRAYS, read_levels, read_places, read_small, read_text
+from histo_mlflow.tiles.tile_set import COLORECTAL_CLASSES, TileSet, check_classes, check_labels, check_pixels
 
-# What is read whole is bounded by what the tiles ask for: a member of some kilobytes can unpack to gigabytes.
 _FEATURES = "features"
 _MAX_CLASSES = 1000
-_MAX_NAME_BYTES = 1024
 _MAX_TILES = 2**24
 _N_NAMED = 10
-_LAST_CODE_POINT = 0x10FFFF
 
 
 def takes(address: Address) -> bool:
@@ -40,9 +38,9 @@ def read(address: Address, _image_size: int = 0) -> TileSet:
     """Return the tiles of an ``.npz`` file, which are all of one size.
 
     It holds ``data`` (n_tiles, size, size, 3) uint8, or ``features`` (n_tiles, n_features) of floats and perhaps ``encoder``, a
-    text; and ``labels`` (n_tiles,), optionally ``classes`` (n_classes,), ``groups`` (n_tiles,) and ``microns_per_pixel`` (one
-    number). Or it holds MedMNIST's ``<split>_images`` and ``<split>_labels``. The part of the address names that split; without
-    one it is ``train``.
+    text; and ``labels`` (n_tiles,), optionally ``classes`` (n_classes,), ``microns_per_pixel`` (one number), by tile (n_tiles,)
+    the ids ``sites``, ``patients``, ``groups``, ``slides``, and on these slides ``left``, ``top``, ``edge``. Or it holds
+    MedMNIST's ``<split>_images`` and ``<split>_labels``. The part of the address names that split; without one it is ``train``.
 
     Raises:
         TileFormatError: The file is not such a file.
@@ -56,26 +54,30 @@ def read(address: Address, _image_size: int = 0) -> TileSet:
         n_tiles = stored_tiles.shape[0]
         names = _read_classes(archive)
         stored = archive.find(labels_key)
-        given = _read_small(stored, stored.shape in {(n_tiles,), (n_tiles, 1)}, f"one for each of {n_tiles} tiles")
+        given = read_small(stored, stored.shape in {(n_tiles,), (n_tiles, 1)}, f"one for each of {n_tiles} tiles")
         labels = check_labels(given, n_classes=len(names or COLORECTAL_CLASSES), where=stored.where)
         classes = names or _assume_tissue(labels, path)
-        has_groups, is_ours = "groups" in archive.keys, images_key in {"data", _FEATURES}
-        groups = _read_groups(archive.find("groups"), n_tiles) if has_groups and is_ours else None
+        unread = LEVEL_ARRAYS.keys() & archive.keys if images_key not in {"data", _FEATURES} else set()
+        levels = {} if unread else read_levels(archive, n_tiles)
+        places = read_places(archive, levels.get(SLIDE))
         microns_per_pixel = _read_scale(archive)
         images = _map(stored_tiles)
         encoder = _read_encoder(archive) if images_key == _FEATURES else ""
     note = f"`groups` of {path}, which do not say of which split they are; save that split as `data`, `labels` and `groups`"
-    return TileSet(
+    tiles = TileSet(
         images=images,
         labels=labels,
         classes=classes,
-        groups=groups,
+        groups=levels.get(GROUP),
         source=f"{path}#{split}" if split else str(path),
         fingerprint=fingerprint_of(images, labels),
         microns_per_pixel=microns_per_pixel,
-        passed_over=(note,) if has_groups and not is_ours else (),
+        passed_over=(note,) if unread else (),
+        given_names=None if places is None else places.names,
         encoder=encoder,
+        on_slides=places,
     )
+    return tiles if levels.keys() <= {GROUP} else tiles.with_levels(levels)
 
 
 def read_npz_images(path: Path, split: str | None = None) -> tuple[NDArray[Any], str]:
@@ -133,18 +135,7 @@ def _read_encoder(archive: Archive) -> str:
     if "encoder" not in archive.keys:
         return NOT_STATED
     array = archive.find("encoder")
-    return str(_read_text(array, math.prod(array.shape) == 1, "one name")[0])
-
-
-def _read_small(array: Member, is_of_shape: bool, needed: str) -> NDArray[Any]:
-    """Return the values in one row; raises `TileFormatError` unread if the shape is not fit or an item too long."""
-    if not is_of_shape:
-        raise TileFormatError(f"{array.where} has shape {array.shape}; {needed} is needed")
-    if array.dtype.itemsize > _MAX_NAME_BYTES:
-        raise TileFormatError(
-            f"{array.where} has items of {array.dtype.itemsize} bytes; {_MAX_NAME_BYTES} at most can be a name"
-        )
-    return array.read().ravel()
+    return str(read_text(array, math.prod(array.shape) == 1, "one name")[0])
 
 
 def _read_classes(archive: Archive) -> tuple[str, ...] | None:
@@ -152,7 +143,7 @@ def _read_classes(archive: Archive) -> tuple[str, ...] | None:
         return None
     array = archive.find("classes")
     needed = f"one name for each class, {_MAX_CLASSES} at most,"
-    return check_classes(_read_text(array, math.prod(array.shape) <= _MAX_CLASSES, needed).tolist(), where=array.where)
+    return check_classes(read_text(array, math.prod(array.shape) <= _MAX_CLASSES, needed).tolist(), where=array.where)
 
 
 def _assume_tissue(labels: NDArray[np.int64], path: Path) -> tuple[str, ...]:
@@ -170,29 +161,9 @@ def _read_scale(archive: Archive) -> float | None:
     if "microns_per_pixel" not in archive.keys:
         return None
     array = archive.find("microns_per_pixel")
-    value = _read_small(array, math.prod(array.shape) == 1, "one number")[0]
+    value = read_small(array, math.prod(array.shape) == 1, "one number")[0]
     if array.dtype.kind not in "iuf" or not 0 < value < math.inf:
         raise TileFormatError(
             f"{array.where} is {shorten(value)}; the width of a pixel in micrometres is needed, or leave it out"
         )
     return float(value)
-
-
-def _read_groups(array: Member, n_tiles: int) -> NDArray[np.str_]:
-    groups = _read_text(array, array.shape == (n_tiles,), f"one group for each of {n_tiles} tiles")
-    return check_groups(groups, where=array.where)
-
-
-def _read_text(array: Member, is_of_shape: bool, needed: str) -> NDArray[np.str_]:
-    if array.dtype.kind not in "USiufb":
-        raise TileFormatError(f"{array.where} holds {array.dtype} values; save names as text (.astype(str))")
-    names = _read_small(array, is_of_shape, needed)
-    if names.dtype.kind == "U" and names.dtype.itemsize:  # numpy checks no text that it reads
-        code_points = names.view(np.dtype(np.uint32).newbyteorder(names.dtype.byteorder))
-        if np.any((code_points > _LAST_CODE_POINT) | ((code_points >= 0xD800) & (code_points < 0xE000))):
-            raise TileFormatError(f"{array.where} does not hold text; copy or save it again (.astype(str))")
-    try:
-        return np.char.decode(names, "utf-8") if names.dtype.kind == "S" else names.astype(np.str_)
-    except UnicodeDecodeError as error:
-        reason = f"holds bytes that are no UTF-8 ({reason_of(error)})"
-        raise TileFormatError(f"{array.where} {reason}; save it as text (.astype(str))") from None

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from histo_mlflow.errors import RequestError, TileFormatError
 from histo_mlflow.served_model.decoding import ImageError, check_form
+from histo_mlflow.tiles.on_slides import OnSlides
 from histo_mlflow.tiles.options import GROUP, PATIENT, SITE, SLIDE
 from histo_mlflow.tiles.pixels import Pixels
 
@@ -66,6 +67,7 @@ class TileSet:
             alone are known, nothing.
         copies: ``(n_tiles,)`` int64, the same number for tiles that are copies of one another; None if that is not known.
         encoder: What has made the features, in words; "" of pixels.
+        on_slides: Where the tiles lie on the slides that they were cut from; None if that is not known.
     """
 
     images: Pixels
@@ -82,6 +84,7 @@ class TileSet:
     levels: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
     copies: NDArray[np.int64] | None = None
     encoder: str = ""
+    on_slides: OnSlides | None = None
 
     def __len__(self) -> int:
         return len(self.images)
