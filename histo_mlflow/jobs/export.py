@@ -23,7 +23,8 @@ class Export(JobOptions):
     to: str = option(
         ONNX,
         "`onnx`, `torchscript`, `openvino`: from uint8 tiles to logits. `openvino-int8`: the same in integers of 8 bits, which "
-        "CPUs are faster with; takes minutes. `wsinfer`: the folder that WSInfer and QuPath take.",
+        "CPUs are faster with; takes minutes. `wsinfer`: the folder that WSInfer and QuPath take. `lazyslide`: a folder with "
+        "the class that LazySlide takes.",
         choices=FORMATS,
     )
     data: str = given_tiles(
@@ -32,7 +33,9 @@ class Export(JobOptions):
     )
     output: str = option("none", "Folder to make; `none`: exported-<format>.")
     microns_per_pixel: float = option(
-        0.0, "Of the model's own tiles, for WSInfer, where the model itself does not know it; 0: not given.", at_least=0
+        0.0,
+        "Of the model's own tiles, for WSInfer and LazySlide, where the model itself does not know it; 0: not given.",
+        at_least=0,
     )
     tolerance: float = option(1e-4, "By how much a probability may differ from the model's.", above=0, below=1)
     gate: Int8Options

@@ -1,8 +1,8 @@
 """A network in the formats of other runtimes: writes each but that of 8 bits (`quantized.py`), and runs what was written.
 
 Except for WSInfer's, every format takes what the network itself takes, uint8 ``(n_tiles, height, width, 3)`` with any number
-of tiles, and gives logits; height and width are those of the model. The runtimes are optional and are imported where they are
-used.
+of tiles, and gives logits; height and width are those of the model, but for LazySlide's (`lazyslide_folder.py`). The runtimes
+are optional and are imported where they are used.
 """
 
 import importlib
@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from histo_mlflow.errors import OptionError
 from histo_mlflow.models.backbones import find_backbone
 from histo_mlflow.models.classifier import TileClassifier, fold_batch_norms
-from histo_mlflow.models.options import ONNX, OPENVINO, OPENVINO_INT8, TORCHSCRIPT, WSINFER
+from histo_mlflow.models.lazyslide_folder import CLASS_FILE, open_lazyslide, write_lazyslide
+from histo_mlflow.models.options import LAZYSLIDE, ONNX, OPENVINO, OPENVINO_INT8, TORCHSCRIPT, WSINFER
 
 _FILES = {
     ONNX: "model.onnx",
@@ -29,6 +30,7 @@ _FILES = {
     OPENVINO: "model.xml",
     OPENVINO_INT8: "model.xml",
     WSINFER: "torchscript_model.pt",
+    LAZYSLIDE: CLASS_FILE,
 }
 _NEEDED = {
     ONNX: ("onnx", "onnxscript", "onnxruntime"),
@@ -36,6 +38,7 @@ _NEEDED = {
     OPENVINO: ("onnx", "onnxscript", "openvino"),
     OPENVINO_INT8: ("onnx", "onnxscript", "openvino", "nncf"),
     WSINFER: ("wsinfer_zoo",),
+    LAZYSLIDE: (),
 }
 
 # uint8 (n_tiles, height, width, 3) to logits (n_tiles, n_classes)
@@ -71,11 +74,14 @@ def write(
         network: In evaluation mode on the CPU; batch norms are folded into the convolutions of the copy that is written.
         format_name: One of `FORMATS`, but not `OPENVINO_INT8`.
         folder: Exists, and gets the files.
-        classes: Names in the order of the logits; only WSInfer's format can hold them.
+        classes: Names in the order of the logits; only WSInfer's and LazySlide's formats can hold them.
         microns_per_pixel: Of tiles of the network's size, which WSInfer's format must have; likewise.
     """
     folded = fold_batch_norms(network)
     assert isinstance(folded, TileClassifier)
+    if format_name == LAZYSLIDE:
+        write_lazyslide(folded, folder, classes=classes, microns_per_pixel=microns_per_pixel)
+        return
     size = network.tile_size_px
     file = folder / _FILES[format_name]
     module: _Normalized = _AtOneSize(folded)
@@ -120,6 +126,8 @@ def open_written(format_name: str, folder: Path, *, precision: str = "fp32") -> 
         hints = {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32", "PERFORMANCE_HINT": "LATENCY"}
         compiled: Any = open_openvino().Core().compile_model(file, "CPU", hints)
         return lambda tiles: np.array(compiled(tiles)[0], dtype=np.float32)
+    if format_name == LAZYSLIDE:
+        return open_lazyslide(folder)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         script = torch.jit.load(file)  # type: ignore[no-untyped-call]

@@ -6,8 +6,9 @@ from histo_mlflow.errors import OptionError
 from histo_mlflow.options import Options, option
 
 TORCH = "torch"
-ONNX, TORCHSCRIPT, OPENVINO, OPENVINO_INT8, WSINFER = "onnx", "torchscript", "openvino", "openvino-int8", "wsinfer"
-FORMATS = (ONNX, TORCHSCRIPT, OPENVINO, OPENVINO_INT8, WSINFER)
+ONNX, TORCHSCRIPT, OPENVINO, OPENVINO_INT8 = "onnx", "torchscript", "openvino", "openvino-int8"
+WSINFER, LAZYSLIDE = "wsinfer", "lazyslide"
+FORMATS = (ONNX, TORCHSCRIPT, OPENVINO, OPENVINO_INT8, WSINFER, LAZYSLIDE)
 
 DEFAULT_BACKBONE = "torchvision:efficientnet_b3"
 _FEATURES = "features:"
