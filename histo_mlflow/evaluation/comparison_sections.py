@@ -6,8 +6,8 @@ A section of the page is a template, ``templates/comparison/<section>.html.j2``;
 from pathlib import Path
 from typing import Any
 
+from histo_mlflow.base.lettering import write_key
 from histo_mlflow.evaluation.findings import About
-from histo_mlflow.evaluation.lettering import write_key
 from histo_mlflow.evaluation.metrics import OVERALL_METRICS
 from histo_mlflow.evaluation.page import keep_picture, write_page
 from histo_mlflow.evaluation.paired import Comparison

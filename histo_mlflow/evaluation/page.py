@@ -14,9 +14,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from numpy.typing import NDArray
 
 from histo_mlflow.base.escaping import visible
+from histo_mlflow.base.lettering import letter
 from histo_mlflow.evaluation import wording
 from histo_mlflow.evaluation.intervals import CONFIDENCE
-from histo_mlflow.evaluation.lettering import letter
 from histo_mlflow.evaluation.metrics import OVERALL_METRICS
 
 if TYPE_CHECKING:

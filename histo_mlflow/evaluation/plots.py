@@ -1,7 +1,7 @@
 """Pictures of results, for people who would rather look than read; returns matplotlib figures and saves nothing.
 
-Colours are readable in greyscale (one hue from light to dark) or, where classes are told apart, those of Okabe and Ito with a
-line style each, for colour-blind readers.
+Colours are readable in greyscale (one hue from light to dark) or, where classes are told apart, those of `base/palette.py`
+with a line style each, for colour-blind readers.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from histo_mlflow.base.lettering import label_classes
+from histo_mlflow.base.palette import OF_CLASSES
 from histo_mlflow.evaluation.calibration import Bin, reliability
 from histo_mlflow.evaluation.gallery import GalleryRow, as_sheet
 from histo_mlflow.evaluation.intervals import Estimate, Floats
-from histo_mlflow.evaluation.lettering import label_classes
 from histo_mlflow.evaluation.perturbed import Perturbed
 from histo_mlflow.evaluation.predictions import Predictions
 from histo_mlflow.evaluation.ranking import risk_coverage_curve
@@ -27,7 +28,6 @@ if TYPE_CHECKING:  # matplotlib is imported where a picture begins: training nee
 _HUE = "Blues"
 TRAIN, VAL, TEST = "#7f7f7f", "#0b5394", "#c55a11"
 _DARK_CELL = 0.55
-_OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00", "#7f7f7f", "#B8A800")
 _LINES = ("-", "--", "-.", ":")
 _MAX_POINTS = 500
 
@@ -202,7 +202,7 @@ def _shares_and_reach(estimates: Sequence[Estimate]) -> tuple[Floats, Floats]:
 
 
 def _style_of(class_index: int) -> dict[str, Any]:
-    return {"color": _OKABE_ITO[class_index % len(_OKABE_ITO)], "linestyle": _LINES[class_index % len(_LINES)]}
+    return {"color": OF_CLASSES[class_index % len(OF_CLASSES)], "linestyle": _LINES[class_index % len(_LINES)]}
 
 
 def _thinned(across: Floats, up: Floats) -> tuple[Floats, Floats]:

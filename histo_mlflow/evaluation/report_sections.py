@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from histo_mlflow.base.lettering import write_key
 from histo_mlflow.evaluation import plots
 from histo_mlflow.evaluation.findings import Findings
 from histo_mlflow.evaluation.gallery import GalleryRow, most_confused
-from histo_mlflow.evaluation.lettering import write_key
 from histo_mlflow.evaluation.metrics import CLASS_METRICS
 from histo_mlflow.evaluation.page import keep_picture, write_page
 from histo_mlflow.evaluation.perturbed import SYMMETRY, changed_by_any

@@ -98,11 +98,9 @@ def summarize(scored: ScoredSlide, tissue: Tissue | None = None) -> SlideSummary
     if tissue is None:
         return summary
     width, height = scored.size_px
-    # The last row and column of a mask may stand for less than the others.
-    tissue_px = min(float(tissue.mask.sum()) * tissue.downsample**2, float(width * height))
-    return summary.with_facts(
-        tissue_mm2=tissue_px * scored.microns_per_pixel**2 / _UM2_IN_MM2, tissue_share=tissue_px / (width * height)
-    )
+    slide_mm2 = width * height * scored.microns_per_pixel**2 / _UM2_IN_MM2
+    tissue_mm2 = min(tissue.area_mm2(scored.microns_per_pixel), slide_mm2)  # the last pixels of a mask reach over the slide
+    return summary.with_facts(tissue_mm2=tissue_mm2, tissue_share=tissue_mm2 / slide_mm2)
 
 
 def write_slide_summary(summary: SlideSummary, path: Path) -> None:

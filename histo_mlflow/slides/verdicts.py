@@ -22,11 +22,13 @@ class Verdicts:
         names: The classes in their order, made harmless; then "not sure" if the model was asked to abstain.
         colours: ``#RRGGBB`` of each.
         of_tiles: ``(n_tiles,)`` int64 positions in `names`.
+        has_not_sure: Whether the last name is no class.
     """
 
     names: tuple[str, ...]
     colours: tuple[str, ...]
     of_tiles: NDArray[np.int64]
+    has_not_sure: bool = False
 
 
 def verdicts_of(scored: ScoredSlide) -> Verdicts:
@@ -36,4 +38,4 @@ def verdicts_of(scored: ScoredSlide) -> Verdicts:
         return Verdicts(names, colours, scored.called)
     not_sure = NOT_SURE_NAME if NOT_SURE_NAME not in names else f"{NOT_SURE_NAME} (abstained)"
     of_tiles = np.where(scored.abstained, len(names), scored.called)
-    return Verdicts((*names, not_sure), (*colours, NOT_SURE), of_tiles)
+    return Verdicts((*names, not_sure), (*colours, NOT_SURE), of_tiles, has_not_sure=True)

@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from matplotlib.text import Text
 
+from histo_mlflow.base.lettering import KEY_FILE, label_classes, letter
 from histo_mlflow.evaluation import plots
 from histo_mlflow.evaluation.comparison_sections import draw_comparison
 from histo_mlflow.evaluation.curves import draw_curves
 from histo_mlflow.evaluation.findings import About, Details, Findings
 from histo_mlflow.evaluation.gallery import GalleryRow, Shown, caption, choose_errors
 from histo_mlflow.evaluation.intervals import Estimate
-from histo_mlflow.evaluation.lettering import KEY_FILE, label_classes, letter
 from histo_mlflow.evaluation.metrics import evaluate_predictions
 from histo_mlflow.evaluation.page import png_of
 from histo_mlflow.evaluation.paired import compare_predictions
