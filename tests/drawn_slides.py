@@ -7,7 +7,9 @@ import tifffile
 from numpy.typing import NDArray
 
 MICRONS = 0.5
-EDGE_PX = 32
+MODEL_MICRONS = 2.0
+EDGE_PX = 128
+"""Of a square: what a model of 32 px sees at its scale."""
 COLOURS = {"red": (230, 20, 20), "green": (20, 230, 20), "blue": (20, 20, 230)}
 GLASS = 245
 
@@ -18,7 +20,7 @@ def draw(called: NDArray[np.int64], edge_px: int = EDGE_PX) -> NDArray[np.uint8]
     return colours[called].repeat(edge_px, axis=0).repeat(edge_px, axis=1)
 
 
-def write_slide(path: Path, pixels: NDArray[np.uint8], *, microns: float | None = MICRONS, n_levels: int = 2) -> Path:
+def write_slide(path: Path, pixels: NDArray[np.uint8], *, microns: float | None = MICRONS, n_levels: int = 3) -> Path:
     """Write a pyramidal TIFF, each level half as wide as the one before."""
     scale = {} if microns is None else {"resolution": (1e4 / microns, 1e4 / microns), "resolutionunit": "CENTIMETER"}
     with tifffile.TiffWriter(path) as file:
@@ -47,11 +49,11 @@ def write_odd_slides(folder: Path) -> dict[str, str]:
     (folder / "empty.svs").touch()
     (folder / "words.ndpi").write_text("these are words\n" * 100)
     write_slide(folder / "scaleless.tif", draw(chessboard(91)), microns=None)
-    write_slide(folder / "coarse.tif", draw(chessboard(92)), microns=4.0)
+    write_slide(folder / "coarse.tif", draw(chessboard(92)), microns=8.0)
     return {
         "cut": "cut.tif",
         "empty": "empty.svs",
         "words": "words.ndpi",
         "scaleless": "does not state the width of its pixels",
-        "coarse": "has 4 um per pixel",
+        "coarse": "has 8 um per pixel",
     }

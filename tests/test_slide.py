@@ -1,20 +1,17 @@
 """`slide` on drawn slides: every square is in its place, odd slides end nothing, what is done is not done again."""
 
-import csv
-import json
 from pathlib import Path
 
-import mlflow
 import numpy as np
 import pytest
 
 from histo_mlflow.slides.tile_table import read_tile_table
 from tests.colour_reader import CLASSES, register
 from tests.conftest import Histo
-from tests.drawn_slides import EDGE_PX, MICRONS, chessboard, draw, write_odd_slides, write_slide
+from tests.drawn_slides import EDGE_PX, MODEL_MICRONS, chessboard, draw, write_slide
 
 pytestmark = pytest.mark.usefixtures("work")
-PLAIN = ("--ink", "none", "--smallest-tissue-um2", "1")  # pure colours are what pens have
+PLAIN = ("--ink", "none")  # pure colours are what pens have
 
 
 def _scored(histo: Histo, *more: str, slides: str = "slides", output: str = "scored") -> tuple[int, str, str]:
@@ -23,7 +20,7 @@ def _scored(histo: Histo, *more: str, slides: str = "slides", output: str = "sco
 
 
 def test_each_square_is_in_its_place(histo_here: Histo) -> None:
-    register(0.0, microns_per_pixel=MICRONS)
+    register(0.0, microns_per_pixel=MODEL_MICRONS)
     Path("slides").mkdir()
     called = chessboard(0)
     write_slide(Path("slides/one.tif"), draw(called))
