@@ -49,7 +49,7 @@ class Region:
     """
 
     name: str
-    shape: Area
+    shape: shapely.Polygon | shapely.MultiPolygon
     number: int
     colour: Colour | None = None
 
@@ -99,8 +99,8 @@ class _Feature:
         return next((f"{each}s" for each in others if each in text and "-" not in text), "annotation")
 
 
-def read_annotations(file: Path) -> Annotations:
-    """Return the regions of a file that have a class.
+def read_annotations(file: Path, *, unnamed: str = "") -> Annotations:
+    """Return the regions of a file that have a class, or all, those without it as `unnamed`, if that is given.
 
     Objects without a class, without an area and of other kinds are passed over and counted. A ring that crosses itself is
     mended where the two usual readings of it (even-odd; all that is wound about) are the same.
@@ -112,7 +112,7 @@ def read_annotations(file: Path) -> Annotations:
     regions, mended = [], []
     try:
         for feature in _features(_parse(file), file):
-            region, what = _read(feature)
+            region, what = _read(feature, unnamed)
             if region is None:
                 passed[what] += 1
                 continue
@@ -181,11 +181,12 @@ def _flat(content: Any) -> Iterator[Any]:
         yield content
 
 
-def _read(feature: _Feature) -> tuple[Region | None, str]:
+def _read(feature: _Feature, unnamed: str) -> tuple[Region | None, str]:
     """Return the region that a feature is, and whether it was mended in words; or None and why it is none."""
     if feature.kind != "annotation":
         return None, feature.kind
     name, colour = _class_of(feature)
+    name = name or unnamed
     if not name:
         return None, "annotations without a class"
     if name.endswith("*") and name != IGNORE:

@@ -8,24 +8,29 @@ from histo_mlflow.slides.slide import Slide, coarsest_level
 
 _MOST_PX = 16_000_000
 _STRIP_PX = 4_000_000
+_NEARLY = 1.1
 
 
-def read_overview(slide: Slide, downsample: float) -> tuple[NDArray[np.uint8], float]:
-    """Return ``(height, width, 3)`` RGB of a slide at `downsample` or coarser, and at which it is.
+def overview_downsample(slide: Slide, downsample: float = 16.0) -> float:
+    """Return `downsample`, or more: as much as a level has that is nearly as coarse, or for 16 million pixels."""
+    width, height = slide.size_px
+    wanted = max(downsample, (width * height / _MOST_PX) ** 0.5, 1.0)
+    nearest = slide.downsamples[coarsest_level(slide, wanted * _NEARLY)]
+    return nearest if nearest * _NEARLY > wanted else wanted
 
-    It is coarser where the picture would have more than 16 million pixels, and where a level is nearly as coarse, which is then
-    taken as it is. Every pixel is the mean of what it covers; the last row and column are filled up with white.
+
+def read_overview(slide: Slide, downsample: float = 16.0) -> tuple[NDArray[np.uint8], float]:
+    """Return ``(height, width, 3)`` RGB of a slide and its downsample (`overview_downsample`).
+
+    Every pixel is the mean of what it covers; the last row and column are filled up with white.
 
     Raises:
         UnreadableSlideError: The slide can't be read.
     """
-    width, height = slide.size_px
-    downsample = max(downsample, (width * height / _MOST_PX) ** 0.5, 1.0)
-    level = coarsest_level(slide, downsample * 1.1)
-    factor = max(downsample / slide.downsamples[level], 1.0)
-    if factor < 1.1:
-        factor, downsample = 1.0, slide.downsamples[level]
-    size = (int(np.ceil(width / downsample)), int(np.ceil(height / downsample)))
+    downsample = overview_downsample(slide, downsample)
+    level = coarsest_level(slide, downsample)
+    factor = downsample / slide.downsamples[level]
+    size = (int(np.ceil(slide.size_px[0] / downsample)), int(np.ceil(slide.size_px[1] / downsample)))
     picture = np.empty((size[1], size[0], 3), dtype=np.uint8)
     n_rows = max(1, int(_STRIP_PX / (size[0] * factor**2)))
     for first in range(0, size[1], n_rows):

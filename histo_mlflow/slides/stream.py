@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from histo_mlflow.errors import UnreadableSlideError
 from histo_mlflow.slides.places import Places
+from histo_mlflow.slides.resampling import resampled
 from histo_mlflow.slides.slide import Slide, coarsest_level
 
 _MOST_PX_AT_ONCE = 4_000_000
@@ -143,13 +143,5 @@ class _Reader:
         first, above = math.floor(lefts[0]), math.floor(top)
         width, height = math.ceil(lefts[-1] + edge) - first, math.ceil(top + edge) - above
         strip = self.slide.read(self.level, first, above, width, height)
-        return np.stack([self._cut(strip, float(left) - first, top - above, edge) for left in lefts])
-
-    def _cut(self, strip: Pixels, left: float, top: float, edge: float) -> Pixels:
-        """Return one tile, brought to its size; only pixels that it touches take part, whatever was read beside it."""
-        if edge == self.size_px and left.is_integer() and top.is_integer():
-            return strip[int(top) : int(top) + self.size_px, int(left) : int(left) + self.size_px]
-        x, y = math.floor(left), math.floor(top)
-        own = Image.fromarray(strip[y : math.ceil(top + edge), x : math.ceil(left + edge)])
-        box = (left - x, top - y, left - x + edge, top - y + edge)
-        return np.asarray(own.resize((self.size_px, self.size_px), Image.Resampling.BICUBIC, box=box))
+        boxes = ((float(left) - first, top - above, edge) for left in lefts)
+        return np.stack([resampled(strip, box, self.size_px) for box in boxes])

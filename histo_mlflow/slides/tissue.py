@@ -13,10 +13,8 @@ from histo_mlflow.slides.overview import read_overview
 from histo_mlflow.slides.places import Places
 from histo_mlflow.slides.slide import Slide
 
-_DOWNSAMPLE = 16.0
-_PX_OF_A_TILE = 160
-"""Of the mask: where no scale is known, limits in um2 are taken as if a pixel of the mask were 8 um wide, as at 20x."""
 _UM2_OF_A_PX = 64.0
+"""Where no scale is known, limits in um2 are taken as if a pixel of the mask were 8 um wide, as at 20x."""
 
 Mask = NDArray[np.bool_]
 
@@ -76,7 +74,7 @@ def find_tissue(slide: Slide, options: TissueOptions) -> Tissue:
     Raises:
         UnreadableSlideError: The slide can't be read.
     """
-    picture, downsample = read_overview(slide, _DOWNSAMPLE)
+    picture, downsample = read_overview(slide)
     ink = find_ink(picture, options.inks)
     saturation = _saturation(picture)
     saturation[ink] = 0
