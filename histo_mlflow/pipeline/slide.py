@@ -30,11 +30,13 @@ from histo_mlflow.slides.scored import ScoredSlide
 from histo_mlflow.slides.slide import Slide
 from histo_mlflow.slides.stream import StreamOptions, stream_tiles
 from histo_mlflow.slides.tissue import Tissue, find_tissue
+from histo_mlflow.slides.tissue_files import read_tissue
 
 T = TypeVar("T")
 
 _N_SAMPLED = 2000
-_TISSUE_ENDINGS = (".geojson", ".geojson.gz", ".json", ".png")
+_TISSUE_ENDINGS = (".tissue.geojson", ".geojson", ".geojson.gz", ".json", ".png")
+"""That of an output folder comes first: beside it lie results and a picture that end as regions and masks may."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,11 +203,7 @@ def regions_for(name: str, rules: SlideRules) -> Path | None:
 
 def _tissue_of(slide: Slide, name: str, rules: SlideRules) -> Tissue:
     file = regions_for(name, rules)
-    if file is None:
-        return find_tissue(slide, rules.tissue)
-    from histo_mlflow.slides.tissue import read_tissue
-
-    return read_tissue(file, slide)
+    return find_tissue(slide, rules.tissue) if file is None else read_tissue(file, slide)
 
 
 @dataclass

@@ -59,4 +59,4 @@ def open_batch(store: Store, compute: Compute, options: ScoringSlidesOptions) ->
         "int8": int8 or {},
     }
     say(f"{model.address}: tiles of {model.facts.tile_size_px} px at {microns:g} um per pixel")
-    return Batch(output, shown, rules, deciding, FileWriter(options.viewer))
+    return Batch(output, shown, rules, deciding, FileWriter(options.viewer, model.address))
