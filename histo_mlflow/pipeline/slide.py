@@ -172,7 +172,7 @@ def score_slide(
         stride=rules.grid.stride, least_tissue=rules.grid.least_tissue,
     )  # fmt: skip
     on_tiles(0, len(places))
-    said = _ask(slide, places, model, lambda n_done: on_tiles(n_done, len(places)))
+    said = ask_about(slide, places, model, lambda n_done: on_tiles(n_done, len(places)))
     highest = said.probabilities.max(axis=1, initial=0)
     scored = ScoredSlide(
         name=name,
@@ -225,8 +225,15 @@ class _Stopwatch:
             yield item
 
 
-class _Said:
-    """What a model says, as it comes."""
+class Said:
+    """What a model says of the tiles of a slide, as it comes.
+
+    Attributes:
+        probabilities: ``(n_tiles, n_classes)`` float32, the mean over the views.
+        spread: ``(n_tiles,)`` float32, as in `ScoredSlide`.
+        sampled: As in `SlideScore`.
+        waited: How long the network had to wait for pixels.
+    """
 
     def __init__(self, n_tiles: int, n_classes: int) -> None:
         self.probabilities = np.zeros((n_tiles, n_classes), np.float32)
@@ -237,6 +244,7 @@ class _Said:
 
     @property
     def features(self) -> NDArray[np.float32] | None:
+        """As in `SlideScore`."""
         return np.concatenate(self._features) if self._features else None
 
     def take(self, rows: NDArray[np.int64], said: NDArray[np.float32]) -> None:
@@ -251,9 +259,13 @@ class _Said:
             self._features.append(said[np.isin(rows, self.sampled), 0, n_classes:])
 
 
-def _ask(slide: Slide, places: Places, model: SlideModel, on_done: Callable[[int], object]) -> _Said:
+def ask_about(slide: Slide, places: Places, model: SlideModel, on_done: Callable[[int], object] = lambda _: None) -> Said:
+    """Return what a model says of tiles of a slide, which are read while it is busy with those before.
+
+    `on_done` is told of how many more tiles this is known. Raises as `stream_tiles`.
+    """
     size_px, device = model.model.facts.tile_size_px, model.compute.device
-    said = _Said(len(places), len(model.model.classes))
+    said = Said(len(places), len(model.model.classes))
     if not len(places):
         return said
     options = StreamOptions(batch_size=choose_batch_size(model.network, (size_px, size_px, 3), device))
