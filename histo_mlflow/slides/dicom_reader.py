@@ -1,19 +1,22 @@
 """Slides as DICOM (supplement 145), one file for each level or more; files of a series belong together."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
+from pydicom.config import disable_value_validation
 from pydicom.errors import InvalidDicomError
 from wsidicom import WsiDicom
+from wsidicom.errors import WsiDicomNoResolutionError
 
 from histo_mlflow.base.plain_values import reason_of
 from histo_mlflow.errors import SourceNotFoundError, UnreadableSlideError
+from histo_mlflow.slides.openslide_reader import open_openslide
 from histo_mlflow.slides.scale import microns_from
-from histo_mlflow.slides.slide import read_inside
+from histo_mlflow.slides.slide import Slide, read_inside
 
 _WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"  # VL Whole Slide Microscopy Image Storage
 _MAGIC_AT, _MAGIC = 128, b"DICM"
@@ -49,7 +52,7 @@ class DicomSlide:
         known = list(self._wsi.pyramid)[level]
 
         def read(x: int, y: int, n_x: int, n_y: int) -> NDArray[np.uint8]:
-            return np.asarray(self._wsi.read_region((x, y), known.level, (n_x, n_y)).convert("RGB"))
+            return np.array(self._wsi.read_region((x, y), known.level, (n_x, n_y)).convert("RGB"))
 
         try:
             return read_inside((known.size.width, known.size.height), (left, top, width, height), read)
@@ -108,14 +111,20 @@ def files_of_slide(path: Path) -> list[Path]:
     return [each.path for each in beside]
 
 
-def open_dicom(path: Path, files: Sequence[Path], microns_per_pixel: float | None) -> DicomSlide:
-    """Open the files of one slide; a given scale goes before theirs.
+def open_dicom(path: Path, files: Sequence[Path], microns_per_pixel: float | None) -> Slide:
+    """Open the files of one slide; a given scale goes before theirs. Those that state none are left to OpenSlide.
 
     Raises:
         UnreadableSlideError: They hold no picture of a whole slide, one that is not RGB, or one that can't be decoded.
     """
     try:
-        wsi = WsiDicom.open(list(files))
+        with disable_value_validation():  # of identifiers that are too long, by which no picture is worse
+            wsi = WsiDicom.open(list(files))
+    except WsiDicomNoResolutionError:
+        return replace(open_openslide(files[0], microns_per_pixel), path=path)
+    except Exception as error:  # its errors have no base of their own, and those of decoders come beside them
+        raise UnreadableSlideError(f"{path} holds no DICOM picture of a slide that can be read ({reason_of(error)})") from None
+    try:
         levels = list(wsi.pyramid)
         spacing = levels[0].pixel_spacing
         mode = wsi.read_region((0, 0), levels[0].level, (1, 1)).mode
@@ -136,11 +145,12 @@ def open_dicom(path: Path, files: Sequence[Path], microns_per_pixel: float | Non
 
 def _read_header(path: Path) -> DicomFile | None:
     try:
-        header = pydicom.dcmread(
-            path, stop_before_pixels=True, specific_tags=["SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID"]
-        )
-        if header.SOPClassUID != _WHOLE_SLIDE:
-            return None
-        return DicomFile(path, str(header.SeriesInstanceUID), str(header.SOPInstanceUID))
+        with disable_value_validation():
+            header = pydicom.dcmread(
+                path, stop_before_pixels=True, specific_tags=["SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID"]
+            )
+            if header.SOPClassUID != _WHOLE_SLIDE:
+                return None
+            return DicomFile(path, str(header.SeriesInstanceUID), str(header.SOPInstanceUID))
     except (InvalidDicomError, OSError, AttributeError, ValueError, EOFError):
         return None

@@ -21,13 +21,13 @@ class OpenSlideSlide:
     size_px: tuple[int, int]
     downsamples: tuple[float, ...]
     microns_per_pixel: float | None
+    _file: Path
+    _levels_px: tuple[tuple[int, int], ...] = field(repr=False)
     _handle: openslide.OpenSlide = field(repr=False)
 
     def read(self, level: int, left: int, top: int, width: int, height: int) -> NDArray[np.uint8]:
         """See `Slide.read`."""
-        return read_inside(
-            self._handle.level_dimensions[level], (left, top, width, height), lambda *box: self._read_inside(level, *box)
-        )
+        return read_inside(self._levels_px[level], (left, top, width, height), lambda *box: self._read_inside(level, *box))
 
     def _read_inside(self, level: int, left: int, top: int, width: int, height: int) -> NDArray[np.uint8]:
         try:
@@ -36,10 +36,10 @@ class OpenSlideSlide:
             # After an error OpenSlide refuses all else of that handle, and it may have been another thread's.
             pass
         try:
-            own = openslide.OpenSlide(self.path)
+            own = openslide.OpenSlide(self._file)
             pixels = _region(own, level, left, top, width, height)
         except openslide.OpenSlideError as error:
-            self._handle = openslide.OpenSlide(self.path)
+            self._handle = openslide.OpenSlide(self._file)
             raise UnreadableSlideError(
                 f"{self.path}: {width} x {height} pixels at {left}, {top} of level {level} can't be read ({reason_of(error)})"
             ) from None
@@ -77,6 +77,8 @@ def open_openslide(path: Path, microns_per_pixel: float | None) -> OpenSlideSlid
         (width, height),
         tuple(width / level_width for level_width, _ in handle.level_dimensions),
         microns_per_pixel or _microns_of(handle, path),
+        path,
+        handle.level_dimensions,
         handle,
     )
 

@@ -16,14 +16,14 @@ class TissueOptions(Options):
     """
 
     least_saturation: float = option(
-        0.03,
+        0.02,
         "Colour that tissue has at least, between 0 (grey) and 1: lower it if pale tissue is left out, raise it if glass is "
         "taken for tissue.",
         at_least=0,
         below=1,
     )
     most_saturation: float = option(
-        0.08,
+        0.05,
         "Colour that is always tissue: the threshold found on the slide (Otsu's) is never above it, so that pale tissue beside "
         "strongly stained tissue is kept. 1: as Otsu's method says.",
         above=0,

@@ -8,6 +8,7 @@ import tifffile
 from numpy.typing import NDArray
 from tifffile import COMPRESSION, PHOTOMETRIC, PLANARCONFIG
 
+from histo_mlflow.errors import UnreadableSlideError
 from histo_mlflow.slides.slide import WHITE, on_white
 
 _LARGEST_SEGMENT_PX = 2**26
@@ -69,11 +70,14 @@ def levels_of(file: tifffile.TiffFile) -> list[Level]:
     """Return the levels of the largest picture in RGB of 8 bits, the finest first.
 
     Raises:
-        UnsuitedTiffError: There is none, or it is laid out in a way that is not known here.
+        UnreadableSlideError: There is none.
+        UnsuitedTiffError: It is laid out in a way that is not known here.
     """
     fit = [series for series in file.series if series.axes in _RGB_AXES and series.dtype == np.uint8]
     if not fit:
-        raise UnsuitedTiffError("it holds no picture in RGB of 8 bits")
+        raise UnreadableSlideError(
+            f"{file.filehandle.path} holds no picture in RGB of 8 bits, colours beside each other; export a stained slide so"
+        )
     series = max(fit, key=lambda one: one.size)
     pages = [level.keyframe for level in series.levels]
     if not all(len(level.pages) == 1 for level in series.levels):

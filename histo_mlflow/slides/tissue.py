@@ -15,6 +15,7 @@ from histo_mlflow.slides.slide import Slide
 
 _UM2_OF_A_PX = 64.0
 """Where no scale is known, limits in um2 are taken as if a pixel of the mask were 8 um wide, as at 20x."""
+_DARKEST_GLASS = 200  # of 255, in any colour; what is darker is tissue that fills the slide
 
 Mask = NDArray[np.bool_]
 
@@ -75,25 +76,33 @@ def find_tissue(slide: Slide, options: TissueOptions) -> Tissue:
         UnreadableSlideError: The slide can't be read.
     """
     picture, downsample = read_overview(slide)
-    ink = find_ink(picture, options.inks)
-    saturation = _saturation(picture)
+    # Smoothed by a pixel it has a fourth of the noise of colour, by which glass seems to be as coloured as pale tissue.
+    balanced = _with_white_glass(cv2.GaussianBlur(picture, (0, 0), 1).astype(np.float32))
+    ink = find_ink(balanced, options.inks)
+    saturation = _saturation(balanced)
     saturation[ink] = 0
     threshold = _threshold(saturation[~ink], options)
-    found = cv2.medianBlur(saturation, 5) >= threshold
+    found = saturation >= threshold
     found = cv2.morphologyEx(found.astype(np.uint8), cv2.MORPH_CLOSE, _disk(2)).astype(bool) & ~ink
     px_um2 = _UM2_OF_A_PX if slide.microns_per_pixel is None else (downsample * slide.microns_per_pixel) ** 2
     found = ~_without_small(~found, options.largest_hole_um2 / px_um2) & ~ink
     return Tissue(_without_small(found, options.smallest_tissue_um2 / px_um2), downsample)
 
 
-def _saturation(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return ``(height, width)`` the saturation of HSV in 255ths, after the glass was made white."""
+def _with_white_glass(picture: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return a picture in which the colour of the glass (the median of its brightest tenth, if that is bright) is white."""
     darkest = picture.min(axis=2)
-    glass = picture[darkest >= np.percentile(darkest, 90)]
-    white = np.median(glass, axis=0) if len(glass) and np.median(glass) >= 200 else np.full(3, 255.0)
-    balanced = np.minimum(picture * (255.0 / white).astype(np.float32), 255.0)
-    most = balanced.max(axis=2)
-    saturation: NDArray[np.uint8] = ((most - balanced.min(axis=2)) / np.maximum(most, 1.0) * 255.0).astype(np.uint8)
+    glass = np.median(picture[darkest >= np.percentile(darkest, 90)], axis=0)
+    if glass.min() < _DARKEST_GLASS:
+        return picture
+    balanced: NDArray[np.float32] = np.minimum(picture * (255.0 / glass), 255.0)
+    return balanced
+
+
+def _saturation(picture: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return ``(height, width)``: the saturation of HSV, in 255ths."""
+    most = picture.max(axis=2)
+    saturation: NDArray[np.uint8] = ((most - picture.min(axis=2)) / np.maximum(most, 1.0) * 255.0).astype(np.uint8)
     return saturation
 
 
