@@ -23,6 +23,10 @@ RADIUS_BITS = 16
 """Of 63. Shifts of real tiles by 4 px of 224 change 12 bits at the 95th percentile; of 1,364,224 pairs that are not related
 120 are so near (docs/audits.md)."""
 
+_MIN_ALIKE = 0.8
+"""Cosine of the coefficients themselves, by which most candidates are passed over before their pixels are read. Of 1,770 real
+tiles each with a planted near-duplicate none was below 0.86; of unrelated tiles within the radius 99 % are below 0.76."""
+
 _MIN_CONTRAST = 0.3  # grey levels: below, a hash is of noise, and an empty tile resembles every other
 _EDGE_PX = 64  # at which pixels are compared
 _MAX_SHIFT_PX = 4  # at that size: 14 px of 224
@@ -71,17 +75,27 @@ def near_clusters(subject: Subject) -> Rows:
 
 
 def _candidates(known: NDArray[np.float32]) -> Iterator[tuple[Symmetry, Pairs]]:
-    """Yield, for each symmetry, pairs (i, j), i < j, of which i so changed has nearly the hash of j: exact search."""
+    """Yield, for each symmetry, pairs (i, j), i < j, of which i so changed has nearly the hash of j and its coefficients."""
     index = faiss.IndexBinaryFlat(64)
     index.add(pack(known))
+    directions = _directions(known)
     for symmetry in SYMMETRIES:
-        hashes = pack(symmetry.of_coefficients(known))
+        changed = symmetry.of_coefficients(known)
+        hashes, changed_directions = pack(changed), _directions(changed)
         parts = [np.zeros((0, 2), np.int64)]
         for start in range(0, len(hashes), _BLOCK_QUERIES):
             limits, _, found = index.range_search(hashes[start : start + _BLOCK_QUERIES], RADIUS_BITS + 1)
             query: Rows = start + np.repeat(np.arange(len(limits) - 1), np.diff(limits.astype(np.int64)).tolist())
-            parts.append(np.column_stack([query, found])[query < found])
+            pairs = np.column_stack([query, found])[query < found]
+            alike = np.einsum("ij,ij->i", changed_directions[pairs[:, 0]], directions[pairs[:, 1]])
+            parts.append(pairs[alike >= _MIN_ALIKE])
         yield symmetry, np.concatenate(parts)
+
+
+def _directions(known: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return coefficients ``(n, 63)`` without the mean, each tile's of norm 1."""
+    flat = known.reshape(len(known), -1)[:, 1:]
+    return np.asarray(flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9), np.float32)
 
 
 def _blocks(pairs: Pairs) -> Iterable[Pairs]:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from histo_mlflow.slides.doubts import Doubt
+
 if TYPE_CHECKING:
     from histo_mlflow.auditing.subject import Subject
 
@@ -51,6 +53,7 @@ class Finding:
         table: Numbers by class, set or group.
         figures: Values for programs, by name.
         clusters: ``(n_tiles,)``, the same number for tiles that belong together, or None if it is about no such thing.
+        doubts: What others say of the labels of the tiles in `rows`, in their order, where it is about labels.
     """
 
     kind: str
@@ -64,6 +67,7 @@ class Finding:
     table: Table | None = None
     figures: Mapping[str, float] = field(default_factory=dict)
     clusters: NDArray[np.int64] | None = None
+    doubts: Sequence[Doubt] = ()
 
     @property
     def n(self) -> int:

@@ -14,6 +14,7 @@ from histo_mlflow.auditing.finding import CLEAR, DOUBTFUL, NOTE, UNASKED, Check,
 from histo_mlflow.auditing.neighbours import nearest, whiten
 from histo_mlflow.auditing.subject import Rows, Subject
 from histo_mlflow.evaluation.intervals import Floats
+from histo_mlflow.slides.doubts import Doubt
 
 FLIPPED_SHARE = 0.05
 WANTED_PRECISION = 0.95
@@ -179,6 +180,10 @@ def _describe(subject: Subject, issues: Issues, likeliest: Rows, white: NDArray[
         heading = f"{subject.class_of(row)}, by others {subject.classes[likeliest[row]]} (margin {issues.margin[row]:.2f})"
         strips.append(Strip(heading, (row, *(map(int, found[row]) if found is not None else ()))))
     n, share = len(issues.rows), len(issues.rows) / len(subject.data)
+    doubts = [
+        Doubt(row, subject.class_of(row), subject.classes[likeliest[row]], float(issues.margin[row]))
+        for row in issues.rows.tolist()
+    ]
     return Finding(
         "label_errors", "Labels in doubt", DOUBTFUL if share > 0.005 else NOTE if n else CLEAR,
         f"{n} of {len(subject.data)} labels ({100 * share:.1f} %) are in doubt. Of {100 * FLIPPED_SHARE:.0f} % labels "
@@ -188,7 +193,7 @@ def _describe(subject: Subject, issues: Issues, likeliest: Rows, white: NDArray[
         "of a row is the one in doubt, beside it its nearest neighbours.",
         issues.rows, strips=strips,
         table=Table(("label", "by others", "tiles"), tuple((a, b, f"{count}") for (a, b), count in commonest)) if n else None,
-        figures={"precision_of_planted": trial.precision, "recall_of_planted": trial.recall},
+        figures={"precision_of_planted": trial.precision, "recall_of_planted": trial.recall}, doubts=doubts,
     )  # fmt: skip
 
 

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from histo_mlflow.auditing.finding import CLEAR, SEVERITIES, UNASKED, Finding
 from histo_mlflow.auditing.subject import Rows, Subject
 from histo_mlflow.evaluation.page import write_page
+from histo_mlflow.slides.doubts import write_doubts
 from histo_mlflow.tiles.copies import merge_partitions
 
-PAGE, FACTS, EXCLUDE, CLUSTERS = "audit.html", "audit.json", "exclude.txt", "clusters.csv"
+PAGE, FACTS, EXCLUDE, CLUSTERS, LABEL_ERRORS = "audit.html", "audit.json", "exclude.txt", "clusters.csv", "label_errors"
 _SECTIONS = ("headline", "findings", "clear")
 _SHOWN_PX = 160
 
@@ -53,13 +54,19 @@ class Audit:
         return next((dict(each.figures).get(name, math.nan) for each in self.findings if each.kind == kind), math.nan)
 
     def write(self, folder: Path) -> None:
-        """Write page, facts, the list of tiles to leave out and the table of clusters into `folder`."""
+        """Write page, facts, the list of tiles to leave out and the table of clusters into `folder`.
+
+        Of tiles whose places on slides are known, labels in doubt are written for QuPath too.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         names = self.subject.names[self.excluded]
         (folder / EXCLUDE).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
         table = pd.DataFrame({"path": self.subject.data.names, "group": [f"cluster {number}" for number in self.clusters]})
         table.to_csv(folder / CLUSTERS, index=False)
         (folder / FACTS).write_text(json.dumps(self.as_json(), indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
+        if (places := self.subject.data.on_slides) is not None:
+            doubts = [doubt for each in self.findings for doubt in each.doubts]
+            write_doubts(folder / LABEL_ERRORS, places, doubts, self.subject.data.classes)
         by_severity = {name: [each for each in self.findings if each.severity == name] for name in SEVERITIES}
         shown = [name for name in SEVERITIES if name not in (CLEAR, UNASKED)]
         values = {

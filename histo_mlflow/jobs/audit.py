@@ -16,7 +16,7 @@ class Audit(JobOptions):
 
     Duplicates within a set and across two, damaged tiles, labels in doubt, traces of storage, what colour alone tells. A page
     with pictures, audit.json and exclude.txt are written. With a backbone it also finds the same tissue turned, cropped or
-    overlapping, and labels in doubt.
+    overlapping, and labels in doubt. Of tiles that `tiles` has cut, these are written for QuPath too.
     """
 
     output: str = option(

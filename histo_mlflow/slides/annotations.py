@@ -13,15 +13,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from gzip import BadGzipFile, GzipFile
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 
 import numpy as np
 import shapely
 
 from histo_mlflow.base.plain_values import reason_of, shorten
 from histo_mlflow.errors import AnnotationError
-
-ENDINGS = (".geojson", ".json", ".geojson.gz", ".json.gz", ".geojson.zip", ".json.zip", ".gz", ".zip")
 
 IGNORE = "Ignore*"
 """QuPath's class of regions that are to be left out of everything. It has others that end in ``*`` and mean no tissue."""
@@ -34,7 +32,7 @@ _AREAS = {"Polygon": 1, "MultiPolygon": 2}
 _FORMLESS = ("Point", "MultiPoint", "LineString", "MultiLineString")
 
 Colour = tuple[int, int, int]
-Area = shapely.Polygon | shapely.MultiPolygon
+Area: TypeAlias = shapely.Polygon | shapely.MultiPolygon
 
 
 @dataclass(frozen=True, eq=False)

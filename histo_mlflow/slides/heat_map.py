@@ -114,7 +114,7 @@ def _draw_classes(sheet: Sheet, corner: tuple[int, int], ground: layers.Ground, 
 
 
 def _draw_certainty(sheet: Sheet, corner: tuple[int, int], ground: layers.Ground, scored: ScoredSlide) -> None:
-    """Show the spread over the symmetries, if they were looked at, or the probability of the class; dark where it is not sure."""
+    """Show the spread over the symmetries, if they were looked at, or the probability; dark where it is not sure."""
     if scored.spread is None:
         values, title = scored.probabilities.max(axis=1, initial=0), "Probability of the class that is named"
         limits = (1 / len(scored.classes) if len(scored.classes) > 1 else 0.0, 1.0)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from histo_mlflow.errors import OptionError
-from histo_mlflow.options import Options, option
+from histo_mlflow.options import Options, option, stated
 
 INKS = ("green", "blue", "red", "black")
 
@@ -75,3 +75,44 @@ class GridOptions(Options):
     least_tissue: float = option(
         0.5, "Share of a tile that must be tissue; 0 takes every tile with any tissue on it.", at_least=0, at_most=1
     )
+
+
+GLASS, UNANNOTATED = "glass", "unannotated"
+
+
+@dataclass(frozen=True)
+class CutOptions(Options):
+    """Tiles from annotations."""
+
+    inside: float = option(
+        0.9,
+        "Share of a tile that must lie in regions of its class, and in no region of another class.",
+        above=0.5,  # so that no tile is of two classes
+        at_most=1,
+    )
+    without_tissue: str = option(
+        "none",
+        "Classes (with commas) whose tiles are taken however little tissue is found on them, such as fat or glass.",
+    )
+    background: str = option(
+        "none", "Name of a class for tiles that touch no region; from no slide more than of its largest class."
+    )
+    background_from: str = option(
+        GLASS,
+        "What the background is: `glass` without any tissue, or tissue that is `unannotated`, which may hold anything that "
+        "nobody has drawn.",
+        choices=(GLASS, UNANNOTATED),
+    )
+    at_most: int = option(
+        0, "Tiles of each class from each slide, at most, drawn at random; 0: all. It balances classes and slides.", at_least=0
+    )
+
+    @property
+    def classes_without_tissue(self) -> frozenset[str]:
+        """The classes that `without_tissue` names."""
+        return frozenset(part.strip() for part in self.without_tissue.split(",")) - {"", "none"}
+
+    @property
+    def background_class(self) -> str:
+        """The name of the class of the background, "" for none."""
+        return stated(self.background) or ""

@@ -24,3 +24,7 @@ class Places:
 
     def __len__(self) -> int:
         return len(self.left)
+
+    def at(self, rows: NDArray[np.int64]) -> "Places":
+        """Return the squares at the positions `rows`."""
+        return Places(self.left[rows], self.top[rows], self.edge_px, self.stride_px)

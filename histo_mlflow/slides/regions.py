@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from histo_mlflow.slides.cells import Cells, cells_of, has_gaps
 from histo_mlflow.slides.scored import ScoredSlide
-from histo_mlflow.slides.verdicts import Verdicts, verdicts_of
+from histo_mlflow.slides.verdicts import verdicts_of
 
 if TYPE_CHECKING:
     from shapely import Polygon
@@ -39,34 +39,37 @@ class Region:
 
 def regions_of(scored: ScoredSlide, *, smallest_um2: float = 0.0) -> Iterator[Region]:
     """Yield the regions of at least `smallest_um2` square microns, verdict by verdict, the largest first."""
-    cells, verdicts = cells_of(scored), verdicts_of(scored)
-    region_of_tile = _components(cells, verdicts, apart=has_gaps(scored.places))
-    if not len(region_of_tile):
+    cells, verdict_of_tile = cells_of(scored), verdicts_of(scored).of_tiles
+    on_slide = np.flatnonzero(cells.areas_mm2 > 0)  # the middle of a tile may lie over the end of the slide
+    if not len(on_slide):
         return
-    areas_mm2 = np.bincount(region_of_tile, weights=cells.areas_mm2)
-    verdict_of_region = np.zeros(len(areas_mm2), np.int64)
-    verdict_of_region[region_of_tile] = verdicts.of_tiles
-    order = np.lexsort((cells.columns, cells.rows, region_of_tile))
-    ends = np.cumsum(np.bincount(region_of_tile, minlength=len(areas_mm2)))
+    region_of_tile = np.full(len(scored), -1)
+    region_of_tile[on_slide] = _components(cells, verdict_of_tile, on_slide, apart=has_gaps(scored.places))
+    tiles = on_slide[np.lexsort((cells.columns[on_slide], cells.rows[on_slide], region_of_tile[on_slide]))]
+    firsts = np.flatnonzero(np.diff(region_of_tile[tiles], prepend=-1))
+    ends = np.append(firsts[1:], len(tiles))
+    areas_mm2 = np.add.reduceat(cells.areas_mm2[tiles], firsts)
+    verdicts = verdict_of_tile[tiles[firsts]]
     # A share of a pixel is forgiven: areas are sums of floats.
-    kept = np.flatnonzero((areas_mm2 > 0) & (areas_mm2 * _UM2_IN_MM2 >= smallest_um2 * (1 - 1e-9)))
-    for k in kept[np.lexsort((kept, -areas_mm2[kept], verdict_of_region[kept]))]:
-        tiles = order[ends[k - 1] if k else 0 : ends[k]]
-        yield Region(int(verdict_of_region[k]), _outline(cells, tiles), tiles, float(areas_mm2[k]))
+    kept = np.flatnonzero(areas_mm2 * _UM2_IN_MM2 >= smallest_um2 * (1 - 1e-9))
+    for k in kept[np.lexsort((kept, -areas_mm2[kept], verdicts[kept]))]:
+        mine = tiles[firsts[k] : ends[k]]
+        yield Region(int(verdicts[k]), _outline(cells, mine), mine, float(areas_mm2[k]))
 
 
-def _components(cells: Cells, verdicts: Verdicts, *, apart: bool) -> NDArray[np.int64]:
-    """Return the region of each tile ``(n_tiles,)``, numbered from 0 without a gap."""
+def _components(cells: Cells, verdicts: NDArray[np.int64], tiles: NDArray[np.int64], *, apart: bool) -> NDArray[np.int64]:
+    """Return the region of each of `tiles`, numbered from 0 without a gap."""
     if apart:
-        return np.arange(len(cells.rows))
+        return np.arange(len(tiles))
+    rows, columns, verdicts = cells.rows[tiles], cells.columns[tiles], verdicts[tiles]
     raster = np.full(cells.shape, -1, np.int16)
-    raster[cells.rows, cells.columns] = verdicts.of_tiles
-    numbers = np.zeros(len(cells.rows), np.int64)
+    raster[rows, columns] = verdicts
+    numbers = np.zeros(len(tiles), np.int64)
     first = 0
-    for verdict in np.unique(verdicts.of_tiles):
+    for verdict in np.unique(verdicts):
         n_labels, labels = cv2.connectedComponents((raster == verdict).astype(np.uint8), connectivity=4, ltype=cv2.CV_32S)
-        mine = verdicts.of_tiles == verdict
-        numbers[mine] = first + labels[cells.rows[mine], cells.columns[mine]] - 1  # label 0 is what is not of this verdict
+        mine = verdicts == verdict
+        numbers[mine] = first + labels[rows[mine], columns[mine]] - 1  # label 0 is what is not of this verdict
         first += n_labels - 1
     return numbers
 
@@ -80,8 +83,7 @@ def _outline(cells: Cells, tiles: NDArray[np.int64]) -> Polygon:
     first = np.flatnonzero(np.r_[True, ~goes_on])
     last = np.r_[first[1:], len(tiles)] - 1
     left, top, right, bottom = bounds[first, 0], bounds[first, 1], bounds[last, 2], bounds[last, 3]
-    boxes = shapely.box(left, top, right, bottom)
-    united = shapely.union_all(boxes[(right > left) & (bottom > top)])
+    united = shapely.union_all(shapely.box(left, top, right, bottom))
     return shapely.Polygon(_corners(united.exterior), [_corners(ring) for ring in united.interiors])
 
 

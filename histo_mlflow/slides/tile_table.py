@@ -104,6 +104,8 @@ def read_tile_table(path: Path, *, stride_px: float | None = None) -> TileTable:
         if isinstance(error, TileFormatError):
             raise
         raise TileFormatError(f"{path} is not a table of tiles ({reason_of(error)}); write it again") from None
+    if not isinstance(rows.index, pd.RangeIndex):  # pandas takes what is too much for an index
+        raise TileFormatError(f"{path} has a row with more values than columns; write it again")
     probabilities = np.stack([_numbers(rows[_PROBABILITY + name], path) for name in classes], axis=1)
     _check(probabilities, rows.get(_LABEL), classes, path)
     abstained = None if _ABSTAIN not in rows else rows[_ABSTAIN].str.lower().map(_SAID)

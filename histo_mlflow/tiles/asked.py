@@ -1,7 +1,7 @@
 """What a user asks of a set beyond where it lies: labels, classes, groups, scale, and what is to be left out."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -114,14 +114,33 @@ class Wishes:
             column = labels.removeprefix(_COLUMN) if labels.startswith(_COLUMN) else None
             table.check_known(table.find_rows(all_names, self._paths(all_names)), column)
             return tiles.with_levels(table.levels(table.find_rows(tiles.names, self._paths(tiles.names)), tiles.names))
-        pattern = NamePattern.of("groups", TCGA_PATTERN if asked == _TCGA else asked)
-        if asked == _TCGA:
-            pattern = replace(pattern, text=_TCGA)
-        return tiles.with_levels(pattern.find_levels(tiles.names, tiles.source))
+        return tiles.with_levels(_levels_in_names(asked, tiles.names, tiles.source))
 
     def _paths(self, names: Names) -> Names:
         """Return where the files lie that have these names; of several sources the name begins with the source itself."""
         return names if len(self.sources) > 1 else np.strings.add(f"{self.sources[0]}{os.sep}", names)
+
+
+def levels_of_slides(groups: str, names: Names) -> Mapping[str, Names]:
+    """Return the ids by level ``(n_slides,)`` of slides of these names, as the value of `groups` says; of `stored`, nothing.
+
+    Raises:
+        RequestError: A slide is not in the table, or its name not as the pattern.
+    """
+    if groups == AUTO:
+        raise OptionError(f"groups={AUTO}: clusters are of tiles; give a pattern or a table of slides")
+    if stated(groups) is None or groups == STORED:
+        return {}
+    if (table := Wishes(ReadingOptions(groups=groups), ()).table) is not None:
+        return table.levels(table.find_rows(names, names), names)
+    return _levels_in_names(groups, names, "the slides")
+
+
+def _levels_in_names(asked: str, names: Names, source: str) -> Mapping[str, Names]:
+    pattern = NamePattern.of("groups", TCGA_PATTERN if asked == _TCGA else asked)
+    if asked == _TCGA:
+        pattern = replace(pattern, text=_TCGA)
+    return pattern.find_levels(names, source)
 
 
 def read_excluded(text: str, names: Names) -> NDArray[np.int64]:

@@ -16,17 +16,18 @@ from tqdm import tqdm
 from histo_mlflow.base.escaping import visible
 from histo_mlflow.errors import TileFormatError
 from histo_mlflow.tiles.cache import create_array
+from histo_mlflow.tiles.fingerprint import BLOCK_TILES, BlockHashes
 from histo_mlflow.tiles.image_files import decode_image, edge_px
 
-_NOTED_TILES = 512  # of work that is lost at most; 77 MB of tiles of 224 px
 _N_NAMED = 3
 _LIST_OF_UNREADABLE = "unreadable_tiles.txt"
 
 
-def decode_all(paths: Sequence[Path], target: Path, image_size: int) -> None:
+def decode_all(paths: Sequence[Path], target: Path, image_size: int) -> list[bytes]:
     """Write the pixels of all files to a ``.npy`` file ``(n_tiles, size, size, 3)`` uint8, in their order.
 
-    What an earlier call has written for the same files is not decoded again: beside `target` lies how many that were.
+    What an earlier call has written for the same files is not decoded again: beside `target` lies how many that were; a block
+    of 512 tiles (77 MB of 224 px) is lost at most. Returns the hashes of the blocks, as `fingerprint_of` takes them.
 
     Args:
         paths: The files.
@@ -40,33 +41,36 @@ def decode_all(paths: Sequence[Path], target: Path, image_size: int) -> None:
     try:
         # Nearly always all are as large as the first; to open each for its size alone takes as long as to decode it.
         size_px = next((size for path in paths if isinstance(size := edge_px(path), int)), 1)
-        failures = _decode(paths, target, size_px, is_exact=True)
-        if failures is None:
+        hashes = _decode(paths, target, size_px, is_exact=True)
+        if hashes is None:
             with ThreadPoolExecutor() as pool:
                 size_px = _common_size(paths, list(pool.map(edge_px, paths)), image_size)
-            failures = _decode(paths, target, size_px, is_exact=False) or []
-        if failures:
-            raise _all_in_one(failures, len(paths))
+            hashes = _decode(paths, target, size_px, is_exact=False)
     except TileFormatError:
         for left in (target, _note(target)):  # once that is mended, it is another set
             left.unlink(missing_ok=True)
         raise
     _note(target).unlink(missing_ok=True)
+    return hashes or []
 
 
-def _decode(paths: Sequence[Path], target: Path, size_px: int, *, is_exact: bool) -> list[TileFormatError] | None:
-    """Write all tiles, and return what is wrong with some; None if one `is_exact` not of this size."""
+def _decode(paths: Sequence[Path], target: Path, size_px: int, *, is_exact: bool) -> list[bytes] | None:
+    """Write all tiles and return their hashes; None if one `is_exact` not of this size. Raises what is wrong with some."""
     first_byte, n_finished = _begin(target, (len(paths), size_px, size_px, 3))
+    n_bytes, hashes = size_px * size_px * 3, BlockHashes()
 
     def decode(row: int) -> TileFormatError | int:
         """Write one tile and return its size; its pixels live no longer than this, however large it is."""
         image = decode_image(paths[row])
         if isinstance(image, TileFormatError) or (is_exact and len(image) != size_px):
             return image if isinstance(image, TileFormatError) else len(image)
-        return _write(file.fileno(), first_byte + row * size_px * size_px * 3, image, size_px)
+        return _write(file.fileno(), first_byte + row * n_bytes, image, size_px)
 
-    failures, pool = [], ThreadPoolExecutor()  # threads are enough: Pillow's decoders release the interpreter lock
+    failures: list[TileFormatError] = []
+    pool = ThreadPoolExecutor()  # threads are enough: Pillow's decoders release the interpreter lock
     with target.open("r+b") as file:
+        for row in range(n_finished):
+            hashes.add(os.pread(file.fileno(), n_bytes, first_byte + row * n_bytes))
         done = pool.map(decode, range(n_finished, len(paths)))
         bar = tqdm(done, total=len(paths), initial=n_finished, unit="tile", desc="decode tiles", disable=None, leave=False)
         try:
@@ -75,12 +79,16 @@ def _decode(paths: Sequence[Path], target: Path, size_px: int, *, is_exact: bool
                     failures.append(found)
                 elif is_exact and found != size_px:
                     return None
-                if not failures and (row + 1) % _NOTED_TILES == 0:  # a tile that failed is to be told again
+                else:  # hashed as long as it is in the cache of a core, while others are decoded
+                    hashes.add(os.pread(file.fileno(), n_bytes, first_byte + row * n_bytes))
+                if not failures and (row + 1) % BLOCK_TILES == 0:  # a tile that failed is to be told again
                     os.fdatasync(file.fileno())  # the note may not reach the disk before the tiles
                     _note(target).write_text(str(row + 1))
         finally:
             pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for gigabytes; none writes to a file that is closed
-    return failures
+    if failures:
+        raise _all_in_one(failures, len(paths))
+    return hashes.digests()
 
 
 def _write(number: int, at_byte: int, image: NDArray[np.uint8], size_px: int) -> int:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from os import cpu_count
@@ -15,11 +15,31 @@ from histo_mlflow.tiles.cache import cache_folder, cache_key, checksum_blocks, r
 from histo_mlflow.tiles.mapped import FileStamp, MappedTiles, Origin, check_unchanged
 from histo_mlflow.tiles.pixels import JoinedTiles, Pixels, parts_of
 
-_BLOCK_TILES = 512
+BLOCK_TILES = 512
+"""Each block has a SHA-256 of its own, so that all cores share the work; the fingerprint is one over these."""
+
 _SECONDS_WITHOUT_A_BAR = 1
 
 
-def fingerprint_of(images: Pixels, labels: NDArray[np.int64]) -> str:
+class BlockHashes:
+    """SHA-256 of each block of tiles, for who has the tiles one by one, in their order."""
+
+    def __init__(self) -> None:
+        self._n_tiles, self._running = 0, [hashlib.sha256()]
+
+    def add(self, tile: bytes) -> None:
+        """Count the next tile in."""
+        if self._n_tiles and self._n_tiles % BLOCK_TILES == 0:
+            self._running.append(hashlib.sha256())
+        self._running[-1].update(tile)
+        self._n_tiles += 1
+
+    def digests(self) -> list[bytes]:
+        """Return those of all blocks, the last of which may be short."""
+        return [each.digest() for each in self._running] if self._n_tiles else []
+
+
+def fingerprint_of(images: Pixels, labels: NDArray[np.int64], hashed: Sequence[bytes] = ()) -> str:
     """Return a SHA-256 over all pixels, or features, and labels (hex).
 
     Args:
@@ -27,6 +47,7 @@ def fingerprint_of(images: Pixels, labels: NDArray[np.int64]) -> str:
             file must have the size, times and inode that it had when it was hashed, and the same bytes in some blocks all over
             it.
         labels: ``(n_tiles,)``.
+        hashed: `BlockHashes.digests` of the tiles, where they have just been written; nothing is read then.
 
     Raises:
         TilesChangedError: A file was changed while it was being hashed.
@@ -43,7 +64,7 @@ def fingerprint_of(images: Pixels, labels: NDArray[np.int64]) -> str:
     kept = recall(key)
     if kept.get("checksum") == checksum:
         return str(kept["fingerprint"])
-    fingerprint = _hash_tiles(images, labels)
+    fingerprint = _over_blocks(images, labels, hashed) if hashed else _hash_tiles(images, labels)
     check_unchanged(images)
     if all(_is_safe(part.origin) for part in mapped):
         remember(key, {"checksum": checksum, "fingerprint": fingerprint})
@@ -57,19 +78,19 @@ def _is_safe(origin: Origin) -> bool:
 
 
 def _hash_tiles(images: Pixels, labels: NDArray[np.int64]) -> str:
-    """Read block by block, so that a memory map stays on disk; each block has a SHA-256 of its own, so that all cores share."""
-    digest = hashlib.sha256(repr((images.shape, images.dtype.name, "int64")).encode())
-    starts = range(0, len(images), _BLOCK_TILES)
+    """Read block by block, so that a memory map stays on disk."""
+    digests: list[bytes] = []
+    starts = range(0, len(images), BLOCK_TILES)
     pool = ThreadPoolExecutor(cpu_count())
 
     def block(start: int) -> memoryview:
-        return np.ascontiguousarray(images[start : start + _BLOCK_TILES]).data
+        return np.ascontiguousarray(images[start : start + BLOCK_TILES]).data
 
     def hashed_blocks() -> Iterator[memoryview]:
         hashes = pool.map(lambda start: hashlib.sha256(block(start)).digest(), starts)
         bar = tqdm(starts, unit="block", desc="hash tiles", disable=None, leave=False, delay=_SECONDS_WITHOUT_A_BAR)
         for start, hashed in zip(bar, hashes, strict=True):
-            digest.update(hashed)
+            digests.append(hashed)
             yield block(start)
 
     checksum = images.origin.checksum if isinstance(images, MappedTiles) else None
@@ -80,5 +101,12 @@ def _hash_tiles(images: Pixels, labels: NDArray[np.int64]) -> str:
             deque(hashed_blocks(), maxlen=0)
     finally:
         pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for gigabytes
+    return _over_blocks(images, labels, digests)
+
+
+def _over_blocks(images: Pixels, labels: NDArray[np.int64], digests: Sequence[bytes]) -> str:
+    digest = hashlib.sha256(repr((images.shape, images.dtype.name, "int64")).encode())
+    for each in digests:
+        digest.update(each)
     digest.update(np.ascontiguousarray(labels, dtype="<i8").data)
     return digest.hexdigest()

@@ -99,9 +99,10 @@ def _unpack(listed: _Listed, image_size: int) -> TileSet:
     names, labels = _names_of(paths, folder), np.array(listed.labels, dtype=np.int64)
 
     stamps = [(Path(name), FileStamp.of(path)) for name, path in zip(names.tolist(), paths, strict=True)]
+    hashed: list[bytes] = []
     images = unpacked_once(
         cache_key(folder.resolve(), image_size, stamps),
-        lambda target: decode_all(paths, target, image_size),
+        lambda target: hashed.extend(decode_all(paths, target, image_size)),
         About("tiles", str(folder)),
         resumes=True,
     )
@@ -111,7 +112,7 @@ def _unpack(listed: _Listed, image_size: int) -> TileSet:
         classes=listed.classes,
         groups=None,
         source=str(folder),
-        fingerprint=fingerprint_of(images, labels),
+        fingerprint=fingerprint_of(images, labels, hashed),
         passed_over=listed.passed_over,
         given_names=names,
     )

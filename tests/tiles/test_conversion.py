@@ -14,6 +14,7 @@ from PIL import Image
 from histo_mlflow.errors import TileFormatError
 from histo_mlflow.tiles import conversion
 from histo_mlflow.tiles.conversion import decode_all
+from histo_mlflow.tiles.fingerprint import BLOCK_TILES, fingerprint_of
 from histo_mlflow.tiles.open import open_tiles
 
 N_TILES = 60
@@ -29,7 +30,7 @@ def slowly(path):
     time.sleep(0.02)
     n += 1
     return decode(path)
-conversion.decode_image, conversion._NOTED_TILES = slowly, 4
+conversion.decode_image, conversion.BLOCK_TILES = slowly, 4
 images = open_tiles('tiles').images
 print(n, images.origin.path)
 """
@@ -102,9 +103,21 @@ def test_an_array_of_another_shape_is_not_gone_on_with(folder: Path, tmp_path: P
     assert np.load(tmp_path / "images.npy").shape == (N_TILES, 16, 16, 3)
 
 
+@pytest.mark.parametrize("n_tiles", [BLOCK_TILES - 1, BLOCK_TILES, BLOCK_TILES + 1])
+def test_what_is_hashed_while_it_is_decoded_is_what_is_hashed_when_it_is_read(tmp_path: Path, n_tiles: int) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (n_tiles, 2, 2, 3), dtype=np.uint8)
+    for k, tile in enumerate(values):
+        Image.fromarray(tile).save(tmp_path / f"{k:04d}.png")
+    hashed = decode_all(sorted(tmp_path.glob("*.png")), tmp_path / "images.npy", 0)
+    labels = np.zeros(n_tiles, np.int64)
+    assert fingerprint_of(values, labels, hashed) == fingerprint_of(values, labels)
+    (tmp_path / "images.finished").write_text(str(n_tiles // 2))  # killed, and gone on
+    assert decode_all(sorted(tmp_path.glob("*.png")), tmp_path / "images.npy", 0) == hashed
+
+
 def test_unreadable_tiles_are_all_told_again_after_a_kill(work: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles that failed are never noted as finished, and leave no gigabytes behind."""
-    monkeypatch.setattr(conversion, "_NOTED_TILES", 4)
+    monkeypatch.setattr(conversion, "BLOCK_TILES", 4)
     (folder / "STR" / "010.tif").write_bytes(b"no image")
     for _ in range(2):
         with pytest.raises(TileFormatError, match=r"010\.tif"):
@@ -115,7 +128,7 @@ def test_unreadable_tiles_are_all_told_again_after_a_kill(work: Path, folder: Pa
 def test_tiles_of_mixed_sizes_leave_nothing_behind_and_are_resized_when_asked(
     work: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(conversion, "_NOTED_TILES", 4)
+    monkeypatch.setattr(conversion, "BLOCK_TILES", 4)
     Image.fromarray(np.full((24, 24, 3), 7, dtype=np.uint8)).save(folder / "TUM" / "059.tif")
     with pytest.raises(TileFormatError, match=r"mixed sizes \(.*16 px, .*059\.tif 24 px\); give image_size"):
         open_tiles(folder)
