@@ -1,10 +1,10 @@
 """How far reading a slide and the network overlap, and how much memory slides of several sizes take.
 
 Three arms, interleaved: tiles that are read and thrown away; the network on tiles that lie in memory; and both, as
-`histo slide` does it. What counts is both against the slower of the two alone. Slides of several sizes are made of a piece of
-the given one, laid side by side, and scored with all files written, each in a process of its own, for the peak of its memory; by
-a network that takes none, for what a network takes does not depend on the slide. Weights are random: they change neither. Prints
-a table and writes ``benchmarks/results/slide.json``.
+`histo slide` does it. What counts is both against the slower of the two alone. Slides of several sizes are made of a piece
+of the given one, laid side by side, and scored with all files written, each in a process of its own, for the peak of its
+memory; by a network that takes none, for what a network takes does not depend on the slide. Weights are random: they change
+neither. Prints a table and writes ``benchmarks/results/slide.json``.
 """
 
 from histo_mlflow.process import keep_freed_memory
@@ -94,9 +94,8 @@ def main() -> None:
     say(format_table(["what", "tiles per second"], [[name, f"{rate:.1f}"] for name, rate in rates.items()]))
     say(f"both against the slower alone: {statistics.median(shares):.3f} ({min(shares):.3f} to {max(shares):.3f})")
     for each in memory:
-        say(
-            f"{each['n_tiles']} tiles, {each['megapixels']:.0f} megapixels: at most {each['VmHWM']:.0f} MiB, {each['before']:.0f} before"
-        )
+        size = f"{each['n_tiles']} tiles, {each['megapixels']:.0f} megapixels"
+        say(f"{size}: at most {each['VmHWM']:.0f} MiB, {each['before']:.0f} before")
     say(f"load of the machine: {load:.1f}")
 
 

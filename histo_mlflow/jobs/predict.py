@@ -65,7 +65,9 @@ def predict(options: Predict) -> Path:
         run.write("int8.json", json.dumps(int8, indent=2) + "\n")
     abstain_below = threshold_of(model) if options.abstention.abstain else None
     images = replace(images, microns_per_pixel=options.microns_per_pixel or None, is_rescaled=options.scale.rescale)
-    failures = write_predictions(model, compute, images, output, abstain_below=abstain_below)
+    failures, compared = write_predictions(model, compute, images, output, abstain_below=abstain_below)
+    compared.tell()
+    compared.keep(run)
     if run is not None and output.is_file():
         run.log_file(output)
     kept = f"; kept with run {run.id} too" if run else ""

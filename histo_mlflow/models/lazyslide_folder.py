@@ -76,7 +76,8 @@ def open_lazyslide(folder: Path) -> Callable[[NDArray[Any]], NDArray[np.float32]
             transform = model.get_transform()
             said = model.predict(torch.stack([transform(tile) for tile in tiles]))
         columns = np.stack([said[f"prob_{name}"] for name in model.classes], axis=1)
-        return np.log(np.maximum(columns, np.finfo(np.float64).tiny)).astype(np.float32)
+        logarithms: NDArray[np.float32] = np.log(np.maximum(columns, np.finfo(np.float64).tiny)).astype(np.float32)
+        return logarithms
 
     return run
 

@@ -10,6 +10,8 @@ from torch import nn
 from histo_mlflow.models.classifier import TileClassifier, fold_batch_norms, with_temperature
 from histo_mlflow.models.facts import ModelFacts
 from histo_mlflow.models.features import add_weights
+from histo_mlflow.models.revealed import reveal
+from histo_mlflow.models.training_summary import TrainingSummary
 from histo_mlflow.models.weights import adopt_weights, make_network
 
 
@@ -22,12 +24,14 @@ class Model:
         facts: What must be known of it.
         address: Under which it was asked for.
         run_id: Of the run that it comes from, or None.
+        summary: What it keeps of its training, or None of a checkpoint, and of versions that were made before it was kept.
     """
 
     module: nn.Module
     facts: ModelFacts
     address: str
     run_id: str | None = None
+    summary: TrainingSummary | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -45,6 +49,11 @@ class Model:
         digest = hashlib.sha256(json.dumps(asdict(self.facts), sort_keys=True).encode())
         add_weights(digest, self.module.state_dict())
         return digest.hexdigest()
+
+    @cached_property
+    def revealed(self) -> nn.Module | None:
+        """The same with the features that its head sees beside the logits (`reveal`), or None where they can't be had."""
+        return reveal(self.folded)
 
     def unpacked(self) -> TileClassifier:
         """Return the same network as a `TileClassifier`, whose layers can be inspected, without a temperature."""

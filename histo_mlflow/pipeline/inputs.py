@@ -25,7 +25,7 @@ from histo_mlflow.tiles.options import ReadingOptions
 from histo_mlflow.tiles.tile_set import Form, Part, TileSet, with_class_order
 from histo_mlflow.tracking.acceptance import check_classes_accepted
 from histo_mlflow.tracking.found_runs import find_run
-from histo_mlflow.tracking.model_flavor import load_saved
+from histo_mlflow.tracking.model_flavor import load_saved, load_summary
 from histo_mlflow.tracking.registry import located_model, names_a_model, version_of
 from histo_mlflow.tracking.store import Store, read_store
 
@@ -221,7 +221,8 @@ def load_model(store: Store, address: str, device: torch.device) -> Model:
         say(f"model: {address}, version {version}")
     with located_model(store, address) as located:
         network, facts = load_weights(located.path) if located.is_checkpoint else load_saved(located.path)
-        model = Model(network.to(device), facts, address, located.run_id)
+        summary = None if located.is_checkpoint else load_summary(located.path)
+        model = Model(network.to(device), facts, address, located.run_id, summary)
     if facts.is_synthetic:
         warn(f"{address} has learnt from SYNTHETIC demo tiles: what it says of tissue means nothing")
     return model

@@ -13,11 +13,12 @@ from histo_mlflow.console import say
 from histo_mlflow.errors import OptionError
 from histo_mlflow.evaluation.options import GateOptions
 from histo_mlflow.learning.compute import Compute
-from histo_mlflow.learning.infer import infer, probabilities_of
+from histo_mlflow.learning.infer import probabilities_of
 from histo_mlflow.models import exports
 from histo_mlflow.models.model import Model
 from histo_mlflow.models.options import OPENVINO_INT8, TORCH, RuntimeOptions
 from histo_mlflow.options import stated
+from histo_mlflow.pipeline.drift import Compared, Watch
 from histo_mlflow.pipeline.inputs import open_calibration
 from histo_mlflow.pipeline.quantize import describe_int8, put_quantized
 from histo_mlflow.pipeline.scale import middle_px
@@ -77,12 +78,14 @@ def _at_scale(tiles: NDArray[Any], source: ImageSource, model: Model) -> NDArray
 
 def write_predictions(
     model: Model, compute: Compute, images: ImageSource, output: Path, *, abstain_below: float | None
-) -> list[str]:
-    """Write a line for each image, in order, and return a sentence for each that could not be read.
+) -> tuple[list[str], Compared]:
+    """Write a line for each image, in order; return a sentence for each that could not be read, and how all others compare.
 
-    The file appears when it is complete. With `abstain_below` it has a column `abstain`: true below that probability.
+    The file appears when it is complete. With `abstain_below` it has a column `abstain`: true below that probability. The
+    images are compared with what the model was tried on.
     """
     failures: list[str] = []
+    watch = Watch(model)
     # A device such as /dev/stdout is written as it is; a file is renamed into place when it is complete.
     draft = output if output.exists() and not output.is_file() else output.with_name(output.name + ".draft")
     try:
@@ -96,9 +99,7 @@ def write_predictions(
             for blocks in images.blocks(failures):
                 rows: dict[int, list[str]] = {}
                 for block in blocks:
-                    probabilities = probabilities_of(
-                        infer(model.folded, _at_scale(block.images, images, model), compute=compute)
-                    )
+                    probabilities = probabilities_of(watch.infer(_at_scale(block.images, images, model), compute=compute))
                     for position, of_tile in zip(block.positions, probabilities, strict=True):
                         label, highest = model.classes[int(of_tile.argmax())], of_tile.max()
                         abstains = [] if abstain_below is None else [str(bool(highest < abstain_below)).lower()]
@@ -112,4 +113,4 @@ def write_predictions(
     finally:
         if draft != output:
             draft.unlink(missing_ok=True)
-    return failures
+    return failures, watch.compared()

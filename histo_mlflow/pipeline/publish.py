@@ -1,5 +1,6 @@
 """Hands the best model on: logged with its facts, registered with a description that a person can read."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from histo_mlflow.console import say
@@ -7,8 +8,10 @@ from histo_mlflow.evaluation.gate import object_to
 from histo_mlflow.models.classifier import with_temperature
 from histo_mlflow.pipeline.card import OutOfFold, write_card
 from histo_mlflow.pipeline.compare import Candidacy, describe_decision, pass_gate
+from histo_mlflow.pipeline.contents import not_at_the_cost_of_the_model
 from histo_mlflow.pipeline.record import RecordedSplit, read_best_network
 from histo_mlflow.pipeline.session import Session
+from histo_mlflow.pipeline.summary import summarise_training
 from histo_mlflow.served_model.kept_backbone import backbones_folder
 from histo_mlflow.tracking.decisions import REFUSED, Decision, Registration, register_model
 from histo_mlflow.tracking.logged_models import log_model
@@ -59,12 +62,19 @@ class HandedOn:
         )
 
 
-def hand_on(session: Session, recorded: RecordedSplit, out_of_fold: OutOfFold | None = None, **tags: str) -> HandedOn:
+def hand_on(
+    session: Session,
+    recorded: RecordedSplit,
+    out_of_fold: OutOfFold | None = None,
+    folds: Sequence[RecordedSplit] = (),
+    **tags: str,
+) -> HandedOn:
     """Log the network of `recorded` under its run, register it if asked to, and return what became of it.
 
     The session's run is the one that the user started: a cross-validation's parent, or the run of `recorded` itself. If there
     is a test set and another version is in Production, the gate decides between the two. The card names what a
-    cross-validation knows `out_of_fold`. `tags` are those of the version.
+    cross-validation knows `out_of_fold`, and the summary of its training what all `folds` hold out. `tags` are those of the
+    version.
     """
     run, inputs, options = session.run, session.inputs, session.options
     name = options.registry.model_name
@@ -77,7 +87,10 @@ def hand_on(session: Session, recorded: RecordedSplit, out_of_fold: OutOfFold | 
     network = with_temperature(read_best_network(own_run), facts.divisor)
     test = None if inputs.test is None or recorded.test is None else (inputs.test.source, recorded.test)
     card = write_card(facts, recorded.val, test, model_name=name, out_of_fold=out_of_fold)
-    model_uri = log_model(own_run, network, facts, card, step=recorded.best.best_epoch)
+    summary = None
+    with not_at_the_cost_of_the_model(run, "the summary of the training", then="Drift can't be judged by this version."):
+        summary = summarise_training(session, recorded, folds)
+    model_uri = log_model(own_run, network, facts, card, step=recorded.best.best_epoch, summary=summary)
     both = {run.id: run, own_run.id: own_run}.values()
     for each in both:
         each.set_tags({MODEL_URI_TAG: model_uri})

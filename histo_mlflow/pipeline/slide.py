@@ -18,8 +18,9 @@ from histo_mlflow.learning.batches import load_ahead
 from histo_mlflow.learning.compute import Compute
 from histo_mlflow.learning.infer import choose_batch_size, infer_stream, probabilities_of
 from histo_mlflow.models.model import Model
-from histo_mlflow.models.revealed import reveal
 from histo_mlflow.models.symmetries import SymmetricNetwork
+from histo_mlflow.models.training_summary import Seen
+from histo_mlflow.pipeline.drift import Compared, Watch
 from histo_mlflow.pipeline.scale import TOLERANCE
 from histo_mlflow.slides.grid import lay_grid
 from histo_mlflow.slides.listing import SlideFile
@@ -34,7 +35,6 @@ from histo_mlflow.slides.tissue_files import read_tissue
 
 T = TypeVar("T")
 
-_N_SAMPLED = 2000
 _TISSUE_ENDINGS = (".tissue.geojson", ".geojson", ".geojson.gz", ".json", ".png")
 """That of an output folder comes first: beside it lie results and a picture that end as regions and masks may."""
 
@@ -61,8 +61,9 @@ class SlideModel:
 
     @cached_property
     def network(self) -> nn.Module:
-        """From tiles to ``(n_tiles, n_views, n_classes + n_features)``: logits, and what the head sees, if it can be told."""
-        return SymmetricNetwork(reveal(self.model.folded) or self.model.folded, self.n_views)
+        """From tiles to logits ``(n_tiles, n_views, n_classes)``; beside them the features, where tiles are compared by them."""
+        revealed = None if self.model.summary is None else self.model.revealed
+        return SymmetricNetwork(revealed or self.model.folded, self.n_views)
 
 
 @dataclass(frozen=True)
@@ -89,15 +90,13 @@ class SlideScore:
     Attributes:
         scored: The tiles with what the model says.
         tissue: Where tissue is.
-        sampled: Positions of at most 2,000 tiles, drawn by chance.
-        features: ``(n_sampled, n_features)`` float32, what the head has seen of these tiles; None where that can't be told.
+        compared: With what the model was tried on.
         waited_seconds: In which the network had to wait for pixels.
     """
 
     scored: ScoredSlide
     tissue: Tissue
-    sampled: NDArray[np.int64]
-    features: NDArray[np.float32] | None
+    compared: Compared
     waited_seconds: float
 
 
@@ -184,7 +183,7 @@ def score_slide(
         abstained=None if model.abstain_below is None else highest < model.abstain_below,
         spread=said.spread if model.n_views > 1 else None,
     )
-    return SlideScore(scored, tissue, said.sampled, said.features, said.waited.seconds)
+    return SlideScore(scored, tissue, said.watch.compared(), said.waited.seconds)
 
 
 def regions_for(name: str, rules: SlideRules) -> Path | None:
@@ -207,12 +206,13 @@ def _tissue_of(slide: Slide, name: str, rules: SlideRules) -> Tissue:
 
 
 @dataclass
-class _Stopwatch:
+class Stopwatch:
     """Seconds in which somebody has waited for what comes."""
 
     seconds: float = 0.0
 
     def watch(self, coming: Iterable[T]) -> Iterator[T]:
+        """Yield what comes, and count the seconds until it does."""
         iterator = iter(coming)
         while True:
             begun = time.monotonic()
@@ -231,32 +231,27 @@ class Said:
     Attributes:
         probabilities: ``(n_tiles, n_classes)`` float32, the mean over the views.
         spread: ``(n_tiles,)`` float32, as in `ScoredSlide`.
-        sampled: As in `SlideScore`.
+        watch: Compares the tiles, as they are stored, with what the model was tried on.
         waited: How long the network had to wait for pixels.
     """
 
-    def __init__(self, n_tiles: int, n_classes: int) -> None:
-        self.probabilities = np.zeros((n_tiles, n_classes), np.float32)
+    def __init__(self, n_tiles: int, model: Model) -> None:
+        self.probabilities = np.zeros((n_tiles, len(model.classes)), np.float32)
         self.spread = np.zeros(n_tiles, np.float32)
-        self.sampled = np.sort(np.random.default_rng(0).choice(n_tiles, min(n_tiles, _N_SAMPLED), replace=False))
-        self.waited = _Stopwatch()
-        self._features: list[NDArray[np.float32]] = []
-
-    @property
-    def features(self) -> NDArray[np.float32] | None:
-        """As in `SlideScore`."""
-        return np.concatenate(self._features) if self._features else None
+        self.watch = Watch(model)
+        self.waited = Stopwatch()
+        self._is_compared = model.summary is not None
 
     def take(self, rows: NDArray[np.int64], said: NDArray[np.float32]) -> None:
-        """Take what was said of some tiles, ``(n_tiles, n_views, n_classes + n_features)``; they come in order."""
+        """Take what was said of some tiles, ``(n_tiles, n_views, n_classes + n_features)``."""
         n_classes = self.probabilities.shape[1]
         of_views = probabilities_of(said[..., :n_classes])
         mean = of_views.mean(axis=1)
         self.probabilities[rows] = mean
         called = mean.argmax(axis=1)
         self.spread[rows] = of_views.std(axis=1)[np.arange(len(rows)), called]
-        if said.shape[2] > n_classes:
-            self._features.append(said[np.isin(rows, self.sampled), 0, n_classes:])
+        if self._is_compared:
+            self.watch.note(Seen(said[:, 0, :n_classes], said[:, 0, n_classes:] if said.shape[2] > n_classes else None))
 
 
 def ask_about(slide: Slide, places: Places, model: SlideModel, on_done: Callable[[int], object] = lambda _: None) -> Said:
@@ -265,7 +260,7 @@ def ask_about(slide: Slide, places: Places, model: SlideModel, on_done: Callable
     `on_done` is told of how many more tiles this is known. Raises as `stream_tiles`.
     """
     size_px, device = model.model.facts.tile_size_px, model.compute.device
-    said = Said(len(places), len(model.model.classes))
+    said = Said(len(places), model.model)
     if not len(places):
         return said
     options = StreamOptions(batch_size=choose_batch_size(model.network, (size_px, size_px, 3), device))

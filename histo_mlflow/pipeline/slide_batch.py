@@ -150,7 +150,7 @@ def _do_anew(batch: Batch, file: SlideFile, identity: SlideIdentity) -> None:
     shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed
     draft.mkdir()
     try:
-        score, drift = _score(batch, file, draft)
+        score = _score(batch, file, draft)
         if identify(file.path, None) != identity:
             raise UnreadableSlideError(f"{file.path} was changed while it was read; run it again")
         seconds = time.monotonic() - begun
@@ -161,7 +161,7 @@ def _do_anew(batch: Batch, file: SlideFile, identity: SlideIdentity) -> None:
         batch.state_file(name).unlink(missing_ok=True)  # of other results, of which some are about to be replaced
         state = SlideState(
             slide=str(file.path), **asdict(identity), model=batch.model.model.address, model_sha256=batch.model.digest,
-            options=batch.options_of(file), outputs=_put_in_place(batch, name, draft), drift=drift,
+            options=batch.options_of(file), outputs=_put_in_place(batch, name, draft), drift=dict(score.compared.metrics),
         )  # fmt: skip
         write_slide_summary(summary, batch.summary_file(name))
         write_state(state, batch.state_file(name))
@@ -170,9 +170,11 @@ def _do_anew(batch: Batch, file: SlideFile, identity: SlideIdentity) -> None:
     batch.error_file(name).unlink(missing_ok=True)
     rate = f"{summary.tiles_per_second:.0f} tiles/s" if summary.tiles else "no tissue found"
     say(f"{name}: {summary.tiles} tiles in {seconds:.0f} s, {rate}")
+    if summary.tiles and batch.model.model.summary is not None:
+        score.compared.tell(name)
 
 
-def _score(batch: Batch, file: SlideFile, draft: Path) -> tuple[SlideScore, dict[str, Any]]:
+def _score(batch: Batch, file: SlideFile, draft: Path) -> SlideScore:
     with opened_slide(file, batch.rules, batch.model) as slide:
         with tqdm(desc=file.name[:40], unit="tile", disable=None, leave=False) as bar:
 
@@ -182,7 +184,7 @@ def _score(batch: Batch, file: SlideFile, draft: Path) -> tuple[SlideScore, dict
 
             score = score_slide(slide, file.name, batch.rules, batch.model, advance)
         batch.write(slide, score, draft)
-    return score, {}
+    return score
 
 
 def _put_in_place(batch: Batch, name: str, draft: Path) -> tuple[str, ...]:

@@ -2,9 +2,8 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import yaml
 
@@ -83,7 +82,7 @@ def _record_slide(run: Run, batch: Batch, outcome: Outcome, *, step: int, keep: 
             run.log_file(path, _FOLDER)
 
 
-def figures_of(summary: SlideSummary, drift: dict[str, Any]) -> dict[str, float]:
+def figures_of(summary: SlideSummary, drift: Mapping[str, float]) -> dict[str, float]:
     """Return what is said of a slide as metrics, those that there are."""
     found = {
         "slide/tiles": summary.tiles,
@@ -93,7 +92,7 @@ def figures_of(summary: SlideSummary, drift: dict[str, Any]) -> dict[str, float]
         "slide/seconds": summary.seconds,
         "slide/tiles_per_second": summary.tiles_per_second,
         "slide/reading_share": summary.reading_share,
-        **{f"drift/{name}": value for name, value in drift.items() if isinstance(value, (int, float))},
+        **drift,
     }
     if summary.scored_mm2:
         areas = zip(summary.classes, summary.areas_mm2, strict=True)

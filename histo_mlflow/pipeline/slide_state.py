@@ -41,7 +41,7 @@ class SlideState:
         model_sha256: Of its weights and facts.
         options: Those that change results.
         outputs: Names of the files and folders that were written.
-        drift: What comparing it with the training tiles has shown, by name; empty if nobody could.
+        drift: How it compares with what the model was tried on, by names of metrics; empty where that can't be judged.
     """
 
     slide: str
@@ -52,7 +52,7 @@ class SlideState:
     model_sha256: str
     options: dict[str, Any]
     outputs: tuple[str, ...]
-    drift: dict[str, Any]
+    drift: dict[str, float]
 
     def fits(self, identity: SlideIdentity, model_sha256: str, options: Mapping[str, Any], folder: Path) -> bool:
         """Return whether it is of this slide, model and options, and all that it names is there."""

@@ -12,6 +12,7 @@ from mlflow.models import Model
 from histo_mlflow.base.interruption import shielded
 from histo_mlflow.errors import Interrupted
 from histo_mlflow.models.facts import ModelFacts
+from histo_mlflow.models.training_summary import TrainingSummary
 from histo_mlflow.tracking import model_flavor
 from histo_mlflow.tracking.kept import end_models_of
 from histo_mlflow.tracking.reach import ANSWER_SECONDS, trying_once
@@ -22,8 +23,12 @@ MODEL_KIND = "tile classifier"
 _FACTS_TAG = "histo.facts_sha256"
 
 
-def log_model(run: Run, network: torch.nn.Module, facts: ModelFacts, card: str, *, step: int) -> str:
-    """Log the network and its card under `run`, with the metrics of epoch `step`, and return its URI ``models:/m-...``.
+def log_model(
+    run: Run, network: torch.nn.Module, facts: ModelFacts, card: str, *, step: int, summary: TrainingSummary | None = None
+) -> str:
+    """Log the network, its card and the summary of its training under `run`, and return its URI ``models:/m-...``.
+
+    The metrics that it has are those of epoch `step`.
 
     A run that was killed after this, and goes on, has its model already.
     """
@@ -47,6 +52,7 @@ def log_model(run: Run, network: torch.nn.Module, facts: ModelFacts, card: str, 
                 network=network,
                 facts=facts,
                 card=card,
+                summary=summary,
             )
     except Interrupted:  # after other errors MLflow itself does not leave the model PENDING
         with shielded(), suppress(Exception), trying_once(ANSWER_SECONDS):

@@ -31,17 +31,27 @@ from histo_mlflow.errors import RequestError
 from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.models.facts import ModelFacts, facts_from
 from histo_mlflow.models.parts import Head, Joined, split_at_head
+from histo_mlflow.models.training_summary import MAX_SUMMARY_BYTES, SUMMARY_FILE, TrainingSummary, summary_from
 from histo_mlflow.served_model import loader
 from histo_mlflow.tracking.kept_backbones import keep_backbone, load_kept
 
 _CODE_FOLDER, _DATA_FOLDER = "code", "data"
 _CARD_FILE = "model_card.md"
 _REFERENCE = loader.REFERENCE
+_SUMMARY_SHA256 = "training_summary_sha256"
 _MAX_FACTS_BYTES = 2**20
 _REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pillow")
 
 
-def save_model(path: str, mlflow_model: Model, *, network: torch.nn.Module, facts: ModelFacts, card: str) -> None:
+def save_model(
+    path: str,
+    mlflow_model: Model,
+    *,
+    network: torch.nn.Module,
+    facts: ModelFacts,
+    card: str,
+    summary: TrainingSummary | None = None,
+) -> None:
     """Write an MLflow model to `path`; has the form that `mlflow.models.Model.log` expects of a flavour.
 
     Args:
@@ -51,6 +61,7 @@ def save_model(path: str, mlflow_model: Model, *, network: torch.nn.Module, fact
             is written, and a reference to the backbone.
         facts: Stored as ``data/model.json``.
         card: Markdown, stored as ``model_card.md``.
+        summary: Of its training, stored as `SUMMARY_FILE` beside the card: what serves the model does not need it.
     """
     exact = copy.deepcopy(network).eval().cpu().to(memory_format=torch.contiguous_format)
     written, reference = (exact, None) if facts.may_be_passed_on else _without_backbone(exact, facts)
@@ -73,9 +84,14 @@ def save_model(path: str, mlflow_model: Model, *, network: torch.nn.Module, fact
             serialization_format="pt2",
         )
     root = Path(path)
+    summary_sha256 = None
+    if summary is not None:
+        (root / SUMMARY_FILE).write_bytes(summary.to_bytes())
+        summary_sha256 = _sha256(root / SUMMARY_FILE)
     stored = asdict(facts) | {
         "weights_sha256": _sha256(root / _DATA_FOLDER / loader.WEIGHTS_FILE),
         "loader_sha256": loader_sha256,
+        _SUMMARY_SHA256: summary_sha256,
         _REFERENCE: reference,
     }
     (root / _DATA_FOLDER / loader.FACTS_FILE).write_text(json.dumps(stored, indent=2) + "\n")
@@ -131,6 +147,24 @@ def load_saved(model_folder: Path) -> tuple[torch.nn.Module, ModelFacts]:
     except _DAMAGE as error:
         reason = str(error).partition(". ")[0]
         raise RequestError(f"{weights} can't be loaded ({reason}); {_REFUSED}") from None
+
+
+def load_summary(model_folder: Path) -> TrainingSummary | None:
+    """Return what a model that `load_saved` has taken keeps of its training; None of one that keeps nothing.
+
+    Raises:
+        RequestError: It is another than the one that was logged.
+    """
+    stored = parse_json(read_small(model_folder / _DATA_FOLDER / loader.FACTS_FILE, max_bytes=_MAX_FACTS_BYTES))
+    wanted, file = stored.get(_SUMMARY_SHA256), model_folder / SUMMARY_FILE
+    if wanted is None:
+        return None
+    try:
+        if not file.is_file() or file.stat().st_size > MAX_SUMMARY_BYTES or _sha256(file) != wanted:
+            raise ValueError("it is not the file that was logged")
+        return summary_from(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise RequestError(f"{file} can't be used ({error}); fetch the model again from where it was logged") from None
 
 
 def _without_backbone(network: torch.nn.Module, facts: ModelFacts) -> tuple[torch.nn.Module, dict[str, str]]:
