@@ -61,7 +61,7 @@ class SlideModel:
 
     @cached_property
     def network(self) -> nn.Module:
-        """From tiles to logits ``(n_tiles, n_views, n_classes)``; beside them the features, where tiles are compared by them."""
+        """From tiles to logits ``(n_tiles, n_views, n_classes)``; beside them features, where tiles are compared by them."""
         revealed = None if self.model.summary is None else self.model.revealed
         return SymmetricNetwork(revealed or self.model.folded, self.n_views)
 

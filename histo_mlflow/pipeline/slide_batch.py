@@ -4,7 +4,7 @@ import hashlib
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from histo_mlflow.base.claims import claimed
+from histo_mlflow.base.interruption import shielded
 from histo_mlflow.base.plain_values import reason_of
 from histo_mlflow.console import say, warn
 from histo_mlflow.errors import RequestError, UnreadableSlideError, WorkError
@@ -102,7 +103,7 @@ def part_of(slides: Sequence[SlideFile], part: tuple[int, int]) -> list[SlideFil
     return sorted(slides, key=lambda each: each.name)[number - 1 :: n_parts]
 
 
-def run_batch(batch: Batch, slides: Sequence[SlideFile]) -> Iterator[Outcome]:
+def run_batch(batch: Batch, slides: Sequence[SlideFile]) -> Generator[Outcome, None, None]:
     """Do the slides that are not done, in order, and yield what becomes of each; an odd one ends nothing.
 
     Raises:
@@ -119,7 +120,8 @@ def run_batch(batch: Batch, slides: Sequence[SlideFile]) -> Iterator[Outcome]:
         for file in tqdm(slides, desc="slides", unit="slide", disable=None, leave=False):
             yield _do(batch, file)
     finally:
-        gather_summaries(batch.folder / _SUMMARIES, batch.folder / "summary.csv")
+        with shielded():
+            gather_summaries(batch.folder / _SUMMARIES, batch.folder / "summary.csv")
 
 
 def _do(batch: Batch, file: SlideFile) -> Outcome:

@@ -2,7 +2,8 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import yaml
@@ -53,20 +54,19 @@ def tags_of_slides(batch: Batch) -> dict[str, object]:
     }
 
 
-def record_slides(run: Run, batch: Batch, coming: Iterable[Outcome], *, keep: str) -> Outcomes:
+def record_slides(run: Run, batch: Batch, coming: Generator[Outcome, None, None], *, keep: str) -> Outcomes:
     """Keep what becomes of each slide as it comes, and tables of all at the end; return what became of them.
 
     Metrics have one step for each slide that was done now, in the order in which they were. `keep` says of which files copies
     go into the run: `all`, `small` ones, or the `summary` alone.
     """
     outcomes = Outcomes()
-    try:
+    with closing(coming):  # an interruption may come here, and it has its table to write
         for outcome in coming:
             outcomes.by_kind[outcome.kind].append(outcome)
             if outcome.kind == DONE:
                 _record_slide(run, batch, outcome, step=len(outcomes.by_kind[DONE]), keep=keep)
-    finally:
-        _record_all(run, batch, outcomes)
+    _record_all(run, batch, outcomes)
     return outcomes
 
 

@@ -3,7 +3,7 @@
 import importlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -18,7 +18,7 @@ from histo_mlflow.tracking.store import read_store
 _URI = "MLFLOW_TRACKING_URI"
 
 
-def run_on_spark(options: ScoringSlidesOptions, uri: str, slides: Sequence[SlideFile]) -> Iterator[Outcome]:
+def run_on_spark(options: ScoringSlidesOptions, uri: str, slides: Sequence[SlideFile]) -> Generator[Outcome, None, None]:
     """Let each worker do slides as `run_batch` does, one after the other, and yield what became of all when they are done.
 
     Args:
