@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _REACH_PX = 3
-_THINNEST_PX = {"green": 3, "blue": 7, "red": 7, "black": 3}
-"""Of a stroke on the overview. Nuclei that lie close may be as blue as ink and blood as red, but in spots; nothing is green."""
+_THINNEST_PX = {"green": 2, "blue": 7, "red": 7, "black": 3}
+"""Of a stroke on the overview. Nuclei that lie close are as blue as ink and blood is as red, but in spots; none is green."""
 
 
 def find_ink(picture: NDArray[np.float32], inks: Sequence[str]) -> NDArray[np.bool_]:

@@ -100,7 +100,9 @@ def _of_table(source: Path) -> list[SlideFile]:
             raise OptionError(f"slides={source}, row {number}: no slide is named")
         path = source.parent / Path(row[column]).expanduser()
         if not path.exists():
-            raise SourceNotFoundError(f"slides={source}, row {number}: {shorten(str(path))} does not exist")
+            raise SourceNotFoundError(
+                f"slides={source}, row {number}: {shorten(row[column])} does not exist; paths begin at the table's folder"
+            )
         slides.append(
             SlideFile(path, _microns(row.get("mpp", ""), f"slides={source}, row {number}"), row.get("patient") or None)
         )

@@ -113,9 +113,8 @@ def test_share_is_the_overlap_with_each_pixel_of_the_mask(
 
 def test_no_tissue_gives_no_tiles() -> None:
     slide = _Blank((5000, 5000), 0.5)
-    assert (
-        len(lay_grid(slide, Tissue(np.zeros((300, 300), bool), 16.7), size_px=224, microns_per_pixel=0.5, least_tissue=0)) == 0
-    )
+    nowhere = Tissue(np.zeros((300, 300), bool), 16.7)
+    assert len(lay_grid(slide, nowhere, size_px=224, microns_per_pixel=0.5, least_tissue=0)) == 0
 
 
 def test_refusals() -> None:
