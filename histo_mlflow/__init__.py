@@ -17,12 +17,13 @@ def __getattr__(name: str) -> Any:
     """Return the job of that name as a function."""
     from histo_mlflow.jobs import as_function, find_jobs
 
-    if name.startswith("_") or name not in find_jobs():
+    found = [] if name.startswith("_") else [job.name for job in find_jobs().values() if job.function_name == name]
+    if not found:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return as_function(name)
+    return as_function(found[0])
 
 
 def __dir__() -> list[str]:
     from histo_mlflow.jobs import find_jobs
 
-    return sorted([*globals(), *find_jobs()])
+    return sorted([*globals(), *(job.function_name for job in find_jobs().values())])

@@ -1,59 +1,60 @@
-"""Slides drawn for tests: squares of known colours on glass, in a pyramid as scanners write one; and slides that are odd."""
+"""Slides whose every pixel is known, and regions drawn on them as QuPath writes them."""
 
+import json
+import uuid
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
-from numpy.typing import NDArray
 
-MICRONS = 0.5
-MODEL_MICRONS = 2.0
-EDGE_PX = 128
-"""Of a square: what a model of 32 px sees at its scale."""
-COLOURS = {"red": (230, 20, 20), "green": (20, 230, 20), "blue": (20, 20, 230)}
-GLASS = 245
+Ring = Sequence[tuple[float, float]]
+
+MICRONS = 0.25
 
 
-def draw(called: NDArray[np.int64], edge_px: int = EDGE_PX) -> NDArray[np.uint8]:
-    """Return ``(height, width, 3)``: a square for each entry, of the colour of that class; -1 is glass."""
-    colours = np.array([*COLOURS.values(), (GLASS,) * 3], np.uint8)
-    return colours[called].repeat(edge_px, axis=0).repeat(edge_px, axis=1)
-
-
-def write_slide(path: Path, pixels: NDArray[np.uint8], *, microns: float | None = MICRONS, n_levels: int = 3) -> Path:
-    """Write a pyramidal TIFF, each level half as wide as the one before."""
+def write_slide(path: Path, pixels: np.ndarray, *, microns: float | None = MICRONS) -> Path:
+    """Write a tiled pyramid of two levels, the second at a quarter."""
     scale = {} if microns is None else {"resolution": (1e4 / microns, 1e4 / microns), "resolutionunit": "CENTIMETER"}
     with tifffile.TiffWriter(path) as file:
-        for level in range(n_levels):
-            step = 2**level
-            file.write(
-                np.ascontiguousarray(pixels[::step, ::step]), tile=(128, 128), photometric="rgb", compression="zlib",
-                subfiletype=int(level > 0), **(scale if level == 0 else {}),
-            )  # fmt: skip
+        for level, each in enumerate((pixels, pixels[::4, ::4])):
+            file.write(np.ascontiguousarray(each), tile=(128, 128), photometric="rgb", subfiletype=int(level > 0), **scale)
     return path
 
 
-def chessboard(seed: int, shape: tuple[int, int] = (8, 10)) -> NDArray[np.int64]:
-    """Return classes by chance, with a margin of glass."""
-    called = np.full(shape, -1, np.int64)
-    inside = (shape[0] - 2, shape[1] - 2)
-    called[1:-1, 1:-1] = np.random.default_rng(seed).integers(0, len(COLOURS), inside)
-    return called
+def chequered(n_columns: int, n_rows: int, edge_px: int, *, glass: int = 0, seed: int = 0) -> np.ndarray:
+    """Return squares of which each is like no other, ``(n_rows * edge, n_columns * edge, 3)``, the last columns glass.
+
+    Red tells the column, green the row; blue is a texture, without which all squares would be copies of one another.
+    """
+    squares = np.empty((n_rows, n_columns, 3), np.uint8)
+    squares[..., 0], squares[..., 1] = np.meshgrid(120 + 4 * np.arange(n_columns), 20 + 4 * np.arange(n_rows))
+    pixels = squares.repeat(edge_px, axis=0).repeat(edge_px, axis=1)
+    texture = np.random.default_rng(seed).integers(0, 256, (n_rows * 8, n_columns * 8), np.uint8)
+    pixels[..., 2] = texture.repeat(edge_px // 8, axis=0).repeat(edge_px // 8, axis=1)
+    pixels[:, (n_columns - glass) * edge_px :] = 240
+    return pixels
 
 
-def write_odd_slides(folder: Path) -> dict[str, str]:
-    """Write five files that are no slides that can be scored; return by name what an error must say of each."""
-    whole = write_slide(folder / "cut.tif", draw(chessboard(90)))
-    content = whole.read_bytes()
-    whole.write_bytes(content[: len(content) // 2])
-    (folder / "empty.svs").touch()
-    (folder / "words.ndpi").write_text("these are words\n" * 100)
-    write_slide(folder / "scaleless.tif", draw(chessboard(91)), microns=None)
-    write_slide(folder / "coarse.tif", draw(chessboard(92)), microns=8.0)
-    return {
-        "cut": "cut.tif",
-        "empty": "empty.svs",
-        "words": "words.ndpi",
-        "scaleless": "does not state the width of its pixels",
-        "coarse": "has 8 um per pixel",
-    }
+def place_of(tile: np.ndarray) -> tuple[int, int]:
+    """Return column and row of the square that a tile shows."""
+    red, green, _ = np.median(tile.reshape(-1, 3), axis=0)
+    return round((red - 120) / 4), round((green - 20) / 4)
+
+
+def rectangle(left: float, top: float, right: float, bottom: float) -> Ring:
+    return [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
+
+
+def feature(name: Any, *rings: Ring, **properties: Any) -> dict[str, Any]:
+    """Return an annotation with a class; `name` may be the classification as it is to stand."""
+    classification = {"name": name, "color": [200, 0, 0]} if isinstance(name, str) else name
+    known = {"objectType": "annotation"} | ({} if name is None else {"classification": classification}) | properties
+    geometry = {"type": "Polygon", "coordinates": [[list(point) for point in ring] for ring in rings]}
+    return {"type": "Feature", "id": str(uuid.uuid4()), "geometry": geometry, "properties": known}
+
+
+def write_features(path: Path, *features: dict[str, Any]) -> Path:
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": list(features)}))
+    return path

@@ -15,7 +15,8 @@ from tests.conftest import PROJECT
 
 
 def test_every_job_is_a_function_with_its_options_and_their_help() -> None:
-    for name, job in find_jobs().items():
+    for job in find_jobs().values():
+        name = job.function_name
         function = getattr(histo_mlflow, name)
         assert name in dir(histo_mlflow)
         assert function.__name__ == name

@@ -30,7 +30,7 @@ class Job:
     """A thing that can be run.
 
     Attributes:
-        name: On the command line, in MLproject and in Python.
+        name: On the command line and in MLproject; in Python too, but where a package of ours is called so.
         options: Their class; its docstring is the help.
         run: Does it.
         stage: One of `STAGES`.
@@ -46,18 +46,24 @@ class Job:
     example: str
 
     @property
+    def function_name(self) -> str:
+        """What it is called in Python."""
+        return self.run.__name__
+
+    @property
     def help(self) -> str:
         """What it does, in a few sentences; the first is a summary."""
         return inspect.cleandoc(self.options.__doc__ or "")
 
 
-def job(stage: str, place: int, *, example: str) -> Callable[[JobT], JobT]:
-    """Make a function of one argument, annotated with its options, a job of the function's name."""
+def job(stage: str, place: int, *, example: str, name: str = "") -> Callable[[JobT], JobT]:
+    """Make a function of one argument, annotated with its options, a job of the function's name, or of another."""
 
     def register(function: JobT) -> JobT:
         assert stage in STAGES
         (options, *_) = function.__annotations__.values()
-        _JOBS[function.__name__] = Job(function.__name__, options, function, stage, place, example)
+        called = name or function.__name__
+        _JOBS[called] = Job(called, options, function, stage, place, example)
         return function
 
     return register

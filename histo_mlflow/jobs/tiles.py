@@ -67,8 +67,8 @@ class TilesResult:
     picture: Path
 
 
-@job("Learn", 0, example="histo tiles --slides slides --annotations annotations --output set.npz")
-def tiles(options: Tiles) -> TilesResult:
+@job("Learn", 0, example="histo tiles --slides slides --annotations annotations --output set.npz", name="tiles")
+def cut_tiles(options: Tiles) -> TilesResult:
     """Write an npz and return what is in it; it appears when it is complete.
 
     Slides that were finished before are not read again when the work was broken off, or is asked for again after some failed.

@@ -30,7 +30,7 @@ from histo_mlflow.tiles.asked import levels_of_slides
 from histo_mlflow.tiles.class_map import read_class_map
 from histo_mlflow.tiles.npz_writing import write_npz
 from histo_mlflow.tiles.on_slides import EDGE, LEFT, TOP
-from histo_mlflow.tiles.options import PATIENT, SLIDE
+from histo_mlflow.tiles.options import PATIENT, REGION, SLIDE
 from histo_mlflow.tiles.small_arrays import GROUPS, LEVEL_ARRAYS
 from histo_mlflow.tiles.tile_set import check_classes
 
@@ -70,6 +70,7 @@ class Marked:
         annotations: By the name of the slide.
         levels: Ids ``(n_pairs,)`` of the slides by level.
         new_names: Of classes, None for those that are left out.
+        classes: Those that there may be tiles of, sorted.
         faults: What is wrong, by the name of the slide, of those whose annotations can't be read.
     """
 
@@ -77,6 +78,7 @@ class Marked:
     annotations: Mapping[str, Annotations]
     levels: Mapping[str, NDArray[np.str_]]
     new_names: Mapping[str, str | None]
+    classes: tuple[str, ...]
     faults: Mapping[str, Exception]
 
     @property
@@ -118,8 +120,8 @@ def open_marked(slides: str, annotations: str | None, groups: str, classes: str 
         raise RequestError(f"{where}: no object has a class; give annotations a class in QuPath and export them again")
     if strangers := rules.classes_without_tissue - kept:
         raise OptionError(f"without_tissue={','.join(sorted(strangers))}: the classes are {' '.join(sorted(kept))}")
-    check_classes(sorted(kept | {rules.background_class} - {""}), where=where)
-    return Marked(found.slides, read, levels, new_names, faults)
+    wanted = check_classes(sorted(kept | {rules.background_class} - {""}), where=where)
+    return Marked(found.slides, read, levels, new_names, wanted, faults)
 
 
 def _read_all(pairs: Sequence[AnnotatedSlide]) -> tuple[dict[str, Annotations], dict[str, Exception]]:
@@ -231,6 +233,7 @@ def join_parts(parts: Sequence[SlidePart], plan: CutPlan, marked: Marked, output
     names = [each.slide.name for each in marked.pairs]
     of_pair = np.repeat([names.index(part.name) for part in parts], sizes)
     levels = {level: ids[of_pair] for level, ids in marked.levels.items()} | {SLIDE: np.array(names)[of_pair]}
+    levels[REGION] = np.concatenate([np.strings.add(f"{part.name}/", part.regions[part.is_kept]) for part in parts])
     groups = levels.get(PATIENT, levels[SLIDE])
     of_class = np.concatenate([part.classes[part.is_kept] for part in parts])
     arrays: dict[str, Any] = {

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from histo_mlflow.console import format_table
 from histo_mlflow.evaluation.plots import begin_picture
 from histo_mlflow.pipeline.cut import CutPlan, Marked, count_tiles, join_parts
 from histo_mlflow.slides.annotations import IGNORE
-from histo_mlflow.slides.cutting import areas_of
+from histo_mlflow.slides.cutting import LITTLE_TISSUE, areas_of
 from histo_mlflow.slides.open import open_slide
 from histo_mlflow.slides.overview import read_overview
 from histo_mlflow.slides.parts import SlidePart
@@ -36,11 +36,10 @@ _CONFLICT = (0, 0, 0)
 def describe_cut(parts: Sequence[SlidePart], marked: Marked) -> str:
     """Return how many tiles, slides and patients there are of each class, and how many tiles are left out and why."""
     left_out = sum((part.left_out for part in parts), Counter[tuple[str, str]]())
-    classes = sorted({name for part in parts for name in part.counts} | {name for name, _ in left_out})
     reasons = sorted({reason for _, reason in left_out})
     patients = marked.patients
     rows = []
-    for name in classes:
+    for name in marked.classes:
         having = [part for part in parts if part.counts[name]]
         n_tiles = sum(part.counts[name] for part in having)
         n_patients = len({patients[part.name] for part in having})
@@ -49,7 +48,16 @@ def describe_cut(parts: Sequence[SlidePart], marked: Marked) -> str:
     table = format_table(["class", "tiles", "slides", "patients", *(f"({reason})" for reason in reasons)], rows)
     pairs = sum((part.pairs for part in parts), Counter[tuple[str, str]]())
     both = [f"{n} tiles lie in {first} and {second} at once" for (first, second), n in pairs.most_common()]
-    return "\n".join([table, *both])
+    return "\n".join([table, *both, *_hints(left_out, count_tiles(parts))])
+
+
+def _hints(left_out: Counter[tuple[str, str]], counts: Mapping[str, int]) -> list[str]:
+    """Return what had better be asked of classes of which most tiles are left out for their little tissue."""
+    return [
+        f"most of {name} is left out for its little tissue; if the class looks so (fat, mucus, glass): without_tissue={name}"
+        for (name, why), n in sorted(left_out.items())
+        if why == LITTLE_TISSUE and n > counts.get(name, 0)
+    ]
 
 
 def write_set(output: Path, parts: Sequence[SlidePart], plan: CutPlan, marked: Marked) -> list[Path]:

@@ -21,6 +21,7 @@ TWO_CLASSES, LITTLE_TISSUE, SURPLUS = "in two classes", "little tissue", "above 
 
 _ROUNDING = 1e-9
 _LEAST_ON_SLIDE = 0.5
+_BLOCK = 8  # tiles: background so near to each other is of one region
 
 Rows = NDArray[np.int64]
 
@@ -47,6 +48,7 @@ class Cut:
     Attributes:
         places: ``(n_tiles,)``.
         classes: ``(n_tiles,)`` the class of each, by name.
+        regions: ``(n_tiles,)`` the region that it lies in, or, of the background, the part of the slide: names on this slide.
         left_out: Number of tiles by class and reason.
         conflicts: Squares that lie in regions of two classes.
         pairs: Number of these by the two classes.
@@ -54,6 +56,7 @@ class Cut:
 
     places: Places
     classes: NDArray[np.str_]
+    regions: NDArray[np.str_]
     left_out: Counter[tuple[str, str]]
     conflicts: Places
     pairs: Counter[tuple[str, str]]
@@ -125,7 +128,8 @@ def choose_tiles(
     surplus = np.array(_count(labels, names)) - _count(labels[rows], names)
     left_out.update({(name, SURPLUS): n for name, n in zip(names, surplus.tolist(), strict=True) if n})
     classes = np.array([*names, ""], dtype=np.str_)[labels[rows]]
-    return Cut(grid.at(rows), classes, left_out, grid.at(np.flatnonzero(is_conflict)), pairs)
+    chosen = grid.at(rows)
+    return Cut(chosen, classes, _regions(chosen, classes, ground), left_out, grid.at(np.flatnonzero(is_conflict)), pairs)
 
 
 _NONE = -1
@@ -151,6 +155,23 @@ def _draw(labels: Rows, limits: list[int], generator: np.random.Generator) -> Ro
         rows = np.flatnonzero(labels == k)
         chosen.append(rows if len(rows) <= limit else generator.choice(rows, limit, replace=False))
     return np.sort(np.concatenate([np.zeros(0, np.int64), *chosen]))
+
+
+def _regions(places: Places, classes: NDArray[np.str_], ground: Ground) -> NDArray[np.str_]:
+    """Return class and number of the region that most of each tile lies in; regions of a class that touch are one."""
+    block = np.char.add(np.char.add((places.left // (_BLOCK * places.edge_px)).astype(str), ","),
+                        (places.top // (_BLOCK * places.edge_px)).astype(str))  # fmt: skip
+    found = np.char.add(np.char.add(classes, " at "), block).astype(object)
+    for name, area in ground.areas.items():
+        rows = np.flatnonzero(classes == name)
+        parts = shapely.get_parts(area)
+        left, top = places.left[rows], places.top[rows]
+        squares = shapely.box(left, top, left + places.edge_px, top + places.edge_px)
+        of_square, of_part = shapely.STRtree(parts).query(squares, predicate="intersects")
+        shared = shapely.area(shapely.intersection(squares[of_square], parts[of_part]))
+        best = np.lexsort((shared, of_square))  # the last of each square shares most with it
+        found[rows[of_square[best]]] = [f"{name} {number + 1}" for number in of_part[best].tolist()]
+    return found.astype(np.str_)
 
 
 def _on_slide(grid: Places, size_px: tuple[int, int]) -> Rows:

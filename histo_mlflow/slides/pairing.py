@@ -57,7 +57,7 @@ def pair_slides(slides: SlideList, source: Path, annotations: str | None) -> Pai
         files, lost = _by_name(slides, source, annotations)
     pairs = tuple(AnnotatedSlide(each, file) for each in slides.slides if (file := files.get(each.name)))
     if not pairs:
-        beside = f"; {shorten(str(lost[0]))} is called as none of them" if lost else ""
+        beside = f"; {shorten(lost[0].name)} is called as none of them" if lost else ""
         raise RequestError(
             f"annotations={annotations or source}: there are none for the {len(slides.slides)} slide(s), such as "
             f"{slides.slides[0].name}.geojson{beside}"
@@ -76,8 +76,11 @@ def _of_table(source: Path) -> list[Path | None] | None:
             f"{' '.join(rows)}"
         )
     files = [source.parent / Path(text).expanduser() if text else None for text in rows[_COLUMN]]
-    if missing := [file for file in files if file is not None and not file.is_file()]:
-        raise SourceNotFoundError(f"slides={source}, column {_COLUMN}: {shorten(str(missing[0]))} does not exist")
+    missing = [text for text, file in zip(rows[_COLUMN], files, strict=True) if file is not None and not file.is_file()]
+    if missing:
+        raise SourceNotFoundError(
+            f"slides={source}, column {_COLUMN}: {shorten(missing[0])} does not exist; paths begin at the table"
+        )
     return files
 
 

@@ -32,7 +32,8 @@ class SlidePart:
         file: Its pixels, those that are left out among them.
         name: Of the slide.
         is_kept: ``(n_chosen,)``, which of the chosen tiles are in the set.
-        classes: ``(n_chosen,)`` names; likewise `left` and `top`, in pixels of level 0.
+        classes: ``(n_chosen,)`` names; likewise `regions`, and `left` and `top`, in pixels of level 0.
+        regions: See `classes`.
         left: See `classes`.
         top: See `classes`.
         edge_px: Edge length in pixels of level 0.
@@ -45,6 +46,7 @@ class SlidePart:
     name: str
     is_kept: NDArray[np.bool_]
     classes: NDArray[np.str_]
+    regions: NDArray[np.str_]
     left: NDArray[np.int64]
     top: NDArray[np.int64]
     edge_px: int
@@ -111,8 +113,8 @@ def write_part(file: Path, key: str, slide: Slide, cut: Cut, size_px: int, progr
         "pairs": [[*pair, n] for pair, n in cut.pairs.items()],
     }
     arrays = {
-        "why": why, "classes": cut.classes, "left": cut.places.left, "top": cut.places.top, "conflicts": places,
-        "facts": np.array(json.dumps(facts)),
+        "why": why, "classes": cut.classes, "regions": cut.regions, "left": cut.places.left, "top": cut.places.top,
+        "conflicts": places, "facts": np.array(json.dumps(facts)),
     }  # fmt: skip
     write_npz(file, blocks(), (n_tiles, size_px, size_px, 3), arrays)
 
@@ -128,17 +130,7 @@ def find_part(file: Path, key: str, name: str) -> SlidePart | None:
             left_out = Counter({(each, reason): n for each, reason, n in facts["left_out"]})
             left_out.update((each, reason) for each, reason in zip(classes.tolist(), why.tolist(), strict=True) if reason)
             pairs = Counter({(first, second): n for first, second, n in facts["pairs"]})
-            return SlidePart(
-                file,
-                name,
-                why == "",
-                classes,
-                found["left"],
-                found["top"],
-                facts["edge_px"],
-                left_out,
-                found["conflicts"],
-                pairs,
-            )
+            arrays = classes, found["regions"], found["left"], found["top"]
+            return SlidePart(file, name, why == "", *arrays, facts["edge_px"], left_out, found["conflicts"], pairs)
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, TileFormatError):
         return None

@@ -39,7 +39,7 @@ def read(address: Address, _image_size: int = 0) -> TileSet:
 
     It holds ``data`` (n_tiles, size, size, 3) uint8, or ``features`` (n_tiles, n_features) of floats and perhaps ``encoder``, a
     text; and ``labels`` (n_tiles,), optionally ``classes`` (n_classes,), ``microns_per_pixel`` (one number), by tile (n_tiles,)
-    the ids ``sites``, ``patients``, ``groups``, ``slides``, and on these slides ``left``, ``top``, ``edge``. Or it holds
+    the ids ``sites``, ``patients``, ``groups``, ``slides``, ``regions``, and on slides ``left``, ``top``, ``edge``. Or it holds
     MedMNIST's ``<split>_images`` and ``<split>_labels``. The part of the address names that split; without one it is ``train``.
 
     Raises:

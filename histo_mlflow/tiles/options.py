@@ -14,6 +14,9 @@ SITE, PATIENT, GROUP, SLIDE, TILE = "site", "patient", "group", "slide", "tile"
 LEVELS = (SITE, PATIENT, GROUP, SLIDE)
 """From coarse to fine; a `group` is a patient or a slide, whoever has named it knows which."""
 
+REGION = "region"
+"""What was drawn on a slide as one; finer than a slide, and no column of anybody's tables."""
+
 
 @dataclass(frozen=True)
 class Address:
@@ -117,7 +120,7 @@ def _split_by() -> Any:
         AUTO,
         "What stays on one side of a split: `auto` is the highest level of which there are enough for every class to be in "
         "each part; `tile` parts even the tiles of one patient.",
-        choices=(AUTO, *LEVELS, TILE),
+        choices=(AUTO, *LEVELS, REGION, TILE),
     )
 
 

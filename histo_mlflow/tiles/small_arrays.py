@@ -11,11 +11,11 @@ from histo_mlflow.base.plain_values import reason_of
 from histo_mlflow.errors import TileFormatError
 from histo_mlflow.tiles.archive import Archive, Member
 from histo_mlflow.tiles.on_slides import EDGE, LEFT, SLIDES, TOP, OnSlides
-from histo_mlflow.tiles.options import GROUP, PATIENT, SITE, SLIDE
+from histo_mlflow.tiles.options import GROUP, PATIENT, REGION, SITE, SLIDE
 from histo_mlflow.tiles.tile_set import check_groups
 
-GROUPS = "groups"
-LEVEL_ARRAYS = {"sites": SITE, "patients": PATIENT, GROUPS: GROUP, SLIDES: SLIDE}
+GROUPS, REGIONS = "groups", "regions"
+LEVEL_ARRAYS = {"sites": SITE, "patients": PATIENT, GROUPS: GROUP, SLIDES: SLIDE, REGIONS: REGION}
 """The level that each array names, from coarse to fine."""
 
 # What is read whole is bounded by what the tiles ask for: a member of some kilobytes can unpack to gigabytes.

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from histo_mlflow.errors import OptionError
 from histo_mlflow.tiles.copies import merge_partitions
-from histo_mlflow.tiles.options import AUTO, LEVELS, TILE
+from histo_mlflow.tiles.options import AUTO, LEVELS, REGION, TILE
 from histo_mlflow.tiles.tile_set import TileSet
 
 CLUSTER = "cluster"
@@ -15,7 +15,13 @@ CLUSTER = "cluster"
 
 OPTIMISTIC = "tile-level split: optimistic"
 
-_PLURALS = {"site": "sites", "patient": "patients", "group": "groups (patients or slides)", "slide": "slides"}
+_PLURALS = {
+    "site": "sites",
+    "patient": "patients",
+    "group": "groups (patients or slides)",
+    "slide": "slides",
+    "region": "regions",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +29,7 @@ class SplitUnit:
     """What stays on one side of a split.
 
     Attributes:
-        level: One of `LEVELS`, `CLUSTER` or ``tile``.
+        level: One of `LEVELS`, `REGION`, `CLUSTER` or ``tile``.
         ids: ``(n_tiles,)`` int64; tiles of the same number stay together. None if nothing has to.
         n_named: How many of the level there are, before those that share a tile were put together.
         n_copies: Tiles that are copies of another.
@@ -55,12 +61,15 @@ class SplitUnit:
         n_units = int(self.ids.max()) + 1
         merged = f", in {n_units} sets because some share tiles, slides or patients" if n_units < self.n_named else ""
         higher = f"; not {' or '.join(self.refused)}, too few to part the classes as asked" if self.refused else ""
-        return f"the {self.level}, {self.n_named} {_PLURALS[self.level]}, each on one side only{merged}{higher}{copies}"
+        one_slide = " (regions of one slide lie on both sides: optimistic)" if self.level == REGION else ""
+        side = f"each on one side only{one_slide}"
+        return f"the {self.level}, {self.n_named} {_PLURALS[self.level]}, {side}{merged}{higher}{copies}"
 
 
 def find_units(tiles: TileSet, split_by: str) -> list[SplitUnit]:
     """Return what a split may go by, from coarse to fine: the level asked for, or all that are known; of none, the tile.
 
+    Regions are among these only if all tiles are of one slide, or if they are asked for: several slides are something better.
     A level keeps all finer ones together, and copies too: what any of them share is joined.
 
     Raises:
@@ -71,13 +80,14 @@ def find_units(tiles: TileSet, split_by: str) -> list[SplitUnit]:
     by_tile = SplitUnit(TILE, tiles.copies if n_copies else None, len(tiles), n_copies, (), are_patients_known=bool(levels))
     if split_by == TILE or (split_by == AUTO and not levels):
         return [by_tile]
-    asked = list(levels) if split_by == AUTO else [split_by]
+    has_many = any(len(np.unique(ids)) > 1 for level, ids in levels.items() if level != REGION)
+    asked = [level for level in levels if level != REGION or not has_many] if split_by == AUTO else [split_by]
     if split_by not in {AUTO, *levels}:
         known = f"it has {' and '.join(levels)}" if levels else "it has no groups at all"
         raise OptionError(
             f"split_by={split_by}: {tiles.source} does not say the {split_by} of its tiles, {known}; name it by groups="
         )
-    order = [level for level in (*LEVELS, CLUSTER) if level in levels]
+    order = [level for level in (*LEVELS, REGION, CLUSTER) if level in levels]
     copies = [] if tiles.copies is None else [tiles.copies]
     units = []
     for level in (each for each in order if each in asked):
