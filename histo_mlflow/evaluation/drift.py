@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from histo_mlflow.models.training_summary import SCORES, STRANGENESS, Floats, Tally, TrainingSummary
+from histo_mlflow.models.training_summary import CONFIDENCE, SCORES, STRANGENESS, Floats, Tally, TrainingSummary
 
 FALSE_ALARMS = 0.05
 """At most so many batches of a model's own kind are called unlike it."""
@@ -20,9 +20,9 @@ FALSE_ALARMS = 0.05
 _ALARM_BELOW = 0.03
 MIN_TILES = 20
 MIN_GROUPS = 3
-# How the level is shared among the scores (weighted Bonferroni, Genovese, Roeder and Wasserman 2006): patients differ so much
-# in how sure a model is of them that it is strangeness which tells another organ; a restained batch shows in either.
-_SHARES = dict(zip(SCORES, (0.8, 0.2), strict=True))
+# How the level is shared among what may be off (weighted Bonferroni, Genovese, Roeder and Wasserman 2006). Other organs are
+# stranger; patients differ so much in how sure a model is of them that only a restained or blurred batch shows there.
+_SHARES = {(STRANGENESS, 1): 0.7, (STRANGENESS, -1): 0.1, (CONFIDENCE, 1): 0.1, (CONFIDENCE, -1): 0.1}
 _PRIOR_TILES = 1  # of the mean of all classes, in the mean of each: a class that no held-out tile is called has that mean
 
 
@@ -94,18 +94,26 @@ def compare(summary: TrainingSummary, batch: Tally) -> Drift:
     groups are drawn from a normal distribution, and a new one is judged by its prediction interval, so that the rate of false
     alarms holds for tiles of one patient at a time. Scores that the batch lacks are passed over, and the level is theirs.
     """
-    present = [k for k, sums in enumerate(batch.sums) if np.isfinite(sums).all()]
-    shares = np.array([_SHARES[SCORES[k]] for k in present])
-    shares /= shares.sum()
-    found = [_judge(summary, batch, k) for k in present]
-    p_value = min(1.0, *(p / float(share) for (p, _), share in zip(found, shares, strict=True)))
-    shifts = {SCORES[k]: shift for k, (_, shift) in zip(present, found, strict=True)}
+    found = {SCORES[k]: _judge(summary, batch, k) for k, sums in enumerate(batch.sums) if np.isfinite(sums).all()}
+    asked = {tail: share for tail, share in _SHARES.items() if tail[0] in found}
+    level = sum(asked.values())
+    tails = {(name, sign): stats.t.sf(sign * found[name].t, found[name].freedom) for name, sign in asked}
+    p_value = min(1.0, *(float(tails[tail]) / share * level for tail, share in asked.items()))
+    shifts = {name: each.shift for name, each in found.items()}
     n_units = len(summary.counts) if summary.is_grouped else int(summary.counts.sum())
     return Drift(p_value, shifts, int(batch.counts.sum()), n_units, summary.is_grouped)
 
 
-def _judge(summary: TrainingSummary, batch: Tally, score: int) -> tuple[float, float]:
-    """Return the p-value of one score, two-sided, and its shift in standard deviations of a tile."""
+@dataclass(frozen=True)
+class _Judged:
+    """Of one score: t and its degrees of freedom, and the shift in standard deviations of a tile."""
+
+    t: float
+    freedom: int
+    shift: float
+
+
+def _judge(summary: TrainingSummary, batch: Tally, score: int) -> _Judged:
     counts, sums = summary.counts.astype(np.float64), summary.sums[score].astype(np.float64)
     variance, n_tiles = float(summary.variances[score]), batch.counts.sum()
     mix, of_class = batch.counts / n_tiles, counts.sum(axis=0)
@@ -117,7 +125,7 @@ def _judge(summary: TrainingSummary, batch: Tally, score: int) -> tuple[float, f
     else:
         of_means = (mix**2 @ _variances_of_means(of_class, means, variance)) + variance / n_tiles
         t, freedom = shift / np.sqrt(of_means), int(counts.sum()) - 1
-    return float(2 * stats.t.sf(abs(t), freedom)), shift / float(np.sqrt(variance))
+    return _Judged(float(t), freedom, shift / float(np.sqrt(variance)))
 
 
 def _means(counts: Floats, sums: Floats) -> Floats:
