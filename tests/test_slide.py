@@ -15,8 +15,8 @@ from PIL import Image
 from histo_mlflow.slides.tile_table import read_tile_table
 from histo_mlflow.tracking.kept import state_of
 from tests.colour_reader import CLASSES, register
-from tests.conftest import Histo
 from tests.coloured_slides import EDGE_PX, MODEL_MICRONS, chessboard, draw, write_odd_slides, write_slide
+from tests.conftest import Histo
 from tests.forking import Forks
 
 PLAIN = ("--ink", "none")  # pure colours are what pens have

@@ -12,8 +12,8 @@ import pytest
 import tifffile
 
 from tests.colour_reader import register
-from tests.conftest import Histo
 from tests.coloured_slides import MODEL_MICRONS, chessboard, draw, write_odd_slides, write_slide
+from tests.conftest import Histo
 from tests.forking import Forks
 from tests.test_slide import PLAIN, _summary
 
