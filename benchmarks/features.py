@@ -24,7 +24,7 @@ from torch import nn
 
 from histo_mlflow.console import format_table, say
 from histo_mlflow.learning.compute import Compute
-from histo_mlflow.learning.infer import _choose_batch_size
+from histo_mlflow.learning.infer import choose_batch_size
 from histo_mlflow.models.classifier import TileClassifier, fold_batch_norms
 from histo_mlflow.pipeline.features import stored_features
 from histo_mlflow.tiles.open import open_tiles
@@ -78,7 +78,7 @@ def _bare(network: TileClassifier, images: np.ndarray) -> Callable[[], None]:
     assert isinstance(folded, TileClassifier)
     backbone = folded.backbone.to(memory_format=torch.channels_last)
     backbone.classifier = nn.Identity()
-    size = _choose_batch_size(network, images, torch.device("cpu"))
+    size = choose_batch_size(network, images.shape[1:], torch.device("cpu"))
     pixels = [torch.from_numpy(images[start : start + size]).permute(0, 3, 1, 2) for start in range(0, len(images), size)]
     ready = [batch * network.scale + network.shift for batch in pixels]
 

@@ -21,7 +21,7 @@ from tests.small_network import SMALL_NETWORK, get_small_model
 
 
 class Forks:
-    """Our commands, one at a time."""
+    """Our commands."""
 
     def __init__(self, root: Path, **environment: str) -> None:
         self._server = subprocess.Popen(
@@ -46,20 +46,24 @@ class Forks:
             "environment": dict(environment),
             "is_whole": errors is not None,
         }
-        assert self._server.stdin is not None
-        self._server.stdin.write(json.dumps(asked) + "\n")
-        self._server.stdin.flush()
-        return int(self._answer())
+        self._last = int(self._ask(asked))
+        return self._last
 
-    def wait(self) -> int:
-        """Wait for the command that was started last and return its exit code, negative for a signal."""
-        return int(self._answer())
+    def wait(self, pid: int | None = None) -> int:
+        """Wait for a command, by default for the one that was started last; return its exit code, negative for a signal."""
+        return int(self._ask(pid or self._last))
 
     def close(self) -> None:
         """End the process that forks."""
         assert self._server.stdin is not None
         self._server.stdin.close()
         self._server.wait(60)
+
+    def _ask(self, asked: object) -> str:
+        assert self._server.stdin is not None
+        self._server.stdin.write(json.dumps(asked) + "\n")
+        self._server.stdin.flush()
+        return self._answer()
 
     def _answer(self) -> str:
         assert self._server.stdout is not None
@@ -71,11 +75,13 @@ def _serve() -> None:
     print("ready", flush=True)
     for line in sys.stdin:
         asked = json.loads(line)
+        if isinstance(asked, int):
+            print(os.waitstatus_to_exitcode(os.waitpid(asked, 0)[1]), flush=True)
+            continue
         pid = os.fork()
         if pid == 0:
             _become(asked, entry_points)
         print(pid, flush=True)
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 
 
 def _imported() -> dict[str, Callable[[Sequence[str]], Any]]:

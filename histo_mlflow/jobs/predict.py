@@ -8,8 +8,8 @@ from histo_mlflow.errors import OptionError, SourceNotFoundError, UnreadableTile
 from histo_mlflow.evaluation.options import AbstentionOptions, Int8Options
 from histo_mlflow.jobs import job
 from histo_mlflow.learning.options import ComputeOptions
-from histo_mlflow.models.options import OPENVINO_INT8, TORCH, RuntimeOptions
-from histo_mlflow.options import JobOptions, option, stated
+from histo_mlflow.models.options import RuntimeOptions
+from histo_mlflow.options import JobOptions, option
 from histo_mlflow.pipeline.options import ScoringOptions
 from histo_mlflow.tiles.options import ScaleOptions
 
@@ -42,35 +42,27 @@ def predict(options: Predict) -> Path:
     """
     from histo_mlflow.console import say, warn
     from histo_mlflow.learning.compute import resolve_compute_for_report
-    from histo_mlflow.models import exports
-    from histo_mlflow.pipeline.inputs import check_form, load_model, open_calibration
-    from histo_mlflow.pipeline.predict import run_elsewhere, run_in_int8, threshold_of, write_predictions
+    from histo_mlflow.pipeline.inputs import check_form, load_model
+    from histo_mlflow.pipeline.predict import check_runtime, in_runtime, threshold_of, write_predictions
     from histo_mlflow.tiles.unlabelled import open_images
     from histo_mlflow.tracking.runs import begun_run
     from histo_mlflow.tracking.store import read_store
 
-    compute, runtime = resolve_compute_for_report(options.compute), options.runtime.runtime
+    compute = resolve_compute_for_report(options.compute)
     output = Path(options.output).absolute()  # `mlflow run` of a git address works in a folder of its own
     if not output.parent.is_dir():
         raise SourceNotFoundError(f"output={output}: the folder {output.parent} does not exist; make it first")
     if output.is_dir():
         raise OptionError(f"output={output}: is a folder; name a file in it")
-    if runtime != TORCH:
-        if compute.device.type != "cpu":
-            raise OptionError(f"runtime={runtime} runs on CPUs; give device=cpu, or leave runtime out")
-        exports.require(runtime)
+    check_runtime(options.runtime.runtime, compute)
     images = open_images(options.scoring.data)
     store = read_store()
     model = load_model(store, options.scoring.model, compute.device)
     check_form(images.form, model, where=options.scoring.data)
     run = begun_run(store)
-    if runtime == OPENVINO_INT8:
-        part = open_calibration(store, model, stated(options.runtime.calibration_data))
-        model, found = run_in_int8(model, part, "bf16" if compute.is_bf16 else "fp32", options.gate)
-        if run is not None:
-            run.write("int8.json", json.dumps(found, indent=2) + "\n")
-    elif runtime != TORCH:
-        model = run_elsewhere(model, runtime, options.compute.precision)
+    model, int8 = in_runtime(store, model, compute, options.runtime, options.gate)
+    if run is not None and int8 is not None:
+        run.write("int8.json", json.dumps(int8, indent=2) + "\n")
     abstain_below = threshold_of(model) if options.abstention.abstain else None
     images = replace(images, microns_per_pixel=options.microns_per_pixel or None, is_rescaled=options.scale.rescale)
     failures, compared = write_predictions(model, compute, images, output, abstain_below=abstain_below)

@@ -1,7 +1,7 @@
-"""Rows of a memory map as uint8 batches on the device, gathered ahead; knows nothing of what is done with them."""
+"""Tiles of a memory map or of a stream as uint8 batches on the device, ahead of their use; does not know what it is."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -52,26 +52,30 @@ class TileSource:
     def load(self, batches: Sequence[NDArray[np.int64]]) -> Iterator[Tensor]:
         """Yield the tiles of each batch of rows as ``(n_tiles, height, width, 3)`` uint8 on the device, in order."""
         if self._resident is None:
-            yield from self._stream(batches)
+            yield from load_ahead((self._images[rows] for rows in batches), self._device)
             return
         for rows in batches:
             positions = torch.from_numpy(self._position[rows])
             yield self._resident[positions.to(self._device, non_blocking=True)]
 
-    def _stream(self, batches: Sequence[NDArray[np.int64]]) -> Iterator[Tensor]:
-        with ThreadPoolExecutor(1, thread_name_prefix="gather-tiles") as pool:
-            gathering: deque[Future[Tensor]] = deque()
-            try:
-                for rows in batches:
-                    gathering.append(pool.submit(self._gather, rows))
-                    if len(gathering) > _N_AHEAD:
-                        yield gathering.popleft().result().to(self._device, non_blocking=True)
-                while gathering:
-                    yield gathering.popleft().result().to(self._device, non_blocking=True)
-            finally:
-                for waiting in gathering:
-                    waiting.cancel()
 
-    def _gather(self, rows: NDArray[np.int64]) -> Tensor:
-        tiles = torch.from_numpy(self._images[rows])
-        return tiles.pin_memory() if self._device.type == "cuda" else tiles
+def load_ahead(blocks: Iterable[NDArray[np.generic]], device: torch.device) -> Generator[Tensor, None, None]:
+    """Yield each block on the device, in order; a thread makes the next two meanwhile, the only one that asks for them."""
+    coming = iter(blocks)
+
+    def make() -> Tensor | None:
+        block = next(coming, None)
+        if block is None:
+            return None
+        tiles = torch.from_numpy(block)
+        return tiles.pin_memory() if device.type == "cuda" else tiles
+
+    with ThreadPoolExecutor(1, thread_name_prefix="gather-tiles") as pool:
+        making: deque[Future[Tensor | None]] = deque(pool.submit(make) for _ in range(_N_AHEAD))
+        try:
+            while (tiles := making.popleft().result()) is not None:
+                making.append(pool.submit(make))
+                yield tiles.to(device, non_blocking=True)
+        finally:
+            for waiting in making:
+                waiting.cancel()

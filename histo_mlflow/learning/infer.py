@@ -1,6 +1,6 @@
 """The only way from tiles to logits; validation, scoring and prediction all come through here."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -56,33 +56,44 @@ def infer_batches(
 ) -> Iterator[Tensor]:
     """Yield what `infer` returns batch by batch, on the device: for more than memory holds."""
     chosen = np.arange(len(images)) if rows is None else rows
-    step = batch_size or _choose_batch_size(network, images, compute.device)
+    step = batch_size or choose_batch_size(network, images.shape[1:], compute.device)
     batches = [chosen[start : start + step] for start in range(0, len(chosen), step)]
+    loaded = TileSource(images, compute.device).load(batches)
+    bar = tqdm(loaded, total=len(batches), desc=description, disable=True if description is None else None, leave=False)
+    yield from infer_stream(network, bar, compute)
+
+
+def infer_stream(network: nn.Module, loaded: Iterable[Tensor], compute: Compute) -> Iterator[Tensor]:
+    """Yield what `infer` returns, on the device, for each batch that comes: for tiles that no array holds.
+
+    Args:
+        network: As for `infer`; one whose batch norms are folded already (`Model.folded`) is not folded again.
+        loaded: Batches of tiles ``(n_tiles, height, width, 3)`` uint8 on the device, as `load_ahead` gives them;
+            `choose_batch_size` says how many tiles one should hold.
+        compute: Device and precision.
+    """
     # Of a network that came from a file the layout is torch's own, with which a CPU takes twice as long.
     with torch.inference_mode(False):  # a network without batch norms is the caller's own, who may want its gradients
         folded = fold_batch_norms(network).to(memory_format=torch.channels_last)
-    source = TileSource(images, compute.device)
-    bar = tqdm(
-        source.load(batches), total=len(batches), desc=description, disable=True if description is None else None, leave=False
-    )
-    for tiles in bar:
+    for tiles in loaded:
         with torch.inference_mode(), in_full_fp32(), compute.autocast():
             said = folded(tiles).float()
         yield said
 
 
-def _choose_batch_size(network: nn.Module, images: Pixels, device: torch.device) -> int:
-    if len(images.shape) == 2:
+def choose_batch_size(network: nn.Module, shape: Sequence[int], device: torch.device) -> int:
+    """Return how many tiles or features of that shape go through the network at once."""
+    if len(shape) == 1:
         return _MAX_BATCH_ROWS
     if device.type != "cpu":
         return _MAX_BATCH_TILES
-    size_px: int = max(images.shape[1], getattr(network, "tile_size_px", 1))
+    size_px: int = max(shape[0], getattr(network, "tile_size_px", 1))
     return max(1, min(_MAX_BATCH_TILES, _MAX_BATCH_PIXELS_ON_CPU // size_px**2))
 
 
 def probabilities_of(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the softmax of logits ``(n_tiles, n_classes)``; rows sum to 1 in double precision."""
-    return torch.softmax(torch.from_numpy(logits).double(), dim=1).numpy()
+    """Return the softmax of logits ``(..., n_classes)``, over the last axis; rows sum to 1 in double precision."""
+    return torch.softmax(torch.from_numpy(logits).double(), dim=-1).numpy()
 
 
 def cross_entropy_of(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:

@@ -1,6 +1,7 @@
 """What a frozen backbone makes of tiles, for a head to be fitted on; knows nothing of files or of how a head is fitted."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +31,7 @@ class View:
 
 
 AS_STORED = View()
+ALL_VIEWS = tuple(View(quarter_turns, is_mirrored) for is_mirrored in (False, True) for quarter_turns in range(4))
 
 
 class FeatureNetwork(nn.Module):
@@ -56,11 +58,16 @@ def digest_backbone(network: TileClassifier) -> str:
     head, digest = f"{known.head}.", hashlib.sha256()
     if known.comes_with_weights and known.weights is not None:
         digest.update(sha256_of(known.weights.fetch()).encode())
-    for name, tensor in sorted(network.backbone.state_dict().items()):
-        if tensor.is_floating_point() and not name.startswith(head):  # how many batches a norm has seen changes nothing
+    add_weights(digest, {name: each for name, each in network.backbone.state_dict().items() if not name.startswith(head)})
+    return digest.hexdigest()
+
+
+def add_weights(digest: "hashlib._Hash", weights: Mapping[str, Tensor]) -> None:
+    """Add names, shapes, types and values of all weights and statistics to a digest."""
+    for name, tensor in sorted(weights.items()):
+        if tensor.is_floating_point():  # how many batches a norm has seen changes nothing
             digest.update(repr((name, tuple(tensor.shape), str(tensor.dtype))).encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def set_head(network: TileClassifier, weights: NDArray[np.float64], bias: NDArray[np.float64]) -> None:

@@ -1,12 +1,15 @@
 """A network that is ready to infer, with its facts; knows nothing of where it is kept."""
 
-from dataclasses import dataclass
+import hashlib
+import json
+from dataclasses import asdict, dataclass
 from functools import cached_property
 
 from torch import nn
 
 from histo_mlflow.models.classifier import TileClassifier, fold_batch_norms, with_temperature
 from histo_mlflow.models.facts import ModelFacts
+from histo_mlflow.models.features import add_weights
 from histo_mlflow.models.revealed import reveal
 from histo_mlflow.models.training_summary import TrainingSummary
 from histo_mlflow.models.weights import adopt_weights, make_network
@@ -39,6 +42,13 @@ class Model:
     def folded(self) -> nn.Module:
         """The same network, batch norms folded once, for whoever calls `infer` often."""
         return fold_batch_norms(self.module)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of its weights and its facts: another version has another, the same version never."""
+        digest = hashlib.sha256(json.dumps(asdict(self.facts), sort_keys=True).encode())
+        add_weights(digest, self.module.state_dict())
+        return digest.hexdigest()
 
     @cached_property
     def revealed(self) -> nn.Module | None:

@@ -16,31 +16,45 @@ from histo_mlflow.learning.compute import Compute
 from histo_mlflow.learning.infer import probabilities_of
 from histo_mlflow.models import exports
 from histo_mlflow.models.model import Model
-from histo_mlflow.models.options import OPENVINO_INT8
+from histo_mlflow.models.options import OPENVINO_INT8, TORCH, RuntimeOptions
+from histo_mlflow.options import stated
 from histo_mlflow.pipeline.drift import Compared, Watch
+from histo_mlflow.pipeline.inputs import open_calibration
 from histo_mlflow.pipeline.quantize import describe_int8, put_quantized
 from histo_mlflow.pipeline.scale import middle_px
 from histo_mlflow.tiles.mapped import check_unchanged
-from histo_mlflow.tiles.tile_set import Part
 from histo_mlflow.tiles.unlabelled import ImageSource
+from histo_mlflow.tracking.store import Store
 
 
-def run_elsewhere(model: Model, runtime: str, precision: str) -> Model:
-    """Return the model with its network run by another runtime, written for it to a folder that is gone afterwards."""
-    say(f"preparing the model for {runtime} ...")
+def check_runtime(runtime: str, compute: Compute) -> None:
+    """Raise `OptionError` unless a runtime is installed and can compute on the device."""
+    if runtime == TORCH:
+        return
+    if compute.device.type != "cpu":
+        raise OptionError(f"runtime={runtime} runs on CPUs; give device=cpu, or leave runtime out")
+    exports.require(runtime)
+
+
+def in_runtime(
+    store: Store, model: Model, compute: Compute, asked: RuntimeOptions, margins: GateOptions
+) -> tuple[Model, dict[str, Any] | None]:
+    """Return the model with its network run by the runtime that is asked for, and of one in 8 bits how it compares.
+
+    What is written for a runtime is gone afterwards. Raises as `open_calibration` and `put_quantized`.
+    """
+    if asked.runtime == TORCH:
+        return model, None
+    facts, precision = None, "bf16" if compute.is_bf16 else "fp32"
+    part = open_calibration(store, model, stated(asked.calibration_data)) if asked.runtime == OPENVINO_INT8 else None
+    say(f"preparing the model for {asked.runtime} ...")
     with scratch_folder() as draft:
-        exports.write(model.calibrated(), runtime, draft, classes=model.classes, microns_per_pixel=None)
-        run = exports.open_written(runtime, draft, precision=precision)
-    return replace(model, module=exports.RuntimeNetwork(run, model.facts.tile_size_px))
-
-
-def run_in_int8(model: Model, part: Part, precision: str, margins: GateOptions) -> tuple[Model, dict[str, Any]]:
-    """Return the model with its network run by OpenVINO in 8 bits, and how that compares; raises as `put_quantized`."""
-    say(f"preparing the model for {OPENVINO_INT8} ...")
-    with scratch_folder() as draft:
-        facts = put_quantized(model, part, draft, precision, margins)
-        run = exports.open_written(OPENVINO_INT8, draft, precision=precision)
-    say(describe_int8(facts))
+        if part is not None:
+            facts = put_quantized(model, part, draft, precision, margins)
+            say(describe_int8(facts))
+        else:
+            exports.write(model.calibrated(), asked.runtime, draft, classes=model.classes, microns_per_pixel=None)
+        run = exports.open_written(asked.runtime, draft, precision=precision)
     return replace(model, module=exports.RuntimeNetwork(run, model.facts.tile_size_px)), facts
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -41,7 +41,7 @@ def stream_tiles(
     size_px: int,
     options: StreamOptions = StreamOptions(),
     on_unreadable: Callable[[int, UnreadableSlideError], None] | None = None,
-) -> Iterator[tuple[NDArray[np.int64], Pixels]]:
+) -> Generator[tuple[NDArray[np.int64], Pixels], None, None]:
     """Yield the tiles in the order of `places`: their rows there, ``(n,)``, and RGB pixels ``(n, size_px, size_px, 3)``.
 
     Args:

@@ -196,3 +196,9 @@ def version_of(store: Store, address: str) -> str | None:
     except StoreError:  # loading says what is missing
         pass
     return None
+
+
+def pinned(store: Store, address: str) -> str:
+    """Return the address of the version that a stage or an alias stands for now, which stays the same; others as they are."""
+    version = version_of(store, address)
+    return address if version is None else f"models:/{re.split('[/@]', address.removeprefix('models:/'))[0]}/{version}"
