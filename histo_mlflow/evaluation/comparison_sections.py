@@ -3,6 +3,7 @@
 A section of the page is a template, ``templates/comparison/<section>.html.j2``; all are filled with the same values.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from histo_mlflow.evaluation.metrics import OVERALL_METRICS
 from histo_mlflow.evaluation.page import keep_picture, write_page
 from histo_mlflow.evaluation.paired import Comparison
 from histo_mlflow.evaluation.plots import draw_differences
-from histo_mlflow.evaluation.wording import describe_difference
+from histo_mlflow.evaluation.verdict import Verdict
+from histo_mlflow.evaluation.wording import signed
 from histo_mlflow.tiles.pixels import Pixels
 
 SECTIONS = ("headline", "overall", "per_class", "disagreements", "intervals")
@@ -20,7 +22,9 @@ SECTIONS = ("headline", "overall", "per_class", "disagreements", "intervals")
 _SHOWN = 18
 
 
-def draw_comparison(folder: Path, comparison: Comparison, about: About, images: Pixels | None = None) -> None:
+def draw_comparison(
+    folder: Path, comparison: Comparison, about: About, images: Pixels | None = None, verdicts: Sequence[Verdict] = ()
+) -> None:
     """Draw ``differences.png`` and ``comparison.html`` into the folder.
 
     Args:
@@ -28,15 +32,20 @@ def draw_comparison(folder: Path, comparison: Comparison, about: About, images: 
         comparison: Of predictions in the order of `images`.
         about: What was compared.
         images: ``(n_tiles, size, size, 3)`` uint8, or None where the tiles are not at hand.
+        verdicts: On the difference, on A and on B; none of a version that has kept none.
     """
-    write_page(folder / "comparison.html", "comparison", SECTIONS, show_comparison(folder, comparison, about, images))
+    write_page(folder / "comparison.html", "comparison", SECTIONS, show_comparison(folder, comparison, about, images, verdicts))
 
 
-def show_comparison(folder: Path, comparison: Comparison, about: About, images: Pixels | None) -> dict[str, Any]:
+def show_comparison(
+    folder: Path, comparison: Comparison, about: About, images: Pixels | None, verdicts: Sequence[Verdict] = ()
+) -> dict[str, Any]:
     """Draw the picture into `folder`, and return what the sections show."""
     classes = comparison.a.classes
     return {
-        "title": describe_difference(comparison),
+        "title": f"Balanced accuracy of B minus A: {signed(comparison.differences['balanced_accuracy'])}",
+        "verdict": verdicts[0] if verdicts else None,
+        "each": verdicts[1:],
         "comparison": comparison,
         "about": about,
         "classes": classes,
