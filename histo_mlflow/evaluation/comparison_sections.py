@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from histo_mlflow.evaluation.findings import About
+from histo_mlflow.evaluation.gate import first_ruling
 from histo_mlflow.evaluation.lettering import write_key
 from histo_mlflow.evaluation.metrics import OVERALL_METRICS
 from histo_mlflow.evaluation.page import keep_picture, write_page
 from histo_mlflow.evaluation.paired import Comparison
 from histo_mlflow.evaluation.plots import draw_differences
-from histo_mlflow.evaluation.verdict import Verdict
+from histo_mlflow.evaluation.verdict import Verdict, verdict_on_difference
 from histo_mlflow.evaluation.wording import signed
 from histo_mlflow.tiles.pixels import Pixels
 
@@ -44,7 +45,7 @@ def show_comparison(
     classes = comparison.a.classes
     return {
         "title": f"Balanced accuracy of B minus A: {signed(comparison.differences['balanced_accuracy'])}",
-        "verdict": verdicts[0] if verdicts else None,
+        "verdict": verdicts[0] if verdicts else verdict_on_difference(comparison, first_ruling(comparison)),
         "each": verdicts[1:],
         "comparison": comparison,
         "about": about,

@@ -69,6 +69,11 @@ def judge(comparison: Comparison, options: GateOptions, alpha: float = ALPHA) ->
     )
 
 
+def first_ruling(comparison: Comparison) -> Ruling:
+    """Return what the gate would say of B in a first decision on these tiles, with the default margins."""
+    return judge(comparison, GateOptions())
+
+
 def _judge_classes(comparison: Comparison, class_margin: float) -> tuple[bool, str]:
     """Return whether no class is shown to have lost more than its margin, and the figures of the most suspect one."""
     classes = range(len(comparison.a.classes))

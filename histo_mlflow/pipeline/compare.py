@@ -11,7 +11,7 @@ from histo_mlflow.errors import RequestError
 from histo_mlflow.evaluation.costs import default_costs
 from histo_mlflow.evaluation.evidence import Layout
 from histo_mlflow.evaluation.findings import About, Details, Findings
-from histo_mlflow.evaluation.gate import METHOD, Ruling, alpha_of_look, judge
+from histo_mlflow.evaluation.gate import METHOD, Ruling, alpha_of_look, first_ruling, judge
 from histo_mlflow.evaluation.intervals import Floats
 from histo_mlflow.evaluation.kept_numbers import write_comparison
 from histo_mlflow.evaluation.metrics import OVERALL_METRICS, evaluate_predictions
@@ -60,11 +60,6 @@ class Compared:
     about: About
     ruling: Ruling
     verdicts: tuple[Verdict, Verdict, Verdict]
-
-
-def first_ruling(comparison: Comparison) -> Ruling:
-    """Return what the gate would say of B in a first decision on these tiles, with the default margins."""
-    return judge(comparison, GateOptions())
 
 
 def compare_models(
