@@ -70,7 +70,7 @@ def test_a_run_is_drawn_from_what_it_keeps(scored: str, histo_here: Histo) -> No
     after = _kept(scored, "evaluation/val")
     assert set(after) == NUMBERS | PICTURES | {"gallery.png"}
     assert {name: after[name] for name in NUMBERS} == numbers, "no number changes"
-    assert b"data:image/jpeg" in after["report.html"]
+    assert b"data:image/png;base64" in after["report.html"]
     assert "curves.png" in _kept(scored)
     found = MlflowClient().get_run(scored)
     assert (found.info.status, found.data.tags["histo.report"]) == ("FINISHED", "made")
@@ -137,7 +137,7 @@ def test_a_picture_that_fails_leaves_no_version_without_its_decision(
 def test_an_epoch_whose_loss_is_not_a_number_is_not_marked_as_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("histo_mlflow.pipeline.draw.draw_curves", lambda _, **drawn: drawn["best_epoch"])
     history = {"val/loss": [0.7, float("nan"), 0.5]}
-    assert curves_of(history, build(Recipe, {}), "hold-out")() == 3
+    assert curves_of(history, build(Recipe, {}), "hold-out")(["loss"]) == 3
 
 
 def test_a_baseline_that_some_fold_lacks_is_left_out_of_the_whole(tiny_tiles: TileSet) -> None:

@@ -106,7 +106,7 @@ def _judge(balanced: Estimate, predictions: Predictions, of_colour: Mapping[str,
     Better than chance, or clearly ahead, means: beyond the noise that the 95 % interval tells of. Where groups are too few for
     an interval, each counts as one tile, as if its tiles were all the same. `of_colour` is None where there is no colour.
     """
-    low, chance = low_end(balanced, predictions), 1 / len(np.unique(predictions.labels))
+    low, chance = low_end(balanced, predictions), chance_level(predictions)
     figure = _describe_figure(balanced, predictions, tiles)
     if not low > chance:
         return Verdict(
@@ -130,6 +130,11 @@ def _judge(balanced: Estimate, predictions: Predictions, of_colour: Mapping[str,
     if balanced.has_interval:
         return found
     return Verdict(Sign.DOUBT, f"{found.sentence}; too few groups for an interval", _NEXT["groups"])
+
+
+def chance_level(predictions: Predictions) -> float:
+    """Return the balanced accuracy of whoever calls all tiles the same, or draws lots: one part of the classes that occur."""
+    return 1 / len(np.unique(predictions.labels))
 
 
 def low_end(balanced: Estimate, predictions: Predictions) -> float:

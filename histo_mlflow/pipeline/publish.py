@@ -12,7 +12,7 @@ from histo_mlflow.pipeline.session import Session
 from histo_mlflow.served_model.kept_backbone import backbones_folder
 from histo_mlflow.tracking.decisions import REFUSED, Decision, Registration, register_model
 from histo_mlflow.tracking.logged_models import log_model
-from histo_mlflow.tracking.registry import MODEL_URI_TAG, VersionFacts
+from histo_mlflow.tracking.registry import MODEL_URI_TAG, REGISTERED_TAG, VersionFacts
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def hand_on(session: Session, recorded: RecordedSplit, out_of_fold: OutOfFold | 
         objection=object_to(recorded.findings["val"]),
     )
     for each in both:
-        each.set_tags({"histo.registered": registration.uri})
+        each.set_tags({REGISTERED_TAG: registration.uri})
     if registration.incumbent is None or registration.trouble or inputs.test is None:
         return HandedOn(model_uri, registration)
     say("comparing with the version in Production ...")
