@@ -101,6 +101,7 @@ def _draw_epochs(
             axes.axvline(chosen, color=VAL, linestyle=":", linewidth=1.2, label=label)
         if is_of_costs:
             axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")  # the default is a formula, which no text here may be
         else:
             axes.set_xlim(0.5, len(places) + 0.5)
             axes.locator_params(axis="x", integer=True)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture
 
 _DPI = 110
+_LEAST_TYPE = 11.5  # px where a picture is shown at its own size; a narrow screen takes a little of that
 _TYPE = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 _HEADING = re.compile(r"<h2>(.*?)</h2>", re.DOTALL)
 _LARGEST_PX = 288  # of a tile on a page: enough to see nuclei of 224 px, and a page of many stays small
@@ -82,9 +83,15 @@ def _environment() -> Environment:
         wording.short,
         picture_data,
         breakable,
+        with_code,
     )
     environment.filters |= {each.__name__: each for each in formats}
     return environment
+
+
+def with_code(text: str) -> Markup:
+    """Return a sentence whose commands, between backticks, are set as such."""
+    return Markup(re.sub(r"`(.*?)`", r"<code>\1</code>", str(escape(visible(text)))))  # noqa: S704 - escaped before
 
 
 def breakable(name: object) -> Markup:
@@ -110,8 +117,12 @@ def png_of(picture: Picture) -> bytes:
 def svg_data(picture: Picture) -> str:
     """Return the picture as an address that holds it as SVG, its texts as texts in the page's own type."""
     from matplotlib import rc_context
+    from matplotlib.text import Text
 
     letter(picture)
+    for text in picture.findobj(Text):
+        assert isinstance(text, Text)
+        text.set_fontsize(max(text.get_fontsize(), _LEAST_TYPE))
     buffer = io.StringIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "histo"}):  # salted: the same picture is the same text
         picture.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})

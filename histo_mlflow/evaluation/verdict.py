@@ -68,13 +68,13 @@ _NEXT = {
     "learn": "Look at the learning curves, check the labels with `histo audit`, and try pretrained weights, more "
     "epochs or another learning rate.",
     "colour": "Try pretrained weights or more tiles, and stain augmentation: so far colour explains what the model knows.",
-    "elsewhere": "Score it on tiles of another laboratory or scanner, where colours differ: histo evaluate.",
+    "elsewhere": "Score it on tiles of another laboratory or scanner, where colours differ: `histo evaluate`.",
     "baselines": "Score it with `histo evaluate` in the store that keeps its training run, which holds the colour baselines.",
-    "others": "Score it on tiles that it has not learnt from: histo evaluate --data OTHER_TILES.",
-    "new": "Score it once on tiles that had no part in its making: histo evaluate --data TEST_TILES.",
-    "tissue": "Train on tissue: data=FOLDER or data=TILES.npz.",
+    "others": "Score it on tiles that it has not learnt from: `histo evaluate --data OTHER_TILES`.",
+    "new": "Score it once on tiles that had no part in its making: `histo evaluate --data TEST_TILES`.",
+    "tissue": "Train on tissue: `--data FOLDER` or `--data TILES.npz`.",
     "groups": "Collect tiles of more patients; 20 groups give an interval.",
-    "decide": "Decide whether it replaces the version in Production: histo promote --test-data SET.",
+    "decide": "Decide whether it replaces the version in Production: `histo promote --test-data SET`.",
 }
 
 

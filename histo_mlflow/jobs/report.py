@@ -13,7 +13,7 @@ from histo_mlflow.options import JobOptions, option
 class Report(JobOptions):
     """Make the curves, figures and pages of a run again from what it keeps, or one page of several runs side by side.
 
-    RUN is its id in MLflow; no number changes. With OTHERS the page of all of them is written to a file, and none is drawn anew.
+    RUN is its id in MLflow; no number changes. With OTHERS one page of all of them is written to a file.
     """
 
     run: str = option(
