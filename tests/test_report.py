@@ -134,6 +134,25 @@ def test_a_picture_that_fails_leaves_no_version_without_its_decision(
     assert {name: after[name] for name in numbers} == numbers
 
 
+def test_runs_are_shown_side_by_side_on_one_page(scored: str, store: Store, tiny_tiles: TileSet, histo_here: Histo) -> None:
+    rows = np.arange(9, 36)
+    part = tiny_tiles.part("val", rows)
+    with open_run(store, "other", tags={"histo.entry_point": "train"}) as other:
+        said = Predictions(part.labels, 0.9 * np.eye(9)[part.labels] + 0.1 / 9, tiny_tiles.classes)
+        record_findings(other, said, part, About.of(part, "run", selected="epoch 2", looks=0), Details())
+    done = histo_here("report", scored, other.id, "--output", "both.html")
+    assert done.returncode == 0, done.stderr
+    page = Path("both.html").read_text()
+    assert done.stdout.splitlines()[-1] == f"2 runs side by side: {Path('both.html').resolve()}"
+    for words in (f"train ({scored[:8]})", f"other ({other.id[:8]})", "All were scored on the same tiles", "How they learnt"):
+        assert words in page
+    with open_run(store, "empty") as empty:
+        pass
+    done = histo_here("report", scored, empty.id)
+    assert done.returncode == 2
+    assert f"run {empty.id} keeps no scored tiles" in done.stderr
+
+
 def test_an_epoch_whose_loss_is_not_a_number_is_not_marked_as_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("histo_mlflow.pipeline.draw.draw_curves", lambda _, **drawn: drawn["best_epoch"])
     history = {"val/loss": [0.7, float("nan"), 0.5]}

@@ -25,7 +25,7 @@ _DASHES: tuple[tuple[float, ...], ...] = (
     (), (5, 2), (1.5, 1.5), (7, 2, 1.5, 2), (3, 1, 1, 1, 1, 1), (10, 2), (2, 4), (8, 2, 3, 2), (1, 1),
 )  # fmt: skip
 _MAX_POINTS = 500
-_FOUND = 0.99  # share of its tiles that each class has found where the zoomed axis ends
+_FOUND = 0.95  # share of its tiles that each class has found where the zoomed axis ends
 
 
 def style_of(class_index: int) -> dict[str, Any]:

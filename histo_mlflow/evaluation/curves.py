@@ -13,6 +13,7 @@ from histo_mlflow.evaluation.plots import PANEL, begin_picture, finish
 
 FIGURES = ("loss", "accuracy")
 _COST = "head/C"
+_FEW_EPOCHS = 8  # so few get a tick each: matplotlib would count halves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -105,6 +106,8 @@ def _draw_epochs(
         else:
             axes.set_xlim(0.5, len(places) + 0.5)
             axes.locator_params(axis="x", integer=True)
+            if len(places) < _FEW_EPOCHS:
+                axes.set_xticks(range(1, len(places) + 1))
         axes.set_xlabel("C of the head" if is_of_costs else "epoch")
         axes.set_ylabel("loss (nats)" if name == "loss" else "accuracy")
         axes.set_ylim(bottom=0, top=None if name == "loss" else 1.02)

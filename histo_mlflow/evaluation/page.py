@@ -54,7 +54,8 @@ def write_page(
     for name in others:
         starts = not is_begun and sections.index(name) >= begun
         is_begun |= starts
-        parts.append(f'<section id="{name}"{" class=details" if starts else ""}>\n{shown[name]}\n</section>')
+        kind = ' class="details"' if starts else ""
+        parts.append(f'<section id="{name}"{kind}>\n{shown[name]}\n</section>')
     file.write_text("\n".join([*parts, render("end.html.j2", values)]), encoding="utf-8")
 
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # matplotlib is imported where a picture begins: training nee
 
 _HUE = "Blues"
 _DARK_CELL = 0.55
+_FEW = 0.05  # of the tiles: an error among the first of them would fix the axis
 PANEL = (5.4, 4.1)
 """Inches of a picture that a page shows at its own size, also where it is narrow: its type then is as large as the page's."""
 
@@ -112,7 +113,7 @@ def draw_risk_coverage(predictions: Predictions, threshold: float | None) -> Pic
         label = f"threshold {threshold:.4f} of validation"
         axes.plot([share], [kept_risk], marker="D", color=TEST, linestyle="", label=label)
     axes.set_xlim(0, 1.01)
-    axes.set_ylim(bottom=0, top=max(0.02, 1.1 * float(risk.max())))
+    axes.set_ylim(bottom=0, top=max(0.02, 1.1 * float(risk[coverage >= _FEW].max())))
     axes.set_xlabel("share of tiles that are kept, the most confident first")
     axes.set_ylabel("error rate")
     finish(axes)

@@ -51,6 +51,7 @@ def draw_runs(file: Path, runs: Sequence[ShownRun], title: str) -> None:
 def show_runs(runs: Sequence[ShownRun], title: str) -> dict[str, Any]:
     """Return what the sections show."""
     classes = list(dict.fromkeys(name for run in runs for name in run.findings.predictions.classes))
+    shared = [caveat for caveat in caveats_of(runs[0].findings) if all(caveat in caveats_of(run.findings) for run in runs)]
     for k in range(max((len(run.curves) for run in runs), default=0)):
         _share_heights([run.curves[k] for run in runs if len(run.curves) > k])
     return {
@@ -62,12 +63,13 @@ def show_runs(runs: Sequence[ShownRun], title: str) -> dict[str, Any]:
                 "findings": run.findings,
                 "split": SPLITS[run.findings.about.split],
                 "verdict": verdict_of(run.findings),
-                "caveats": caveats_of(run.findings),
+                "caveats": [caveat for caveat in caveats_of(run.findings) if caveat not in shared],
                 "curves": [svg_data(each) for each in run.curves],
                 "classes": {row.name: row for row in run.findings.evaluation.per_class},
             }
             for run in runs
         ],
+        "shared_caveats": shared,
         "classes": classes,
         "figures": FIGURES,
         "are_same_tiles": are_same_tiles([run.findings for run in runs]),

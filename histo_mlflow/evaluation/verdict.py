@@ -85,7 +85,7 @@ def verdict_of(findings: Findings) -> Verdict:
     colour = {name: each["balanced_accuracy"].value for name, each in findings.details.baselines.items()}
     of_colour = colour if colour or about.tile_size_px else None
     balanced, predictions = findings.evaluation.overall["balanced_accuracy"], findings.predictions
-    tiles = f"{SPLITS.get(about.split, about.split)} tiles"
+    tiles = f"{'synthetic ' if about.is_synthetic else ''}{SPLITS[about.split]} tiles"
     found = _judge(balanced, predictions, of_colour, tiles)
     if grave := [caveat.words for caveat in caveats if caveat.is_grave]:
         figure = _describe_figure(balanced, predictions, tiles)

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from histo_mlflow.evaluation import comparison_sections, page, report_sections
+from histo_mlflow.evaluation import comparison_sections, page, report_sections, runs_sections
 from histo_mlflow.evaluation.curves import draw_curves
 from histo_mlflow.evaluation.gallery import Album
 from histo_mlflow.evaluation.page import render
 from histo_mlflow.evaluation.paired import compare_predictions
+from histo_mlflow.evaluation.runs_sections import ShownRun
 from tests.evaluation.found import find, find_everything, show_errors
 
 TEMPLATES = Path(page.__file__).parent / "templates"
@@ -55,8 +56,29 @@ def test_a_section_of_the_comparison_shows_little_and_everything(tmp_path: Path,
     _check(render(f"comparison/{section}.html.j2", comparison_sections.show_comparison(tmp_path, comparison, about, images)))
 
 
+@pytest.mark.parametrize("has_learnt", [True, False])
+@pytest.mark.parametrize("section", runs_sections.SECTIONS)
+def test_a_section_of_the_page_of_runs_shows_little_and_everything(section: str, has_learnt: bool) -> None:
+    history = {f"{split}/{name}": [1.0, 0.5] for split in ("train", "val") for name in ("loss", "accuracy")}
+
+    def curves() -> list[Any]:
+        return [draw_curves(history, aug_cutoff=1, best_epoch=2, title="", figures=[name]) for name in ("loss", "accuracy")]
+
+    runs = [ShownRun(name, find(), curves() if has_learnt else ()) for name in ("one", "<b>two")]
+    shown = render(f"runs/{section}.html.j2", runs_sections.show_runs(runs, "two runs"))
+    if section == "curves" and not has_learnt:
+        assert not shown.strip()
+    else:
+        _check(shown)
+
+
 @pytest.mark.parametrize(
-    ("folder", "sections"), [("report", report_sections.SECTIONS), ("comparison", comparison_sections.SECTIONS)]
+    ("folder", "sections"),
+    [
+        ("report", report_sections.SECTIONS),
+        ("comparison", comparison_sections.SECTIONS),
+        ("runs", runs_sections.SECTIONS),
+    ],
 )
 def test_each_template_is_that_of_one_section(folder: str, sections: tuple[str, ...]) -> None:
     assert sorted(f"{name}.html.j2" for name in sections) == sorted(file.name for file in (TEMPLATES / folder).iterdir())
