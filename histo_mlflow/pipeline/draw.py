@@ -156,7 +156,8 @@ def draw_models(
     `verdicts` are on the difference, on A and on B; none where an earlier version has kept none.
     """
     with attempt(run, "the page of comparison"), run.draft("comparison") as folder:
-        draw_comparison(folder, comparison, about, None if tiles is None or tiles.encoder else tiles.images, verdicts)
+        images = None if tiles is None or tiles.encoder else tiles.images
+        draw_comparison(folder, comparison, about, images, verdicts, None if tiles is None else tiles.given_names)
 
 
 def load_best_network(run: Run) -> TileClassifier | None:
