@@ -2,6 +2,7 @@
 
 Each job of the command line is a function here too, with the same names as keywords:
 ``histo_mlflow.train(data="tiles.npz", epochs=5)`` returns what it has found.
+``histo_mlflow.report(labels, probabilities, images)`` makes the report for anybody's model.
 """
 
 import os
@@ -20,7 +21,12 @@ def __getattr__(name: str) -> Any:
     found = [] if name.startswith("_") else [job.name for job in find_jobs().values() if job.function_name == name]
     if not found:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return as_function(found[0])
+    function = as_function(found[0])
+    if name == "report":
+        from histo_mlflow.pipeline.own_report import with_own
+
+        return with_own(function)
+    return function
 
 
 def __dir__() -> list[str]:

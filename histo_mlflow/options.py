@@ -38,6 +38,7 @@ class Option:
         changes_result: Whether a training with another value may come to other weights; such a value can't be changed when a
             run is resumed, and trials of a search share it.
         positional: Whether the command line takes it by its place.
+        is_several: Whether it takes all that is left there; the value is a text with spaces between them.
         missing: What is said where it is not given, of an option that must be.
     """
 
@@ -50,6 +51,7 @@ class Option:
     words: tuple[str, ...] = ()
     changes_result: bool = True
     positional: bool = False
+    is_several: bool = False
     missing: str = ""
 
     def find_fault(self, value: object) -> str | None:

@@ -49,7 +49,7 @@ def compare(options: Compare) -> CompareResult:
     """Score two models on the same tiles; each model's scoring is a look at the set."""
     from histo_mlflow.console import say
     from histo_mlflow.evaluation.costs import read_costs
-    from histo_mlflow.pipeline.compare import check_comparable, compare_models, describe_comparison
+    from histo_mlflow.pipeline.compare import check_comparable, compare_models, describe_compared
     from histo_mlflow.pipeline.contents import tags_of
     from histo_mlflow.pipeline.draw import draw_models
     from histo_mlflow.pipeline.inputs import check_form, load_model, open_scored_tiles
@@ -67,8 +67,9 @@ def compare(options: Compare) -> CompareResult:
     views = [at_scale_of(model, tiles, is_rescaled=options.scale.rescale) for model in (a, b)]
     models = {"histo.compute": compute.describe(), "histo.model": f"{a.address} and {b.address}"}
     with begin_run(store, "compare", options, tags_of("compare", tiles, models)) as run:
-        comparison, about = compare_models(run, (a, b), views, compute, costs)
-        draw_models(run, comparison, about, tiles)
-    say(f"\n{describe_comparison(comparison)}")
+        compared = compare_models(run, (a, b), views, compute, costs=costs)
+        about = compared.about
+        draw_models(run, compared.comparison, about, compared.verdicts, tiles)
+    say(f"\n{describe_compared(compared)}")
     say(f"models were scored {about.looks} time(s) on this set; page: run {run.id}, comparison/comparison.html (mlflow ui)")
-    return CompareResult(run.id, comparison, about.looks)
+    return CompareResult(run.id, compared.comparison, about.looks)

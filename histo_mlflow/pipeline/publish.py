@@ -15,7 +15,7 @@ from histo_mlflow.pipeline.summary import summarise_training
 from histo_mlflow.served_model.kept_backbone import backbones_folder
 from histo_mlflow.tracking.decisions import REFUSED, Decision, Registration, register_model
 from histo_mlflow.tracking.logged_models import log_model
-from histo_mlflow.tracking.registry import MODEL_URI_TAG, VersionFacts
+from histo_mlflow.tracking.registry import MODEL_URI_TAG, REGISTERED_TAG, VersionFacts
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,7 @@ def hand_on(
         say(f"the licence of {facts.backbone} ({facts.licence}) keeps it here: {backbones_folder()}; the model refers to it")
     own_run = run if run.id == recorded.run.id else recorded.run
     network = with_temperature(read_best_network(own_run), facts.divisor)
-    test = None if inputs.test is None or recorded.test is None else (inputs.test.source, recorded.test)
-    card = write_card(facts, recorded.val, test, model_name=name, out_of_fold=out_of_fold)
+    card = write_card(facts, recorded.findings, model_name=name, out_of_fold=out_of_fold)
     summary = None
     with not_at_the_cost_of_the_model(run, "the summary of the training", then="Drift can't be judged by this version."):
         summary = summarise_training(session, recorded, folds)
@@ -101,10 +100,10 @@ def hand_on(
         model_uri,
         name,
         VersionFacts(own_run.id, card, {"data_fingerprint": facts.data_fingerprint, "source_run": run.id, **tags}),
-        objection=object_to(recorded.val, None if facts.takes_features else recorded.baselines),
+        objection=object_to(recorded.findings["val"]),
     )
     for each in both:
-        each.set_tags({"histo.registered": registration.uri})
+        each.set_tags({REGISTERED_TAG: registration.uri})
     if registration.incumbent is None or registration.trouble or inputs.test is None:
         return HandedOn(model_uri, registration)
     say("comparing with the version in Production ...")

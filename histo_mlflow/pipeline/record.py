@@ -14,15 +14,17 @@ from histo_mlflow.errors import RequestError, WorkError
 from histo_mlflow.evaluation.findings import About, Details, Findings
 from histo_mlflow.evaluation.metrics import Evaluation
 from histo_mlflow.evaluation.predictions import Predictions
+from histo_mlflow.evaluation.verdict import verdict_of
 from histo_mlflow.learning.reports import EpochReport, FitResult
 from histo_mlflow.models.checkpoint import epoch_file_name, load_state, load_weights, save_state, save_weights
 from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.models.facts import ModelFacts
 from histo_mlflow.options import flatten
-from histo_mlflow.pipeline.contents import log_datasets
+from histo_mlflow.pipeline.contents import SPLIT_FILE, log_datasets
 from histo_mlflow.pipeline.report import (
     calibrate,
     calibration_of,
+    find_leaks,
     judge_by_colour,
     predictions_of,
     record_baselines,
@@ -34,8 +36,6 @@ from histo_mlflow.tiles.splits import Split
 from histo_mlflow.tracking.found_runs import count_looks, note_looks
 from histo_mlflow.tracking.kept_checkpoints import BEST, FOLDER, LAST, keep_weights, load_last_state
 from histo_mlflow.tracking.runs import Run
-
-_SPLIT = "split.npz"
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,8 +75,9 @@ class RecordedSplit:
         return self.findings["test"].evaluation if "test" in self.findings else None
 
     def describe(self) -> str:
-        """Return the headline figures, one line per scored set."""
-        lines = [f"Selected {self.facts.selected}."]
+        """Return the verdict of what was scored last, and the headline figures, one line per scored set."""
+        judged = self.findings.get("test", self.findings["val"])
+        lines = [verdict_of(judged).describe(), f"Selected {self.facts.selected}."]
         for name, evaluation in (("validation", self.val), ("test", self.test)):
             if evaluation is not None:
                 figures = evaluation.overall
@@ -94,7 +95,7 @@ def record_split(session: Session, split: Split, *, title: str) -> RecordedSplit
     _check_same_split(run, split)
     fingerprint = np.array(split.tiles.fingerprint)
     rows = partial(np.savez_compressed, train=split.train.rows, val=split.val.rows, fingerprint=fingerprint)
-    run.write(_SPLIT, rows)
+    run.write(SPLIT_FILE, rows)
     state = load_last_state(run, load_state)
     observer = _Observer(session, split, state)
     result = run_split(inputs, split, session.options.recipe, on_epoch=observer, ranks=session.ranks, resume=state)
@@ -116,9 +117,9 @@ def record_split(session: Session, split: Split, *, title: str) -> RecordedSplit
 
 def _check_same_split(run: Run, split: Split) -> None:
     """Raise `RequestError` if the run began with another split of these tiles, as an earlier version may have made."""
-    if not run.has_file(_SPLIT):
+    if not run.has_file(SPLIT_FILE):
         return
-    before = run.read(_SPLIT, lambda file: dict(np.load(file)))
+    before = run.read(SPLIT_FILE, lambda file: dict(np.load(file)))
     if not all(np.array_equal(before[part.name], part.rows) for part in (split.train, split.val)):
         raise RequestError(
             f"run {run.id} began with another split of these tiles, made by an earlier version; start a new run from its "
@@ -157,10 +158,17 @@ def _judge(
             run.settle()
             looks, shown = count_looks(run.store, part.tiles.fingerprint), flow | {part.name: part.count_classes()}
         of_colour[part.name], figures = judge_by_colour(run, lambda: baselines, part, costs)
-        details = Details(shown, facts.split_unit, calibration_of(facts), costs, baselines=figures)
+        details = Details(
+            shown,
+            facts.split_unit,
+            calibration_of(facts),
+            costs,
+            baselines=figures,
+            caveats=() if part is split.val else find_leaks(split.tiles, part.tiles),
+        )
         about = About.of(part, f"run {run.id}", selected=facts.selected, looks=looks)
         predictions = predictions_of(scored, part, divisor=facts.divisor)
-        findings[part.name] = record_findings(run, predictions, part.rows, about, details)
+        findings[part.name] = record_findings(run, predictions, part, about, details)
     return findings, of_colour[split.val.name]
 
 

@@ -21,7 +21,7 @@ from histo_mlflow.tracking.store import Store
 from histo_mlflow.tracking.store_errors import naming_what_is_refused
 
 CANDIDATE_ALIAS = "candidate"
-MODEL_URI_TAG = "histo.model_uri"
+MODEL_URI_TAG, REGISTERED_TAG = "histo.model_uri", "histo.registered"
 _KIND_TAG = "histo.kind"
 _MAX_DESCRIPTION = 5000  # a column of MLflow's database; SQLite lets more pass, PostgreSQL does not
 _BEST_CHECKPOINT = "checkpoints/best.safetensors"
