@@ -7,9 +7,11 @@ A job's file imports at its top what options need, which is little, and what the
 import functools
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import wraps
 from importlib import import_module
+from importlib.util import find_spec
 from pkgutil import iter_modules
 from typing import Any, TypeVar
 
@@ -23,6 +25,9 @@ STAGES = ("Learn", "Judge", "Use", "Decide what is in Production", "Keep")
 """The order of work; a job names the one that it belongs to, and jobs of one stage are listed as their `place` says."""
 
 _JOBS: dict[str, "Job"] = {}
+
+# The search lies beside the package, and within it where a wheel has brought it (tuning/tune.py says why).
+_SEARCH_WITHIN, _SEARCH_BESIDE = "histo_mlflow.tuning", "tuning"
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,8 @@ def find_jobs() -> Mapping[str, Job]:
     """Return all jobs by name, in the order of work."""
     for module in iter_modules(__path__):
         import_module(f"{__name__}.{module.name}")
+    with suppress(ModuleNotFoundError):  # somebody else's package may be called so
+        import_module(f"{_SEARCH_WITHIN if find_spec(_SEARCH_WITHIN) else _SEARCH_BESIDE}.tune")
     return {each.name: each for each in sorted(_JOBS.values(), key=lambda each: (STAGES.index(each.stage), each.place))}
 
 
