@@ -19,6 +19,7 @@ from histo_mlflow.jobs.train import Train
 from histo_mlflow.options import option_fields
 from histo_mlflow.tiles.splits import Split
 from histo_mlflow.tracking.runs import Run
+
 from .figures import draw_study
 from .objective import Objective
 from .study import RUN_ID_ATTRIBUTE, describe_value, describe_values

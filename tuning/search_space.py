@@ -8,6 +8,7 @@ import optuna
 
 from histo_mlflow.errors import OptionError
 from histo_mlflow.learning.options import ALL, GRADUAL, HEAD
+
 from .options import SearchOptions
 
 

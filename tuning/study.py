@@ -14,6 +14,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from histo_mlflow.base.secrets import hide_secrets
 from histo_mlflow.errors import OptionError, WorkError
+
 from .options import HYPERBAND, NONE, RANDOM, SearchOptions
 from .search_space import Space, suggest
 

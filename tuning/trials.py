@@ -25,6 +25,7 @@ from histo_mlflow.tracking.kept import kept_run
 from histo_mlflow.tracking.origin import describe_origin
 from histo_mlflow.tracking.runs import Run, open_run
 from histo_mlflow.tracking.store import Store, open_store
+
 from .objective import Objective
 from .options import Tune
 from .report import BEST_CONFIG, describe, describe_run, record, repeat, summarise
