@@ -10,12 +10,13 @@ from typing import Any
 
 from histo_mlflow.errors import OptionError
 from histo_mlflow.jobs import job
+from histo_mlflow.pipeline.shown import Shown
 
 from .options import Tune
 
 
 @dataclass(frozen=True)
-class TuneResult:
+class TuneResult(Shown):
     """What a search has found.
 
     Attributes:

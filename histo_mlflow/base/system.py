@@ -12,7 +12,9 @@ from pathlib import Path
 try:
     import fcntl
 except ModuleNotFoundError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+    HAS_FOLDER_LOCKS = False
+else:
+    HAS_FOLDER_LOCKS = True
 
 
 def user_id() -> int:
@@ -32,7 +34,7 @@ def lock_folder(folder: Path, *, is_shared: bool = False) -> int | None:
         BlockingIOError: Another process has locked it; a shared lock waits for that instead.
         OSError: There is no such folder, or none may be locked there.
     """
-    if fcntl is None:
+    if not HAS_FOLDER_LOCKS:
         return None
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -45,10 +47,9 @@ def lock_folder(folder: Path, *, is_shared: bool = False) -> int | None:
 
 def bring_to_disk(path: Path) -> None:
     """Wait until a file or the names in a folder are on the disk: a rename may get there before what it names."""
-    is_posix = fcntl is not None
-    if not is_posix and path.is_dir():  # can't be opened there
+    if not HAS_FOLDER_LOCKS and path.is_dir():  # can't be opened there
         return
-    number = os.open(path, os.O_RDONLY if is_posix else os.O_RDWR)
+    number = os.open(path, os.O_RDONLY if HAS_FOLDER_LOCKS else os.O_RDWR)
     try:
         os.fsync(number)
     finally:

@@ -1,10 +1,12 @@
 """What a model says of images, written to a CSV file."""
 
 import csv
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -51,6 +53,24 @@ def threshold_of(model: Model) -> float:
     return model.facts.abstain_below
 
 
+def probabilities_in_blocks(
+    model: Model, compute: Compute, images: ImageSource, failures: list[str]
+) -> Iterator[tuple[list[int], NDArray[np.float64]]]:
+    """Yield positions of some hundred images, in order, and their probabilities ``(n, n_classes)``.
+
+    What can't be read is put into `failures`. Raises `TilesChangedError` at the end if the images were changed meanwhile.
+    """
+    for blocks in images.blocks(failures):
+        said: dict[int, NDArray[np.float64]] = {}
+        for block in blocks:
+            probabilities = probabilities_of(infer(model.folded, _at_scale(block.images, images, model), compute=compute))
+            said |= dict(zip(block.positions, probabilities, strict=True))
+        if said:
+            yield sorted(said), np.stack([said[position] for position in sorted(said)])
+    if images.array is not None:
+        check_unchanged(images.array)
+
+
 def _at_scale(tiles: NDArray[Any], source: ImageSource, model: Model) -> NDArray[Any]:
     """Return the tiles as the model is to see them: all of each, or its middle."""
     size_px = len(tiles[0])
@@ -79,20 +99,12 @@ def write_predictions(
             writer = csv.writer(file)
             abstaining = [] if abstain_below is None else ["abstain"]
             writer.writerow([images.column, "label", *(f"prob_{name}" for name in model.classes), *abstaining])
-            for blocks in images.blocks(failures):
-                rows: dict[int, list[str]] = {}
-                for block in blocks:
-                    probabilities = probabilities_of(
-                        infer(model.folded, _at_scale(block.images, images, model), compute=compute)
-                    )
-                    for position, of_tile in zip(block.positions, probabilities, strict=True):
-                        label, highest = model.classes[int(of_tile.argmax())], of_tile.max()
-                        abstains = [] if abstain_below is None else [str(bool(highest < abstain_below)).lower()]
-                        rows[position] = [images.names[position], label, *(f"{value:.9g}" for value in of_tile), *abstains]
-                    bar.update(len(block.positions))
-                writer.writerows(rows[position] for position in sorted(rows))
-        if images.array is not None:
-            check_unchanged(images.array)
+            for positions, probabilities in probabilities_in_blocks(model, compute, images, failures):
+                for position, of_tile in zip(positions, probabilities, strict=True):
+                    label, highest = model.classes[int(of_tile.argmax())], of_tile.max()
+                    abstains = [] if abstain_below is None else [str(bool(highest < abstain_below)).lower()]
+                    writer.writerow([images.names[position], label, *(f"{value:.9g}" for value in of_tile), *abstains])
+                bar.update(len(positions))
         if draft != output:
             draft.replace(output)
     finally:
