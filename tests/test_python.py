@@ -154,9 +154,9 @@ def test_what_a_result_shows_is_escaped(tmp_path: Path) -> None:
 def test_the_example_of_the_readme_runs_in_a_notebook(work: Path, tiny_npz: Path) -> None:
     text = (PROJECT / "README.md").read_text().partition("## From Python")[2]
     example = text.partition("```python\n")[2].partition("```")[0]
-    assert "histo_mlflow.train(" in example
+    assert "histo.train(" in example
     example = example.replace("/path/to/tiles.npz", str(tiny_npz)).replace("/path/to/test.npz", str(tiny_npz))
-    cells = [nbformat.v4.new_code_cell(example), nbformat.v4.new_code_cell("print(trained.version)\nhisto_mlflow.train?")]
+    cells = [nbformat.v4.new_code_cell(example), nbformat.v4.new_code_cell("print(trained.version)\nhisto.train?")]
     notebook = nbformat.v4.new_notebook(cells=cells)
     NotebookClient(notebook, timeout=280, resources={"metadata": {"path": str(work)}}).execute()
     said = "".join(output.get("text", "") for output in notebook.cells[1].outputs)

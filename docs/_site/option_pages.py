@@ -1,4 +1,4 @@
-"""Makes a page of the options of every command from the code itself, when the site is built; so none of them can be out of date.
+"""Makes a page of the options of every command from the code itself, when the site is built; so none can be out of date.
 
 A hook of MkDocs: it calls `on_config` and `on_files`.
 """
@@ -21,8 +21,8 @@ def index_page() -> str:
         "# Options of every command",
         "",
         "An option has the same name everywhere: `--learning-rate 1e-4` for `histo`, `-P learning_rate=1e-4` for `mlflow run`, "
-        "`learning_rate=1e-4` in Python, `learning_rate: 1e-4` in a yaml for `--config`. What is typed goes before the yaml, the "
-        "yaml before the default. `histo NAME --help` says the same as these pages, which are made from the code.",
+        "`learning_rate=1e-4` in Python, `learning_rate: 1e-4` in a yaml for `--config`. What is typed goes before the yaml, "
+        "the yaml before the default. `histo NAME --help` says the same as these pages, which are made from the code.",
     ]
     for stage, jobs in groupby(find_jobs().values(), key=lambda job: job.stage):
         lines += ["", f"## {stage}", "", "| command | what it does |", "|---|---|"]
