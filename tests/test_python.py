@@ -92,6 +92,7 @@ def test_train_and_judge_return_what_they_found(work: Path, tiny_npz: Path) -> N
     assert (work / page).read_text().startswith("<!doctype html>")
     assert f'href="{page}"' in trained._repr_html_(), "relative, as a notebook's server hands it out"
     assert _cells(judged)["test: Accuracy (multi-class)"][0] == f"{judged.test.overall['accuracy'].value:.3f}"
+    assert _cells(trained.val)["TUM"][0] == "2 tiles"
     assert _cells(compared)["Balanced accuracy"][1].startswith("B minus A: +0.0000")
 
     model = histo_mlflow.load(trained.run_id)

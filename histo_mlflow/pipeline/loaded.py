@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from histo_mlflow.console import show_log, warn
 from histo_mlflow.errors import OptionError
+from histo_mlflow.evaluation.notebook import Row, table_of
 from histo_mlflow.learning.compute import Compute, resolve_compute_for_report
 from histo_mlflow.learning.options import ComputeOptions
 from histo_mlflow.models.model import Model
 from histo_mlflow.pipeline.inputs import check_form, load_model
 from histo_mlflow.pipeline.predict import probabilities_in_blocks, threshold_of
-from histo_mlflow.pipeline.shown import Row, Shown
 from histo_mlflow.tiles.tile_set import PIXELS, Form, check_pixels
 from histo_mlflow.tiles.unlabelled import ImageSource, open_files, open_images
 from histo_mlflow.tracking.registry import version_of
@@ -28,7 +28,7 @@ Tiles = NDArray[Any] | str | PathLike[str] | Sequence[str | PathLike[str]]
 
 
 @dataclass(frozen=True, eq=False)
-class LoadedModel(Shown):
+class LoadedModel:
     """A model; call it with tiles.
 
     Attributes:
@@ -89,8 +89,10 @@ class LoadedModel(Shown):
         version = f", version {self.version}" if self.version else ""
         return f"<{self.address}{version}: {' '.join(self.classes)}; tiles of {self.tile_size_px} px>"
 
-    def shown_rows(self) -> Iterator[Row]:
-        """Yield what must be known of it."""
+    def _repr_html_(self) -> str:
+        return table_of("model", self._rows())
+
+    def _rows(self) -> Iterator[Row]:
         facts = self._model.facts
         yield Row("address", self.address, f"version {self.version}" if self.version else "")
         yield Row("classes", " ".join(self.classes))
