@@ -1,7 +1,7 @@
 """A model that answers in Python and in notebooks: called with tiles, a folder, files or an npz, it returns a table."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from os import PathLike
 from typing import Any
 
@@ -13,10 +13,13 @@ from histo_mlflow.console import show_log, warn
 from histo_mlflow.errors import OptionError
 from histo_mlflow.evaluation.notebook import Row, table_of
 from histo_mlflow.learning.compute import Compute, resolve_compute_for_report
+from histo_mlflow.learning.infer import infer, probabilities_of
 from histo_mlflow.learning.options import ComputeOptions
 from histo_mlflow.models.model import Model
 from histo_mlflow.pipeline.inputs import check_form, load_model
-from histo_mlflow.pipeline.predict import probabilities_in_blocks, threshold_of
+from histo_mlflow.pipeline.predict import threshold_of
+from histo_mlflow.pipeline.scale import middle_of
+from histo_mlflow.tiles.mapped import check_unchanged
 from histo_mlflow.tiles.tile_set import PIXELS, Form, check_pixels
 from histo_mlflow.tiles.unlabelled import ImageSource, open_files, open_images
 from histo_mlflow.tracking.registry import version_of
@@ -68,12 +71,15 @@ class LoadedModel:
             RequestError: The tiles are not of the form or scale that the model takes; floats are refused and never scaled.
         """
         threshold = threshold_of(self._model) if abstain else None
-        images = replace(self._source(tiles), microns_per_pixel=microns_per_pixel, is_rescaled=rescale)
+        images = self._source(tiles)
         check_form(images.form, self._model, where=_GIVEN)
         failures: list[str] = []
         said = np.full((len(images), len(self.classes)), np.nan)
-        for positions, probabilities in probabilities_in_blocks(self._model, self._compute, images, failures):
-            said[positions] = probabilities
+        for block in (block for blocks in images.blocks(failures) for block in blocks):
+            seen = middle_of(self._model, block.images, microns_per_pixel, is_rescaled=rescale)
+            said[block.positions] = probabilities_of(infer(self._model.folded, seen, compute=self._compute))
+        if images.array is not None:
+            check_unchanged(images.array)
         for failure in failures:
             warn(failure)
         index = pd.RangeIndex(len(images)) if images.column == "index" else pd.Index(images.names, name=images.column)

@@ -1,12 +1,10 @@
 """What a model says of images, written to a CSV file."""
 
 import csv
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -20,7 +18,7 @@ from histo_mlflow.models import exports
 from histo_mlflow.models.model import Model
 from histo_mlflow.models.options import OPENVINO_INT8
 from histo_mlflow.pipeline.quantize import describe_int8, put_quantized
-from histo_mlflow.pipeline.scale import middle_px
+from histo_mlflow.pipeline.scale import middle_of
 from histo_mlflow.tiles.mapped import check_unchanged
 from histo_mlflow.tiles.tile_set import Part
 from histo_mlflow.tiles.unlabelled import ImageSource
@@ -53,32 +51,9 @@ def threshold_of(model: Model) -> float:
     return model.facts.abstain_below
 
 
-def probabilities_in_blocks(
-    model: Model, compute: Compute, images: ImageSource, failures: list[str]
-) -> Iterator[tuple[list[int], NDArray[np.float64]]]:
-    """Yield positions of some hundred images, in order, and their probabilities ``(n, n_classes)``.
-
-    What can't be read is put into `failures`. Raises `TilesChangedError` at the end if the images were changed meanwhile.
-    """
-    for blocks in images.blocks(failures):
-        said: dict[int, NDArray[np.float64]] = {}
-        for block in blocks:
-            probabilities = probabilities_of(infer(model.folded, _at_scale(block.images, images, model), compute=compute))
-            said |= dict(zip(block.positions, probabilities, strict=True))
-        if said:
-            yield sorted(said), np.stack([said[position] for position in sorted(said)])
-    if images.array is not None:
-        check_unchanged(images.array)
-
-
 def _at_scale(tiles: NDArray[Any], source: ImageSource, model: Model) -> NDArray[Any]:
     """Return the tiles as the model is to see them: all of each, or its middle."""
-    size_px = len(tiles[0])
-    wanted = middle_px(model, size_px, source.microns_per_pixel, is_rescaled=source.is_rescaled)
-    if wanted == size_px:
-        return tiles
-    start = (size_px - wanted) // 2
-    return tiles[:, start : start + wanted, start : start + wanted]
+    return middle_of(model, tiles, source.microns_per_pixel, is_rescaled=source.is_rescaled)
 
 
 def write_predictions(
@@ -99,12 +74,20 @@ def write_predictions(
             writer = csv.writer(file)
             abstaining = [] if abstain_below is None else ["abstain"]
             writer.writerow([images.column, "label", *(f"prob_{name}" for name in model.classes), *abstaining])
-            for positions, probabilities in probabilities_in_blocks(model, compute, images, failures):
-                for position, of_tile in zip(positions, probabilities, strict=True):
-                    label, highest = model.classes[int(of_tile.argmax())], of_tile.max()
-                    abstains = [] if abstain_below is None else [str(bool(highest < abstain_below)).lower()]
-                    writer.writerow([images.names[position], label, *(f"{value:.9g}" for value in of_tile), *abstains])
-                bar.update(len(positions))
+            for blocks in images.blocks(failures):
+                rows: dict[int, list[str]] = {}
+                for block in blocks:
+                    probabilities = probabilities_of(
+                        infer(model.folded, _at_scale(block.images, images, model), compute=compute)
+                    )
+                    for position, of_tile in zip(block.positions, probabilities, strict=True):
+                        label, highest = model.classes[int(of_tile.argmax())], of_tile.max()
+                        abstains = [] if abstain_below is None else [str(bool(highest < abstain_below)).lower()]
+                        rows[position] = [images.names[position], label, *(f"{value:.9g}" for value in of_tile), *abstains]
+                    bar.update(len(block.positions))
+                writer.writerows(rows[position] for position in sorted(rows))
+        if images.array is not None:
+            check_unchanged(images.array)
         if draft != output:
             draft.replace(output)
     finally:
