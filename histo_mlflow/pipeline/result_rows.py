@@ -12,7 +12,7 @@ import pandas as pd
 from histo_mlflow.evaluation.metrics import Evaluation
 from histo_mlflow.evaluation.notebook import Row, differences_of, headlines_of, table_of
 from histo_mlflow.evaluation.paired import Comparison
-from histo_mlflow.tracking.pages import find_pages
+from histo_mlflow.tracking.found_pages import find_pages
 
 _MOST_WORDS = 12
 _NAMES = {
