@@ -42,4 +42,4 @@ def test_it_runs_in_a_folder_of_its_own(work: Path) -> None:
     shown = "".join(str(output.get("data", {}).get("text/html", "")) for output in _outputs(notebook))
     assert "out of fold: Balanced accuracy" in shown
     assert "prob_TUM" in shown
-    assert list((folder / "mlruns").rglob("evaluation/oof/report.html"))
+    assert list((work / "mlruns").rglob("evaluation/oof/report.html")), "the store is the test's"
