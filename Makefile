@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup cv test test-all check bench ui requirements clean
+.PHONY: help setup cv test test-all check bench docs ui requirements clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,11 @@ bench: setup ## Measure (an hour, machine otherwise idle); results are printed a
 	python benchmarks/runtimes.py
 	python benchmarks/features.py
 	python benchmarks/demo_baselines.py
+
+docs: setup ## Build the documentation as a site in build/site; any dead link stops it
+	$(BIN)/uv pip install --python $(BIN)/python --quiet --group docs
+	NO_MKDOCS_2_WARNING=1 python -m mkdocs build --quiet
+	@echo "build/site/index.html"
 
 ui: setup ## Open MLflow's pages on http://127.0.0.1:5000
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui $(OPTIONS)

@@ -60,11 +60,16 @@ class Option:
             return f"must be one of {', '.join(self.choices)}"
         if not isinstance(value, (int, float)) or isinstance(value, bool):
             return f"must be a number or one of {', '.join(self.words)}" if self.words and value not in self.words else None
-        limits = {words: limit for words in _LIMITS if (limit := getattr(self, words)) is not None}
-        if math.isfinite(value) and all(_LIMITS[words](value, limit) for words, limit in limits.items()):
+        if math.isfinite(value) and all(_LIMITS[words](value, limit) for words, limit in self._limits().items()):
             return None
-        allowed = " and ".join(f"{words.replace('_', ' ')} {limit:g}" for words, limit in limits.items())
-        return f"must be {allowed or 'a finite number'}"
+        return f"must be {self.describe_limits() or 'a finite number'}"
+
+    def describe_limits(self) -> str:
+        """Return the limits of a number in words, or ""."""
+        return " and ".join(f"{words.replace('_', ' ')} {limit:g}" for words, limit in self._limits().items())
+
+    def _limits(self) -> dict[str, float]:
+        return {words: limit for words in _LIMITS if (limit := getattr(self, words)) is not None}
 
 
 def option(default: str | float, help: str, **facts: Any) -> Any:  # noqa: A002 - the word that click uses too

@@ -26,7 +26,8 @@ def _run(*command: str | Path, cwd: Path, **environment: str) -> subprocess.Comp
     )  # fmt: skip
 
 
-def _environment(folder: Path, *packages: str) -> Path:
+def new_environment(folder: Path, *packages: str) -> Path:
+    """Make an environment with these packages and nothing else, and return where its programs are."""
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     uv = shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     assert uv
@@ -40,7 +41,7 @@ def test_mlflow_builds_the_environment_and_runs(tmp_path: Path, manager: str) ->
         pytest.skip("pyenv is not installed")
     clone = tmp_path / "clone"
     subprocess.run(["git", "clone", "--quiet", PROJECT, clone], check=True)
-    programs = _environment(tmp_path / "only-mlflow", "mlflow==3.17.2", *(["uv"] if manager == "uv" else []))
+    programs = new_environment(tmp_path / "only-mlflow", "mlflow==3.17.2", *(["uv"] if manager == "uv" else []))
     done = _run(
         programs / "mlflow", "run", ".", "-e", "cv", *MANAGERS[manager], "-P", "folds=2", "-P", "epochs=1", cwd=clone,
         PATH=f"{programs}:{os.environ['PATH']}",
@@ -56,7 +57,7 @@ def test_model_answers_where_only_mlflow_and_torch_are(work: Path) -> None:
     subprocess.run([*base, "train", "--data", "tiles.npz", "--weights", "none", "--epochs", "1"], cwd=work, check=True)
     put_into_production()
     subprocess.run([*base, "predict", "--data", "tiles.npz", "--output", "out.csv"], cwd=work, check=True)
-    programs = _environment(work / "bare", "mlflow==3.17.2", "torch==2.14.1")
+    programs = new_environment(work / "bare", "mlflow==3.17.2", "torch==2.14.1")
     code = """
 import importlib.util, mlflow, numpy as np, pandas as pd, torch
 assert not any(importlib.util.find_spec(name) for name in ("histo_mlflow", "torchvision"))

@@ -1,16 +1,24 @@
 """Every job is a function in Python too: options are keywords, what was found comes back, errors are exceptions."""
 
 import inspect
+import subprocess
+import sys
+from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any, Literal
 
 import mlflow
 import nbformat
+import numpy as np
+import pandas as pd
 import pytest
 from nbclient import NotebookClient
+from PIL import Image
 
 import histo_mlflow
-from histo_mlflow.errors import OptionError
+from histo_mlflow.errors import OptionError, TileFormatError
 from histo_mlflow.jobs import find_jobs
+from histo_mlflow.jobs.download import DownloadResult
 from tests.conftest import PROJECT
 
 
@@ -23,7 +31,22 @@ def test_every_job_is_a_function_with_its_options_and_their_help() -> None:
         assert job.help in function.__doc__
     parameters = inspect.signature(histo_mlflow.train).parameters
     assert parameters["epochs"].default == 20
-    assert "epochs: How often every training tile is seen." in histo_mlflow.train.__doc__
+    assert "epochs: How often every training tile is seen. (at least 1; default 20)" in histo_mlflow.train.__doc__
+    assert "oof: Evaluation of all tiles" in histo_mlflow.cv.__doc__, "what comes back is said too"
+    compare = inspect.signature(histo_mlflow.compare)
+    assert list(compare.parameters)[:3] == ["model_a", "model_b", "data"]
+    assert compare.bind("a", "b").arguments == {"model_a": "a", "model_b": "b"}
+    assert compare.parameters["precision"].annotation == Literal["auto", "fp32", "bf16"]
+    assert inspect.signature(histo_mlflow.cv).parameters["folds"].annotation == int | Literal["site", "patient"]
+    assert compare.return_annotation.__name__ == "CompareResult"
+
+
+def test_all_that_is_offered_is_named_and_nothing_heavy_is_imported_for_it() -> None:
+    code = "import sys\nfrom histo_mlflow import *\nassert 'torch' not in sys.modules\nassert load and train and tune"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert {*histo_mlflow.__all__} == {*find_jobs(), "load"} <= {*dir(histo_mlflow)}
+    assert (PROJECT / "histo_mlflow" / "py.typed").exists()
 
 
 def test_what_is_no_job_is_no_attribute() -> None:
@@ -62,14 +85,80 @@ def test_train_and_judge_return_what_they_found(work: Path, tiny_npz: Path) -> N
     assert len(written.read_text().splitlines()) == 55
     assert [decision.version for decision in histo_mlflow.history()] == ["1"]
 
+    shown = _cells(trained)
+    estimate = trained.val.overall["balanced_accuracy"]
+    assert shown["validation: Balanced accuracy"][0] == f"{estimate.value:.3f}"
+    assert (shown["run"][0], shown["version"][0]) == (trained.run_id, "1")
+    page = shown["page"][0]
+    assert (work / page).read_text().startswith("<!doctype html>")
+    assert f'href="{page}"' in trained._repr_html_(), "relative, as a notebook's server hands it out"
+    assert _cells(judged)["test: Accuracy (multi-class)"][0] == f"{judged.test.overall['accuracy'].value:.3f}"
+    assert _cells(trained.val)["TUM"][0] == "2 tiles"
+    assert _cells(compared)["Balanced accuracy"][1].startswith("B minus A: +0.0000")
+
+    model = histo_mlflow.load(trained.run_id)
+    said, by_command = model(tiny_npz), pd.read_csv(written)
+    assert said["label"].tolist() == by_command["label"].tolist()
+    np.testing.assert_allclose(said.filter(like="prob_"), by_command.filter(like="prob_"), rtol=1e-6)
+    tiles = np.load(tiny_npz)["data"]
+    assert model(tiles[3])["label"].tolist() == said["label"].tolist()[3:4], "one tile alone is one row"
+    pd.testing.assert_frame_equal(model(tiles), said)
+    with pytest.raises(TileFormatError, match="float64 values; tiles must be uint8"):
+        model(tiles / 255)
+    with pytest.raises(OptionError, match="give an array of uint8, a path, or a list of paths"):
+        model([tiles[0]])
+    files = [work / "a.png", work / "broken.png", work / "b.png"]
+    for file, tile in zip(files, tiles[[5, 6, 7]], strict=True):
+        Image.fromarray(tile).save(file)
+    files[1].write_bytes(b"no image")
+    of_files = model(files)
+    assert of_files.index.tolist() == [str(file) for file in files]
+    assert of_files["label"].iloc[[0, 2]].tolist() == said["label"].iloc[[5, 7]].tolist()
+    assert of_files.iloc[1].isna().all(), "a row without values"
+    assert model.classes == ("ADI", "BACK", "DEB", "LYM", "MUC", "MUS", "NORM", "STR", "TUM")
+    assert _cells(model)["takes"] == ["tiles of 32 px", "scale not stated"]
+
+
+class _Cells(HTMLParser):
+    """Reads the rows of a table."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:  # noqa: ARG002 - as the parser calls it
+        if tag == "tr":
+            self.rows.append([])
+        elif tag == "td":
+            self.rows[-1].append("")
+
+    def handle_data(self, data: str) -> None:
+        if self.rows and data.strip():
+            self.rows[-1][-1] += data.strip()
+
+
+def _cells(result: Any) -> dict[str, list[str]]:
+    parser = _Cells()
+    parser.feed(result._repr_html_())
+    return {row[0]: row[1:] for row in parser.rows}
+
+
+def test_what_a_result_shows_is_escaped(tmp_path: Path) -> None:
+    found = DownloadResult(tmp_path, tmp_path / "<script>alert(1)</script>.npz", "<b>", "&amp;")
+    html = found._repr_html_()
+    assert "<script>" not in html
+    assert "<b>" not in html
+    assert len(html) < 5000
+    assert _cells(found)["licence"] == ["<b>", ""]
+
 
 @pytest.mark.slow
 def test_the_example_of_the_readme_runs_in_a_notebook(work: Path, tiny_npz: Path) -> None:
     text = (PROJECT / "README.md").read_text().partition("## From Python")[2]
     example = text.partition("```python\n")[2].partition("```")[0]
-    assert "histo_mlflow.train(" in example
+    assert "histo.train(" in example
     example = example.replace("/path/to/tiles.npz", str(tiny_npz)).replace("/path/to/test.npz", str(tiny_npz))
-    cells = [nbformat.v4.new_code_cell(example), nbformat.v4.new_code_cell("print(trained.version)\nhisto_mlflow.train?")]
+    cells = [nbformat.v4.new_code_cell(example), nbformat.v4.new_code_cell("print(trained.version)\nhisto.train?")]
     notebook = nbformat.v4.new_notebook(cells=cells)
     NotebookClient(notebook, timeout=280, resources={"metadata": {"path": str(work)}}).execute()
     said = "".join(output.get("text", "") for output in notebook.cells[1].outputs)

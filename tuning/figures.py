@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from optuna.trial import FrozenTrial, TrialState
 
-from tuning.study import ASKED_ATTRIBUTE
+from .study import ASKED_ATTRIBUTE
 
 _LOSS = "validation loss (nats)"
 _BEST, _DONE, _PRUNED = "#c0392b", "#1f6fb2", "#9aa5b1"

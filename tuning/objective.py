@@ -15,8 +15,9 @@ from histo_mlflow.pipeline.inputs import LearningInputs
 from histo_mlflow.pipeline.split import epoch_metrics, run_split
 from histo_mlflow.tiles.splits import Split
 from histo_mlflow.tracking.runs import Run, open_run
-from tuning.search_space import Space, suggest
-from tuning.study import RUN_ID_ATTRIBUTE, describe_values, refuse_surplus
+
+from .search_space import Space, suggest
+from .study import RUN_ID_ATTRIBUTE, describe_values, refuse_surplus
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,9 +19,10 @@ from histo_mlflow.jobs.train import Train
 from histo_mlflow.options import option_fields
 from histo_mlflow.tiles.splits import Split
 from histo_mlflow.tracking.runs import Run
-from tuning.figures import draw_study
-from tuning.objective import Objective
-from tuning.study import RUN_ID_ATTRIBUTE, describe_value, describe_values
+
+from .figures import draw_study
+from .objective import Objective
+from .study import RUN_ID_ATTRIBUTE, describe_value, describe_values
 
 BEST_CONFIG = Path("best_config.yaml")
 _NOISE_ATTRIBUTE = "repeats_on_other_splits"

@@ -1,40 +1,29 @@
-"""Search for the options that give the lowest validation loss: the command line, and the search itself.
+"""Search for the options that give the lowest validation loss: the script. The job is tuning/tune.py.
 
 The ranges are in tuning/search_space.py.
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-# Started as a script, Python looks for modules only beside this file.
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+# Started as a script, Python looks for modules only beside this file; inside an installed package it finds the package anyway.
+if (_PROJECT := Path(__file__).resolve().parent.parent).joinpath("histo_mlflow").is_dir():
+    sys.path.insert(0, str(_PROJECT))
 
 from histo_mlflow.process import prepare
 
 prepare()
 
 from histo_mlflow.cli import JobCommand, run_command
-from histo_mlflow.errors import OptionError
-from histo_mlflow.jobs import Job
-from tuning.options import Tune
-
-
-def search(options: Tune) -> None:
-    """Run trials until the study has as many as asked for, and record its result."""
-    # Imported when the work begins: it takes seconds, and an option that is wrong needs none of it.
-    from tuning.search_space import Space
-    from tuning.trials import run_trials
-
-    space = Space.of(options.search, epochs=options.recipe.fit.epochs)
-    if fixed := sorted(options.given & set(space.names)):
-        raise OptionError(f"{fixed[0]} is searched and can't be given; leave it out here, or out of --search")
-    run_trials(options, space)
+from histo_mlflow.jobs import find_jobs
 
 
 def make_command() -> JobCommand:
     """Return the command line of the search."""
-    example = "python tuning/search.py --data tiles.npz --trials 20"
-    return JobCommand(Job("search.py", Tune, search, stage="Learn", place=3, example=example))
+    return JobCommand(
+        replace(find_jobs()["tune"], name="search.py", example="python tuning/search.py --data tiles.npz --trials 20")
+    )
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ import optuna
 
 from histo_mlflow.errors import OptionError
 from histo_mlflow.learning.options import ALL, GRADUAL, HEAD
-from tuning.options import SearchOptions
+
+from .options import SearchOptions
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from histo_mlflow.base.secrets import hide_secrets
 from histo_mlflow.errors import OptionError, WorkError
-from tuning.options import HYPERBAND, NONE, RANDOM, SearchOptions
-from tuning.search_space import Space, suggest
+
+from .options import HYPERBAND, NONE, RANDOM, SearchOptions
+from .search_space import Space, suggest
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 

@@ -25,11 +25,13 @@ from histo_mlflow.tracking.kept import kept_run
 from histo_mlflow.tracking.origin import describe_origin
 from histo_mlflow.tracking.runs import Run, open_run
 from histo_mlflow.tracking.store import Store, open_store
-from tuning.objective import Objective
-from tuning.options import Tune
-from tuning.report import BEST_CONFIG, describe, describe_run, record, repeat, summarise
-from tuning.search_space import BACKBONE, Space
-from tuning.study import FINISHED, RUN_ID_ATTRIBUTE, SurplusTrialError, count, open_study, place_of, reporting_storage_errors
+
+from .objective import Objective
+from .options import Tune
+from .report import BEST_CONFIG, describe, describe_run, record, repeat, summarise
+from .search_space import BACKBONE, Space
+from .study import FINISHED, RUN_ID_ATTRIBUTE, SurplusTrialError, count, open_study, place_of, reporting_storage_errors
+from .tune import TuneResult
 
 PARENT_VARIABLE = "HISTO_TUNE_PARENT_RUN"
 """Environment variable with the run of the study, by which a process knows that it is a worker of another."""
@@ -38,8 +40,8 @@ _WAIT_SECONDS = 1.0
 _MAX_FAILURES = 10
 
 
-def run_trials(options: Tune, space: Space) -> None:
-    """Run the trials that are missing, in this process or as a worker of another, and record the result.
+def run_trials(options: Tune, space: Space) -> TuneResult | None:
+    """Run the trials that are missing, and record and return the result; as a worker of another process return None.
 
     Args:
         options: How many, where, by whom, on which tiles.
@@ -77,7 +79,7 @@ def run_trials(options: Tune, space: Space) -> None:
     if is_worker:
         parent = Run(store, os.environ[PARENT_VARIABLE])
         _work(study, Objective(parent, by_backbone, splits, trial_base, space, asked_search.trials), asked_search.storage)
-        return
+        return None
     tags = {**describe_origin(), "histo.entry_point": "tune", "histo.study": asked_search.study, "histo.seed": seed}
     with open_run(store, f"study {asked_search.study}", tags=tags, resumed=_earlier_run(store, study)) as run:
         study.set_user_attr(RUN_ID_ATTRIBUTE, run.id)
@@ -95,6 +97,7 @@ def run_trials(options: Tune, space: Space) -> None:
         train(build(Train, base | study.best_params, given=frozenset(base)))
     else:
         say(f"Next: mlflow run . -e train --env-manager local -P config={BEST_CONFIG.absolute()}")
+    return TuneResult(run.id, study.best_params, study.best_value)
 
 
 def _open_inputs(asked: Train, space: Space) -> tuple[dict[str, LearningInputs], Train]:
@@ -123,7 +126,7 @@ def _finish_trials(study: optuna.Study, objective: Objective, options: Tune, bas
     """Run trials until the study has enough; what is done is recorded, however it ends."""
     try:
         if options.search.jobs > 1:
-            _start_workers(options.search.jobs, objective.parent.id)
+            _start_workers(options, objective.parent.id)
         else:
             _work(study, objective, options.search.storage)
     except (Interrupted, WorkError):
@@ -167,17 +170,21 @@ def _work(study: optuna.Study, objective: Objective, storage: str) -> None:
                 raise WorkError("trial after trial fails; narrow the ranges in tuning/search_space.py")
 
 
-def _start_workers(n_workers: int, parent_run_id: str) -> None:
-    """Start this command `n_workers` times, cores divided among them, and wait; whatever ends this ends them.
+def _start_workers(options: Tune, parent_run_id: str) -> None:
+    """Start so many processes with these options as they ask for, cores divided among them, and wait; what ends this ends them.
 
     Raises:
         WorkError: One ended otherwise than well. The others have gone on to the end of the study.
     """
+    n_workers, values = options.search.jobs, flatten(options)
     threads = max(1, (os.cpu_count() or 1) // n_workers)
     environment = {**os.environ, PARENT_VARIABLE: parent_run_id, "OMP_NUM_THREADS": str(threads)}
     environment.pop("MLFLOW_RUN_ID", None)
-    command = [sys.executable, str(Path(__file__).with_name("search.py")), *sys.argv[1:]]
-    workers = [subprocess.Popen(command, env=environment) for _ in range(n_workers)]  # noqa: S603 - our own command again
+    # Not what was typed: a notebook has typed nothing. Relative paths hold, for the workers start in this folder.
+    words = {name: str(value).lower() if isinstance(value, bool) else value for name, value in values.items()}
+    given = [f"--{name}={words[name]}" for name in sorted(options.given)]
+    command = [sys.executable, str(Path(__file__).with_name("search.py")), *given]
+    workers = [subprocess.Popen(command, env=environment) for _ in range(n_workers)]  # noqa: S603 - a script of ours
     try:
         codes = [worker.wait() for worker in workers]
     except BaseException:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from histo_mlflow.base.liveness import Process
+from histo_mlflow.base.system import signal_self
 from histo_mlflow.errors import Interrupted
 
 LAUNCHER_VARIABLE = "HISTO_LAUNCHER_PID"
@@ -81,7 +82,7 @@ def stop_with_parent(parent: int) -> None:
     def watch() -> None:
         while os.getppid() == parent and not launcher.is_gone:
             time.sleep(_PARENT_POLL_SECONDS)
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal_self(signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True, name="watch-parent").start()
 
@@ -102,7 +103,7 @@ def _redeliver(number: int) -> None:
         time.sleep(_REDELIVERY_SECONDS)
         if state.is_acknowledged:
             return
-        os.kill(os.getpid(), number)
+        signal_self(number)
 
 
 def _raise_if_due() -> None:

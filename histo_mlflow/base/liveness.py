@@ -8,6 +8,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from histo_mlflow.base.system import is_running
+
 SIGN_SECONDS = 60.0
 _STATE, _STARTED = 0, 19  # places in /proc/PID/stat, counted from its third field
 
@@ -49,13 +51,9 @@ class Process:
 
     def _runs(self) -> bool:
         if facts := _facts_of(self.pid):
-            # A zombie is dead, which kill(pid, 0) doesn't know.
+            # A zombie is dead, which `is_running` doesn't know.
             return facts[_STATE] != "Z" and self.started in {"", facts[_STARTED]}
-        try:
-            os.kill(self.pid, 0)
-        except OSError as error:  # another user's may not be asked, and runs
-            return not isinstance(error, ProcessLookupError)
-        return True
+        return is_running(self.pid)
 
 
 @contextmanager

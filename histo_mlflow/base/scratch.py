@@ -1,6 +1,5 @@
 """Folders for what is written on the way, gone when they are no longer needed, whatever ends the process."""
 
-import fcntl
 import os
 import platform
 import re
@@ -11,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+
+from histo_mlflow.base.system import lock_folder, user_id
 
 # With the machine's name: where several share a folder, locks of one may not be seen by another.
 _PREFIX = f"histo-scratch-{platform.node()}-"
@@ -26,13 +27,14 @@ def scratch_folder() -> Iterator[Path]:
     """
     _sweep(Path(tempfile.gettempdir()))
     with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder:
-        descriptor = os.open(folder, os.O_RDONLY)
+        descriptor = None
+        with suppress(OSError):  # where there are no locks nothing is swept either
+            descriptor = lock_folder(Path(folder))
         try:
-            with suppress(OSError):  # where there are no locks nothing is swept either
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield Path(folder)
         finally:
-            os.close(descriptor)
+            if descriptor is not None:
+                os.close(descriptor)
 
 
 @cache
@@ -46,13 +48,13 @@ def _sweep(place: Path) -> None:
 
 def _is_left(folder: Path) -> bool:
     found = folder.stat()
-    if found.st_uid != os.getuid() or time.time() - found.st_mtime < _YOUNG_SECONDS:  # young: perhaps not locked yet
+    if found.st_uid != user_id() or time.time() - found.st_mtime < _YOUNG_SECONDS:  # young: perhaps not locked yet
         return False
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        descriptor = lock_folder(folder)
     except OSError:
         return False
-    finally:
-        os.close(descriptor)
+    if descriptor is None:
+        return False
+    os.close(descriptor)
     return True

@@ -143,6 +143,11 @@ class Evaluation:
     per_class: tuple[ClassEvaluation, ...]
     intervals: str
 
+    def _repr_html_(self) -> str:
+        from histo_mlflow.evaluation.notebook import rows_of, table_of  # which know of this
+
+        return table_of(f"{len(self.predictions.labels)} tiles", rows_of(self))
+
 
 def evaluate_predictions(predictions: Predictions, *, costs: Floats | None = None) -> Evaluation:
     """Return every metric with its 95 % interval, or without one where none is known to hold the truth in 95 of 100 studies.

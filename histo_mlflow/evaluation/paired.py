@@ -58,6 +58,11 @@ class Comparison:
     test: str
     intervals: str
 
+    def _repr_html_(self) -> str:
+        from histo_mlflow.evaluation.notebook import differences_of, table_of  # which know of this
+
+        return table_of("A → B", differences_of(self))
+
     @property
     def disagree(self) -> NDArray[np.int64]:
         """Tiles that they call differently, the most confident disagreement first."""

@@ -7,6 +7,7 @@ from histo_mlflow.errors import OptionError
 from histo_mlflow.jobs import job
 from histo_mlflow.learning.options import ComputeOptions, SeedOptions
 from histo_mlflow.options import JobOptions, option, stated
+from histo_mlflow.pipeline.shown import Shown
 from histo_mlflow.tiles.options import DataOptions
 
 
@@ -37,7 +38,7 @@ class Audit(JobOptions):
 
 
 @dataclass(frozen=True)
-class AuditResult:
+class AuditResult(Shown):
     """What an audit has found.
 
     Attributes:

@@ -7,6 +7,7 @@ from histo_mlflow.evaluation.options import CostOptions
 from histo_mlflow.jobs import job
 from histo_mlflow.options import option
 from histo_mlflow.pipeline.options import JudgingOptions
+from histo_mlflow.pipeline.shown import Shown
 from histo_mlflow.tiles.options import ReadingOptions, ScaleOptions, given_tiles
 from histo_mlflow.tracking.options import PRODUCTION
 
@@ -30,7 +31,7 @@ class Compare(JudgingOptions):
 
 
 @dataclass(frozen=True, eq=False)
-class CompareResult:
+class CompareResult(Shown):
     """What a comparison has found.
 
     Attributes:

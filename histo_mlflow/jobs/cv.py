@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from histo_mlflow.jobs import job
 from histo_mlflow.pipeline.options import LearningOptions
+from histo_mlflow.pipeline.shown import Shown
 from histo_mlflow.tiles.options import FoldOptions
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class Cv(LearningOptions):
 
 
 @dataclass(frozen=True, eq=False)
-class CvResult:
+class CvResult(Shown):
     """What a cross-validation has found.
 
     Attributes:

@@ -7,6 +7,7 @@ from pathlib import Path
 from histo_mlflow.errors import Interrupted, OptionError
 from histo_mlflow.jobs import job
 from histo_mlflow.options import JobOptions, option, stated
+from histo_mlflow.pipeline.shown import Shown
 from histo_mlflow.tiles.public_sets import PUBLIC_SETS
 
 
@@ -25,7 +26,7 @@ class Download(JobOptions):
 
 
 @dataclass(frozen=True)
-class DownloadResult:
+class DownloadResult(Shown):
     """What is there now.
 
     Attributes:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from histo_mlflow.evaluation.options import CostOptions, RobustnessOptions
 from histo_mlflow.jobs import job
 from histo_mlflow.pipeline.options import JudgingOptions, ScoringOptions
+from histo_mlflow.pipeline.shown import Shown
 from histo_mlflow.tiles.options import ReadingOptions, ScaleOptions
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class Evaluate(JudgingOptions):
 
 
 @dataclass(frozen=True, eq=False)
-class EvaluateResult:
+class EvaluateResult(Shown):
     """What an evaluation has found.
 
     Attributes:

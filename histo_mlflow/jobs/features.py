@@ -8,6 +8,7 @@ from histo_mlflow.jobs import job
 from histo_mlflow.learning.options import ComputeOptions, SeedOptions
 from histo_mlflow.models.options import NetworkOptions
 from histo_mlflow.options import JobOptions, option
+from histo_mlflow.pipeline.shown import Shown
 from histo_mlflow.tiles.options import ReadingOptions, given_tiles
 
 
@@ -27,7 +28,7 @@ class Features(JobOptions):
 
 
 @dataclass(frozen=True)
-class FeaturesResult:
+class FeaturesResult(Shown):
     """What was written.
 
     Attributes:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from histo_mlflow.jobs import job
 from histo_mlflow.pipeline.options import LearningOptions
+from histo_mlflow.pipeline.shown import Shown
 from histo_mlflow.tiles.options import HoldOutOptions
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ class Train(LearningOptions):
 
 
 @dataclass(frozen=True, eq=False)
-class TrainResult:
+class TrainResult(Shown):
     """What a training has found.
 
     Attributes:

@@ -21,7 +21,7 @@ from histo_mlflow.options import stated
 from histo_mlflow.pipeline.drift import Compared, Watch
 from histo_mlflow.pipeline.inputs import open_calibration
 from histo_mlflow.pipeline.quantize import describe_int8, put_quantized
-from histo_mlflow.pipeline.scale import middle_px
+from histo_mlflow.pipeline.scale import middle_of
 from histo_mlflow.tiles.mapped import check_unchanged
 from histo_mlflow.tiles.unlabelled import ImageSource
 from histo_mlflow.tracking.store import Store
@@ -68,12 +68,7 @@ def threshold_of(model: Model) -> float:
 
 def _at_scale(tiles: NDArray[Any], source: ImageSource, model: Model) -> NDArray[Any]:
     """Return the tiles as the model is to see them: all of each, or its middle."""
-    size_px = len(tiles[0])
-    wanted = middle_px(model, size_px, source.microns_per_pixel, is_rescaled=source.is_rescaled)
-    if wanted == size_px:
-        return tiles
-    start = (size_px - wanted) // 2
-    return tiles[:, start : start + wanted, start : start + wanted]
+    return middle_of(model, tiles, source.microns_per_pixel, is_rescaled=source.is_rescaled)
 
 
 def write_predictions(

@@ -1,6 +1,9 @@
 """Tiles at the scale of a model: one that has learnt from tiles of one scale is not asked about another by mistake."""
 
 from dataclasses import replace
+from typing import Any
+
+from numpy.typing import NDArray
 
 from histo_mlflow.errors import RequestError
 from histo_mlflow.evaluation.caveats import Caveat, learnt_from, other_scale, scale_not_stated
@@ -48,6 +51,16 @@ def middle_px(model: Model, size_px: int, microns_per_pixel: float | None, *, is
     if not is_rescaled:
         raise RequestError(f"{mismatch}; give --rescale true to take the middle of each, or correct microns_per_pixel")
     return wanted
+
+
+def middle_of(model: Model, tiles: NDArray[Any], microns_per_pixel: float | None, *, is_rescaled: bool) -> NDArray[Any]:
+    """Return tiles of one size as the model is to see them, all of each or its middle; raises as `middle_px`."""
+    size_px = len(tiles[0])
+    wanted = middle_px(model, size_px, microns_per_pixel, is_rescaled=is_rescaled)
+    if wanted == size_px:
+        return tiles
+    start = (size_px - wanted) // 2
+    return tiles[:, start : start + wanted, start : start + wanted]
 
 
 def at_scale_of(model: Model, tiles: TileSet, *, is_rescaled: bool) -> TileSet:

@@ -1,6 +1,5 @@
 """A place on disk where what takes long is made once, unpacked tiles above all, and small facts are kept; knows no labels."""
 
-import fcntl
 import hashlib
 import json
 import os
@@ -17,6 +16,7 @@ import platformdirs
 from filelock import FileLock
 from numpy.typing import DTypeLike, NDArray
 
+from histo_mlflow.base.system import bring_to_disk, is_private, lock_folder, user_id
 from histo_mlflow.errors import CacheError
 from histo_mlflow.tiles.mapped import map_tiles
 
@@ -54,7 +54,7 @@ def cache_folder() -> Path:
 
 def cache_key(*parts: object) -> str:
     """Return a short name for what `parts` describe; other parts or another user, other name."""
-    return hashlib.sha256(json.dumps([_FORMAT_VERSION, os.getuid(), *map(str, parts)]).encode()).hexdigest()[:24]
+    return hashlib.sha256(json.dumps([_FORMAT_VERSION, user_id(), *map(str, parts)]).encode()).hexdigest()[:24]
 
 
 def unpacked_once(key: str, unpack: Callable[[Path], None], about: About, *, resumes: bool = False) -> NDArray[Any]:
@@ -136,8 +136,8 @@ def _hold(entry: Path) -> None:
             return
         for gone in [path for path in _held if path == entry or not path.exists()]:
             os.close(_held.pop(gone))
-        _held[entry] = os.open(entry, os.O_RDONLY | os.O_DIRECTORY)
-        fcntl.flock(_held[entry], fcntl.LOCK_SH)
+        if (descriptor := lock_folder(entry, is_shared=True)) is not None:
+            _held[entry] = descriptor
         os.utime(entry / FACTS)
 
 
@@ -150,23 +150,14 @@ def _fill(entry: Path, name: str, make: Callable[[Path], None], about: About, *,
         make(draft / name)
         (draft / FACTS).write_text(json.dumps({"checksum": checksum_blocks(draft / name), "about": asdict(about)}))
         for file in (*draft.rglob("*"), draft):
-            _bring_to_disk(file)
+            bring_to_disk(file)
         draft.rename(entry)
-        _bring_to_disk(entry.parent)
+        bring_to_disk(entry.parent)
     finally:
         if not resumes:
             shutil.rmtree(draft, ignore_errors=True)
         with suppress(OSError):
             draft.rmdir()  # where nothing is left to go on with
-
-
-def _bring_to_disk(path: Path) -> None:
-    """Wait until a file or the names in a folder are on the disk: a rename may get there before what it names."""
-    number = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
 
 
 def checksum_blocks(file: Path) -> str:
@@ -202,6 +193,5 @@ def _is_own(folder: Path) -> bool:
 
 def check_owner(path: Path) -> None:
     """Raise `PermissionError` for what others own or could have written, and `OSError` for what is not there."""
-    stat = path.lstat()
-    if stat.st_uid != os.geteuid() or stat.st_mode & 0o022:  # a link can be written by all
+    if not is_private(path.lstat()):  # a link can be written by all
         raise PermissionError(EACCES, "what is there is not this user's alone", str(path))

@@ -1,18 +1,17 @@
 """What is in the cache, for people who want to know or to have the room back; makes nothing."""
 
-import fcntl
 import json
 import os
 import re
 import shutil
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from histo_mlflow.base.plain_values import read_small
+from histo_mlflow.base.system import lock_folder
 from histo_mlflow.errors import CacheError
 from histo_mlflow.tiles.cache import FACTS, cache_folder, check_owner
 
@@ -99,12 +98,13 @@ def remove_entry(entry: Entry) -> bool:
 
 
 def _remove_folder(folder: Path) -> bool:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        with suppress(BlockingIOError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder)
-            return True
+        descriptor = lock_folder(folder)
+    except BlockingIOError:
         return False
+    try:
+        shutil.rmtree(folder)
     finally:
-        os.close(descriptor)
+        if descriptor is not None:
+            os.close(descriptor)
+    return True

@@ -1,9 +1,10 @@
 """Images to be classified, with or without labels, in blocks that fit in memory; one bad file does not stop the others."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -105,13 +106,18 @@ def open_images(source: str) -> ImageSource:
         return parts[0][1]
     arrays = [part.array for _, part in parts if part.array is not None]
     if not arrays:
-        files = tuple(file for _, part in parts for file in part.files)
-        return ImageSource("path", [_harmless(str(file)) for file in files], files=files)
+        return open_files([file for _, part in parts for file in part.files])
     forms = {(part.form, array.shape[1:]) for (_, part), array in zip(parts, arrays, strict=False)}
     if len(arrays) < len(parts) or len(forms) > 1:
         raise RequestError(f"{source}: files and npz, or npz of several sizes, can't be read together; name one at a time")
     names = [_harmless(f"{address}/{name}") for address, part in parts for name in part.names]
     return ImageSource("path", names, parts[0][1].form, array=join_pixels(arrays))
+
+
+def open_files(files: Sequence[str | PathLike[str]]) -> ImageSource:
+    """Return images that are files, in the order given."""
+    paths = tuple(Path(each) for each in files)
+    return ImageSource("path", [_harmless(str(path)) for path in paths], files=paths)
 
 
 def _open_one(address: Address) -> ImageSource:
@@ -127,7 +133,7 @@ def _open_one(address: Address) -> ImageSource:
     files = (path,) if is_one else tuple(walked)
     if not files:
         raise RequestError(f"{path} holds no images; put png, jpg or tif files there, or name another folder")
-    return ImageSource("path", [_harmless(str(file)) for file in files], files=files)
+    return open_files(files)
 
 
 def _in_one(array: NDArray[Any], encoder: str, names: NDArray[np.str_] | None = None) -> ImageSource:

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import histo_mlflow
+from histo_mlflow.base.system import user_id
 
 _PACKAGES = ("mlflow", "torch", "torchvision", "numpy", "scikit-learn")
 _PROJECT_FOLDER = Path(histo_mlflow.__file__).resolve().parent.parent
@@ -39,7 +40,7 @@ def user_name() -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError, ImportError):
-        return f"uid {os.getuid()}"
+        return f"uid {user_id()}"
 
 
 def _git(*arguments: str) -> str | None:

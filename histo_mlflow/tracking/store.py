@@ -16,6 +16,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Experiment
 
 from histo_mlflow.base.secrets import hide_secrets
+from histo_mlflow.base.system import user_id
 from histo_mlflow.errors import SourceNotFoundError, StoreError
 from histo_mlflow.tracking.kept import end_orphans
 from histo_mlflow.tracking.options import MirrorOptions
@@ -129,7 +130,7 @@ def alone_in(uri: str) -> Iterator[None]:
     try:
         lock = FileLock(f"{file}.lock", mode=_FOR_ALL).acquire(timeout=_LOCK_SECONDS)
     except PermissionError:  # in a folder like /tmp Linux lets nobody else open what one user has made
-        lock = FileLock(f"{file}-{os.getuid()}.lock").acquire(timeout=_LOCK_SECONDS)
+        lock = FileLock(f"{file}-{user_id()}.lock").acquire(timeout=_LOCK_SECONDS)
     with lock:
         yield
 
