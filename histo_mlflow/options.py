@@ -19,6 +19,9 @@ from histo_mlflow.errors import OptionError, SourceNotFoundError
 
 OptionsT = TypeVar("OptionsT", bound="Options")
 
+RUN, CV_RUN, OWN_RUN, MODEL = "run", "run of cv", "run of this job", "model"
+"""What the value of an option may name; see `Option`."""
+
 _INT_BOUND = 2**63
 _LIMITS = {"at_least": operator.ge, "above": operator.gt, "at_most": operator.le, "below": operator.lt}
 
@@ -39,6 +42,8 @@ class Option:
             run is resumed, and trials of a search share it.
         positional: Whether the command line takes it by its place.
         missing: What is said where it is not given, of an option that must be.
+        names: `RUN`, `CV_RUN`, `OWN_RUN` or `MODEL` where the value may name one; the first characters of a run's id do too
+            then, or ``last``.
     """
 
     help: str
@@ -51,6 +56,7 @@ class Option:
     changes_result: bool = True
     positional: bool = False
     missing: str = ""
+    names: str = ""
 
     def find_fault(self, value: object) -> str | None:
         """Return what is wrong with a value of the right type, in words, or None."""

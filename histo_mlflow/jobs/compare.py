@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from histo_mlflow.evaluation.options import CostOptions
 from histo_mlflow.jobs import job
-from histo_mlflow.options import option
+from histo_mlflow.options import MODEL, option
 from histo_mlflow.pipeline.options import JudgingOptions
 from histo_mlflow.tiles.options import ReadingOptions, ScaleOptions, given_tiles
 from histo_mlflow.tracking.options import PRODUCTION
@@ -21,8 +21,8 @@ class Compare(JudgingOptions):
     Reports by how much MODEL_B is better or worse than MODEL_A, with intervals, and where they disagree.
     """
 
-    model_a: str = option(PRODUCTION, "The model to compare with, as `evaluate --model`.", positional=True)
-    model_b: str = option("models:/histo-b3@candidate", "The model that is compared with it.", positional=True)
+    model_a: str = option(PRODUCTION, "The model to compare with, as `evaluate --model`.", positional=True, names=MODEL)
+    model_b: str = option("models:/histo-b3@candidate", "The model that is compared with it.", positional=True, names=MODEL)
     data: str = given_tiles("Labelled tiles, as in `train --data`; must be given.")
     reading: ReadingOptions
     scale: ScaleOptions
@@ -50,9 +50,10 @@ def compare(options: Compare) -> CompareResult:
     from histo_mlflow.console import say
     from histo_mlflow.evaluation.costs import read_costs
     from histo_mlflow.pipeline.compare import check_comparable, compare_models, describe_comparison
-    from histo_mlflow.pipeline.contents import tags_of
+    from histo_mlflow.pipeline.contents import Beginning
     from histo_mlflow.pipeline.draw import draw_models
     from histo_mlflow.pipeline.inputs import check_form, load_model, open_scored_tiles
+    from histo_mlflow.pipeline.names import RunName, short_data, short_model
     from histo_mlflow.pipeline.scale import at_scale_of
     from histo_mlflow.pipeline.session import begin_run, open_judging
     from histo_mlflow.tiles.open import check_source
@@ -65,8 +66,9 @@ def compare(options: Compare) -> CompareResult:
     tiles = open_scored_tiles(options.data, options.reading, a)
     check_form(tiles.form, b, where=tiles.source)
     views = [at_scale_of(model, tiles, is_rescaled=options.scale.rescale) for model in (a, b)]
-    models = {"histo.compute": compute.describe(), "histo.model": f"{a.address} and {b.address}"}
-    with begin_run(store, "compare", options, tags_of("compare", tiles, models)) as run:
+    made = f"{short_model(options.model_a)} or {short_model(options.model_b)} on {short_data(options.data)}"
+    name, both = RunName.of(made, options.naming), f"{a.address} and {b.address}"
+    with begin_run(store, options, Beginning.of("compare", name, tiles, compute=compute.describe(), models=both)) as run:
         comparison, about = compare_models(run, (a, b), views, compute, costs)
         draw_models(run, comparison, about, tiles)
     say(f"\n{describe_comparison(comparison)}")

@@ -31,7 +31,7 @@ class Predict(JobOptions):
     gate: Int8Options
 
 
-@job("Use", 1, example="histo predict --data folder --output predictions.csv")
+@job("Use", 1, example="histo predict --data folder --output predictions.csv", keeps=False)
 def predict(options: Predict) -> Path:
     """Write a CSV file and return it: ``path`` or ``index``, ``label``, ``prob_<class>`` in class order.
 

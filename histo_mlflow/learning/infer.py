@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from histo_mlflow.base.progress import Bar
 from histo_mlflow.learning.batches import TileSource
 from histo_mlflow.learning.compute import Compute
 from histo_mlflow.models.classifier import fold_batch_norms
@@ -62,9 +62,7 @@ def infer_batches(
     with torch.inference_mode(False):  # a network without batch norms is the caller's own, who may want its gradients
         folded = fold_batch_norms(network).to(memory_format=torch.channels_last)
     source = TileSource(images, compute.device)
-    bar = tqdm(
-        source.load(batches), total=len(batches), desc=description, disable=True if description is None else None, leave=False
-    )
+    bar = Bar(source.load(batches), total=len(batches), desc=description, disable=description is None)
     for tiles in bar:
         with torch.inference_mode(), in_full_fp32(), compute.autocast():
             said = folded(tiles).float()

@@ -14,11 +14,13 @@ from histo_mlflow.evaluation.predictions import Predictions
 from histo_mlflow.learning.options import HEAD
 from histo_mlflow.options import flatten
 from histo_mlflow.pipeline.contents import FOLD_TAG, log_config, log_datasets
+from histo_mlflow.pipeline.names import RunName
 from histo_mlflow.pipeline.record import RecordedSplit, record_split
 from histo_mlflow.pipeline.report import record_findings
 from histo_mlflow.pipeline.session import Session
 from histo_mlflow.tiles.splits import Split
 from histo_mlflow.tiles.tile_set import TileSet
+from histo_mlflow.tracking.about import note
 from histo_mlflow.tracking.found_runs import nested_runs
 from histo_mlflow.tracking.runs import Run, open_run
 
@@ -140,7 +142,8 @@ def record_folds(session: Session, splits: Sequence[Split]) -> Folds:
         tags = {"histo.entry_point": "cv", FOLD_TAG: number}
         with open_run(session.run.store, title, parent=session.run, tags=tags, resumed=resumed) as run:
             log_config(run, flatten(session.options))
-            of_fold = record_split(replace(session, run=run), split, title=title)
+            own = replace(session, run=run, name=RunName(title), n_splits_after=len(splits) - number)
+            of_fold = record_split(own, split, title=title)
         # A handle of its own for what is drawn later: the mirror of this one has ended with the run.
         recorded.append(replace(of_fold, run=Run(run.store, run.id)))
     return Folds(tiles, recorded)
@@ -177,6 +180,7 @@ def record_summary(session: Session, folds: Folds) -> Findings:
         metrics |= {f"cv/{name}/mean": table[name].mean(), f"cv/{name}/sd": table[name].std(ddof=1)}
         metrics[f"cv/{name}/nested"] = table[f"nested_{name}"].mean()
     run.log_metrics(metrics)
-    run.set_tags({"histo.best_fold": folds.best_fold, "histo.selected": selected})
+    run.set_tags({"histo.best_fold": folds.best_fold})
+    note(run, {"selected": selected})
     run.write("folds.csv", table.to_csv(index=False))
     return pooled

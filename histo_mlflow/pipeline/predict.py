@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
-from tqdm import tqdm
 
+from histo_mlflow.base.progress import Bar
 from histo_mlflow.base.scratch import scratch_folder
 from histo_mlflow.console import say
 from histo_mlflow.errors import OptionError
@@ -74,7 +74,7 @@ def write_predictions(
     try:
         with (
             draft.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-            tqdm(total=len(images), unit="tile", desc="predict", disable=None, leave=False) as bar,
+            Bar[None](total=len(images), unit="tile", desc="predict") as bar,
         ):
             writer = csv.writer(file)
             abstaining = [] if abstain_below is None else ["abstain"]

@@ -31,6 +31,7 @@ from histo_mlflow.pipeline.report import (
 from histo_mlflow.pipeline.session import Session
 from histo_mlflow.pipeline.split import SplitResult, epoch_metrics, run_split
 from histo_mlflow.tiles.splits import Split
+from histo_mlflow.tracking.about import note
 from histo_mlflow.tracking.found_runs import count_looks, note_looks
 from histo_mlflow.tracking.kept_checkpoints import BEST, FOLDER, LAST, keep_weights, load_last_state
 from histo_mlflow.tracking.runs import Run
@@ -130,14 +131,13 @@ def _note_result(session: Session, result: SplitResult, selected: str) -> None:
     n_processes = session.ranks.size
     best = {"best/epoch": result.best.best_epoch, "best/val_loss": result.best.best_val_loss}
     session.run.log_metrics({**best, **result.neighbours})
-    session.run.set_tags(
-        {
-            "histo.compute": result.best.compute.describe() + (f", {n_processes} processes" if n_processes > 1 else ""),
-            "histo.weights": result.weights_origin,
-            "histo.weights_sha256": session.inputs.initial.sha256 or "none",
-            "histo.selected": selected,
-        }
-    )
+    facts = {
+        "compute": result.best.compute.describe() + (f", {n_processes} processes" if n_processes > 1 else ""),
+        "weights": result.weights_origin,
+        "weights_sha256": session.inputs.initial.sha256,
+        "selected": selected,
+    }
+    note(session.run, facts)
 
 
 def _judge(
@@ -198,7 +198,8 @@ class _Observer:
             self._send(report.epoch)
             raise
         self._send(report.epoch)
-        say(describe_epoch(report.epoch, report.epochs, metrics, is_best=report.is_best))
+        left = report.describe_left(self._session.n_splits_after)
+        say(describe_epoch(report.epoch, report.epochs, metrics, is_best=report.is_best, left=left))
 
     def _send(self, epoch: int) -> None:
         if epoch in self._sent:
