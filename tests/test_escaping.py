@@ -14,6 +14,7 @@ from PIL import Image
 
 from histo_mlflow.base.escaping import markdown, visible, visible_lines
 from histo_mlflow.console import format_table, say, warn
+from histo_mlflow.evaluation.findings import About, Details, Findings
 from histo_mlflow.evaluation.metrics import Evaluation, evaluate_predictions
 from histo_mlflow.evaluation.page import render
 from histo_mlflow.evaluation.predictions import Predictions
@@ -98,8 +99,13 @@ def test_a_model_card_obeys_no_name(evaluation: Evaluation) -> None:
         tiles_per_class={"training": [1, 2]},
     )  # fmt: skip
     plain = replace(facts, classes=("A", "B"), weights_origin="w", data_source="d", selected="s")
-    card = write_card(facts, evaluation, (HOSTILE, evaluation), model_name="histo-b3")
-    expected = write_card(plain, evaluation, ("t", evaluation), model_name="histo-b3")
+
+    def find(source: str) -> Findings:
+        about = About(source=source, fingerprint="f", is_synthetic=False, models=("m",), looks=2)
+        return Findings(evaluation, np.arange(20), about, Details())
+
+    card = write_card(facts, {"val": find("t"), "test": find(HOSTILE)}, model_name="histo-b3")
+    expected = write_card(plain, {"val": find("t"), "test": find("t")}, model_name="histo-b3")
     card.encode()
     assert not UNFIT.search(card)
     assert "<img" not in card.replace("```", "")[: card.index("## Use")]

@@ -55,8 +55,9 @@ def scored(store: Store, tiny_npz: Path, tiny_tiles: TileSet) -> str:
             run.log_metrics(
                 {f"{part}/{name}": 1 / epoch for part in ("train", "val") for name in ("loss", "accuracy")}, step=epoch
             )
-        about = About.of(tiny_tiles.part("val", rows), "run", selected="epoch 2", looks=0)
-        record_findings(run, said, rows, about, Details())
+        part = tiny_tiles.part("val", rows)
+        about = About.of(part, "run", selected="epoch 2", looks=0)
+        record_findings(run, said, part, about, Details())
     return run.id
 
 

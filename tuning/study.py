@@ -115,7 +115,7 @@ def describe_standing(study: optuna.Study, loss: float | None) -> str:
 def describe_left(trial: optuna.Trial, n_trials: int) -> str:
     """Return how many trials are finished, `trial` included, and how long the others will take as those have gone."""
     trials = trial.study.get_trials(deepcopy=False)
-    finished = [each.duration.total_seconds() for each in trials if each.state in FINISHED and each.duration]
+    finished = [each.duration.total_seconds() for each in trials if each.state in FINISHED and each.duration is not None]
     if trial.datetime_start is not None:
         finished.append((datetime.now() - trial.datetime_start).total_seconds())  # as Optuna keeps it: without a zone
     n_left, n_workers = n_trials - len(finished), max(1, sum(each.state == TrialState.RUNNING for each in trials))

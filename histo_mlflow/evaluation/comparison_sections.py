@@ -3,16 +3,19 @@
 A section of the page is a template, ``templates/comparison/<section>.html.j2``; all are filled with the same values.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from histo_mlflow.evaluation.findings import About
+from histo_mlflow.evaluation.gate import first_ruling
 from histo_mlflow.evaluation.lettering import write_key
 from histo_mlflow.evaluation.metrics import OVERALL_METRICS
 from histo_mlflow.evaluation.page import keep_picture, write_page
 from histo_mlflow.evaluation.paired import Comparison
 from histo_mlflow.evaluation.plots import draw_differences
-from histo_mlflow.evaluation.wording import describe_difference
+from histo_mlflow.evaluation.verdict import Verdict, verdict_on_difference
+from histo_mlflow.evaluation.wording import signed
 from histo_mlflow.tiles.pixels import Pixels
 
 SECTIONS = ("headline", "overall", "per_class", "disagreements", "intervals")
@@ -20,7 +23,9 @@ SECTIONS = ("headline", "overall", "per_class", "disagreements", "intervals")
 _SHOWN = 18
 
 
-def draw_comparison(folder: Path, comparison: Comparison, about: About, images: Pixels | None = None) -> None:
+def draw_comparison(
+    folder: Path, comparison: Comparison, about: About, images: Pixels | None = None, verdicts: Sequence[Verdict] = ()
+) -> None:
     """Draw ``differences.png`` and ``comparison.html`` into the folder.
 
     Args:
@@ -28,15 +33,20 @@ def draw_comparison(folder: Path, comparison: Comparison, about: About, images: 
         comparison: Of predictions in the order of `images`.
         about: What was compared.
         images: ``(n_tiles, size, size, 3)`` uint8, or None where the tiles are not at hand.
+        verdicts: On the difference, on A and on B; none of a version that has kept none.
     """
-    write_page(folder / "comparison.html", "comparison", SECTIONS, show_comparison(folder, comparison, about, images))
+    write_page(folder / "comparison.html", "comparison", SECTIONS, show_comparison(folder, comparison, about, images, verdicts))
 
 
-def show_comparison(folder: Path, comparison: Comparison, about: About, images: Pixels | None) -> dict[str, Any]:
+def show_comparison(
+    folder: Path, comparison: Comparison, about: About, images: Pixels | None, verdicts: Sequence[Verdict] = ()
+) -> dict[str, Any]:
     """Draw the picture into `folder`, and return what the sections show."""
     classes = comparison.a.classes
     return {
-        "title": describe_difference(comparison),
+        "title": f"Balanced accuracy of B minus A: {signed(comparison.differences['balanced_accuracy'])}",
+        "verdict": verdicts[0] if verdicts else verdict_on_difference(comparison, first_ruling(comparison)),
+        "each": verdicts[1:],
         "comparison": comparison,
         "about": about,
         "classes": classes,

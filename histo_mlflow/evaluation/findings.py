@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cached_property
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from histo_mlflow.evaluation.calibration import Calibration, scale
+from histo_mlflow.evaluation.caveats import Caveat
 from histo_mlflow.evaluation.costs import default_costs
 from histo_mlflow.evaluation.drawn import TARGET_ACCURACY
 from histo_mlflow.evaluation.intervals import Estimate, Floats, Units
@@ -34,6 +36,7 @@ class About:
         models: Which model, or which two are compared.
         selected: "selected on X by Y at epoch Z", of a model that is reported alone.
         looks: How often a model was scored on this set, this time included; 0 for a set that selection itself uses.
+        date: When it was scored, in UTC, or "".
     """
 
     split: str = "test"
@@ -44,6 +47,7 @@ class About:
     models: tuple[str, ...]
     selected: str = ""
     looks: int
+    date: str = ""
 
     @classmethod
     def of(cls, part: Part, *models: str, looks: int, selected: str = "") -> "About":
@@ -58,6 +62,7 @@ class About:
             models=models,
             selected=selected,
             looks=looks,
+            date=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         )
 
     @property
@@ -78,6 +83,7 @@ class Details:
         robustness: From the robustness protocol, first without a change.
         baselines: Figures by name of classifiers that see only colour, on the same tiles, by name of classifier.
         folds: One row of figures for each fold.
+        caveats: What was known to limit the figures when the tiles were scored; those that figures tell are not among them.
     """
 
     flow: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
@@ -87,6 +93,7 @@ class Details:
     robustness: Sequence[Perturbed] = ()
     baselines: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
     folds: pd.DataFrame | None = None
+    caveats: tuple[Caveat, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,12 +105,19 @@ class Findings:
         indices: ``(n_tiles,)`` positions of the tiles in their set, in the order of the predictions.
         about: What was scored by what.
         details: What else is shown.
+        given_names: ``(n_tiles,)`` paths of the tiles below their source; None where they are not files or that is not known.
     """
 
     evaluation: Evaluation
     indices: NDArray[np.int64]
     about: About
     details: Details
+    given_names: NDArray[np.str_] | None = None
+
+    @property
+    def names(self) -> NDArray[np.str_]:
+        """``(n_tiles,)``, by what each tile is found again: its path below the source, or its position there as text."""
+        return self.indices.astype(np.str_) if self.given_names is None else self.given_names
 
     @property
     def predictions(self) -> Predictions:

@@ -1,18 +1,14 @@
 """Whether a candidate may replace the model in use: a decision from one comparison on one labelled set."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from histo_mlflow.evaluation.confusion import epoch_figures
 from histo_mlflow.evaluation.evidence import Layout, gain_in_balanced_accuracy, gain_in_log_loss, loss_of_class
-from histo_mlflow.evaluation.intervals import QUANTILE
-from histo_mlflow.evaluation.limits import wilson_limits
-from histo_mlflow.evaluation.metrics import Evaluation
+from histo_mlflow.evaluation.findings import Findings
 from histo_mlflow.evaluation.options import GateOptions
 from histo_mlflow.evaluation.paired import Comparison
-from histo_mlflow.evaluation.predictions import Predictions
+from histo_mlflow.evaluation.verdict import Sign, verdict_of
 
 ALPHA = 0.025
 """One-sided error of the first decision on a set: of passing a candidate that is worse by just the margin."""
@@ -31,7 +27,7 @@ def alpha_of_look(look: int) -> float:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Ruling:
     """Whether the candidate (B) passes, and why, in sentences with figures."""
 
     is_passed: bool
@@ -42,7 +38,7 @@ class Verdict:
         return "; ".join(self.reasons)
 
 
-def judge(comparison: Comparison, options: GateOptions, alpha: float = ALPHA) -> Verdict:
+def judge(comparison: Comparison, options: GateOptions, alpha: float = ALPHA) -> Ruling:
     """Return whether B, the candidate, is not inferior to A, the incumbent (non-inferiority, Piaggio et al. 2012).
 
     The lower limits of its gains, at a one-sided error of `alpha`, lie above ``-margin`` in balanced accuracy and above
@@ -51,7 +47,7 @@ def judge(comparison: Comparison, options: GateOptions, alpha: float = ALPHA) ->
     """
     a, b = comparison.a, comparison.b
     if lack := Layout(a.labels, a.classes, a.groups).describe_lack():
-        return Verdict(False, (f"NOT MET: {lack}",))
+        return Ruling(False, (f"NOT MET: {lack}",))
     accuracy, loss = gain_in_balanced_accuracy(a, b), gain_in_log_loss(a, b)
     difference = comparison.differences
     sure = f"{100 * (1 - alpha):.4g} % sure"
@@ -68,9 +64,14 @@ def judge(comparison: Comparison, options: GateOptions, alpha: float = ALPHA) ->
         ),
         _judge_classes(comparison, options.class_margin),
     ]
-    return Verdict(
+    return Ruling(
         all(is_met for is_met, _ in found), tuple(f"{'ok' if is_met else 'NOT MET'}: {words}" for is_met, words in found)
     )
+
+
+def first_ruling(comparison: Comparison) -> Ruling:
+    """Return what the gate would say of B in a first decision on these tiles, with the default margins."""
+    return judge(comparison, GateOptions())
 
 
 def _judge_classes(comparison: Comparison, class_margin: float) -> tuple[bool, str]:
@@ -85,30 +86,12 @@ def _judge_classes(comparison: Comparison, class_margin: float) -> tuple[bool, s
     )
 
 
-def object_to(evaluation: Evaluation, baselines: Mapping[str, Predictions] | None) -> str:
-    """Return why a model may not be the first in Production, or an empty text.
+def object_to(findings: Findings) -> str:
+    """Return why a model may not be the first in Production, or an empty text: the sentence of its verdict.
 
-    It must call the validation tiles better than chance, beyond the noise that its 95 % interval tells of, and no worse than
-    classifiers that see colour alone, whose word must be there; `baselines` is None where the tiles have no colour to see.
-    Where groups are too few for an interval, each counts as one tile, as if its tiles were all the same.
+    It must call the validation tiles better than chance, and no worse than classifiers that see colour alone, whose word must
+    be there where the tiles have a colour to see.
     """
-    balanced, groups = evaluation.overall["balanced_accuracy"], evaluation.predictions.groups
-    low, high = balanced.low, balanced.high
-    if groups is not None and not balanced.has_interval:
-        low, high = wilson_limits(balanced.value, 0.0, len(np.unique(groups)), QUANTILE)
-    chance = 1 / len(np.unique(evaluation.predictions.labels))
-    said = f"balanced accuracy {balanced.value:.3f} ({low:.3f} to {high:.3f}) on the validation tiles"
-    if not low > chance:
-        return f"{said} is not above chance ({chance:.3f})"
-    if baselines is None:
-        return ""
-    if not baselines:
-        return f"{said} could not be compared with what colour alone tells: the baselines could not be made"
-    of_colour = {
-        name: epoch_figures(each.labels, each.probabilities.argmax(axis=1), len(each.classes))["balanced_accuracy"]
-        for name, each in baselines.items()
-    }
-    name = max(of_colour, key=lambda each: of_colour[each])
-    if balanced.value < of_colour[name]:
-        return f"{said} is below what colour alone tells ({name}: {of_colour[name]:.3f})"
-    return ""
+    verdict = verdict_of(findings)
+    is_compared = bool(findings.details.baselines) or not findings.about.tile_size_px
+    return "" if is_compared and verdict.sign is not Sign.BAD else verdict.sentence

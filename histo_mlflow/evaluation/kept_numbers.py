@@ -2,7 +2,7 @@
 
 import json
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from histo_mlflow.base.plain_values import parse_json
 from histo_mlflow.errors import TileFormatError
+from histo_mlflow.evaluation import caveats, verdict
 from histo_mlflow.evaluation.calibration import Calibration
 from histo_mlflow.evaluation.findings import BASELINE_METRICS, About, Details, Findings
 from histo_mlflow.evaluation.metrics import OVERALL_METRICS, ClassEvaluation, Evaluation
@@ -20,12 +21,14 @@ from histo_mlflow.evaluation.paired import Comparison
 from histo_mlflow.evaluation.perturbed import Perturbed
 from histo_mlflow.evaluation.predictions import Predictions
 from histo_mlflow.evaluation.tables import baseline_table, class_table, disagreement_table, error_table, robustness_table
+from histo_mlflow.evaluation.verdict import Verdict
 from histo_mlflow.evaluation.wording import as_json, from_json
 
-_OF_TILES = ("source", "fingerprint", "looks", "is_synthetic", "tile_size_px")
+_OF_TILES = ("source", "fingerprint", "looks", "is_synthetic", "tile_size_px", "date")
 # Fields of `About`, and what they are called in the summary.
 _ABOUT = {name: name for name in ("selected", "split", *_OF_TILES)} | {"fingerprint": "data_fingerprint"}
 _DAMAGE = (OSError, KeyError, TypeError, ValueError, AttributeError, EOFError, zipfile.BadZipFile)
+_VERDICTS = ("verdict", "verdict_a", "verdict_b")
 Arrays = Mapping[str, NDArray[Any]]
 
 
@@ -58,19 +61,23 @@ def read_numbers(folder: Path) -> Findings:
             return _from_kept(summary, arrays)
 
 
-def write_comparison(folder: Path, comparison: Comparison, about: About) -> None:
-    """Write ``comparison.json``, ``predictions.npz`` and ``disagreements.csv``, from which the page is drawn."""
+def write_comparison(folder: Path, comparison: Comparison, about: About, verdicts: Sequence[Verdict] = ()) -> None:
+    """Write ``comparison.json``, ``predictions.npz`` and ``disagreements.csv``, from which the page is drawn.
+
+    `verdicts` are on the difference, on A and on B, or none.
+    """
     a, b = comparison.a, comparison.b
     arrays: dict[str, Any] = {"labels": a.labels, "probabilities_a": a.probabilities, "probabilities_b": b.probabilities}
     if a.groups is not None:
         arrays["groups"] = a.groups
     np.savez_compressed(folder / "predictions.npz", **arrays)
-    (folder / "comparison.json").write_text(json.dumps(_as_content(comparison, about), indent=2) + "\n")
+    said = {name: verdict.as_json(each) for name, each in zip(_VERDICTS, verdicts, strict=False)}
+    (folder / "comparison.json").write_text(json.dumps(said | _as_content(comparison, about), indent=2) + "\n")
     disagreement_table(comparison).to_csv(folder / "disagreements.csv", index=False)
 
 
-def read_comparison(folder: Path) -> tuple[Comparison, About]:
-    """Return what `write_comparison` has written to `folder`.
+def read_comparison(folder: Path) -> tuple[Comparison, About, tuple[Verdict, ...]]:
+    """Return what `write_comparison` has written to `folder`; an earlier version has kept no verdicts.
 
     Raises:
         TileFormatError: A file is missing, damaged, or of a version that has kept less.
@@ -79,8 +86,9 @@ def read_comparison(folder: Path) -> tuple[Comparison, About]:
         content = parse_json((folder / "comparison.json").read_text())
         with np.load(folder / "predictions.npz") as arrays:
             comparison = _comparison_in(content, arrays)
-        about = About(models=(content["a"], content["b"]), **{name: content[name] for name in _OF_TILES})
-    return comparison, about
+        about = About(models=(content["a"], content["b"]), **{name: content[name] for name in _OF_TILES if name in content})
+        verdicts = tuple(verdict.from_json(content[name]) for name in _VERDICTS if name in content)
+    return comparison, about, verdicts
 
 
 @contextmanager
@@ -102,6 +110,7 @@ def _as_arrays(findings: Findings) -> dict[str, Any]:
         "predicted": predictions.predicted,
         "probabilities": predictions.probabilities,
         "indices": findings.indices,
+        "names": findings.names,
     }
     if predictions.groups is not None:
         arrays["groups"] = predictions.groups
@@ -114,6 +123,9 @@ def _as_arrays(findings: Findings) -> dict[str, Any]:
 def _as_summary(findings: Findings) -> dict[str, object]:
     evaluation, about, details = findings.evaluation, findings.about, findings.details
     return {
+        "verdict": verdict.as_json(verdict.verdict_of(findings)),
+        "caveats": caveats.as_json(caveats.caveats_of(findings)),
+        "noted_caveats": caveats.as_json(details.caveats),
         **{name: as_json(figure) for name, figure in evaluation.overall.items()},
         "n": len(findings.indices),
         **{key: getattr(about, name) for name, key in _ABOUT.items()},
@@ -154,9 +166,11 @@ def _from_kept(summary: Mapping[str, Any], arrays: Arrays) -> Findings:
         for row in summary["per_class"]
     )
     overall = {name: from_json(summary[name]) for name in OVERALL_METRICS if name in summary}  # of a version with fewer too
-    about = About(models=(summary["model"],), **{name: summary[key] for name, key in _ABOUT.items()})
+    about = About(models=(summary["model"],), **{name: summary[key] for name, key in _ABOUT.items() if key in summary})
     evaluation = Evaluation(predictions, overall, per_class, summary["intervals"])
-    return Findings(evaluation, arrays["indices"], about, _read_details(summary, arrays))
+    indices, names = arrays["indices"], arrays.get("names")
+    is_numbered = names is None or np.array_equal(names, indices.astype(np.str_))
+    return Findings(evaluation, indices, about, _read_details(summary, arrays), None if is_numbered else names)
 
 
 def _read_details(summary: Mapping[str, Any], arrays: Arrays) -> Details:
@@ -178,6 +192,7 @@ def _read_details(summary: Mapping[str, Any], arrays: Arrays) -> Details:
             for name, kept in summary["baselines"].items()
         },
         folds=pd.DataFrame(summary["folds"]) if summary["folds"] else None,
+        caveats=caveats.from_json(summary.get("noted_caveats", [])),
     )
 
 

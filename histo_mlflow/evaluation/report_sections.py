@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from histo_mlflow.evaluation import plots
+from histo_mlflow.evaluation.caveats import caveats_of
 from histo_mlflow.evaluation.findings import Findings
 from histo_mlflow.evaluation.gallery import GalleryRow, most_confused
 from histo_mlflow.evaluation.lettering import write_key
 from histo_mlflow.evaluation.metrics import CLASS_METRICS
 from histo_mlflow.evaluation.page import keep_picture, write_page
 from histo_mlflow.evaluation.perturbed import SYMMETRY, changed_by_any
-from histo_mlflow.evaluation.wording import describe_verdict, in_words
+from histo_mlflow.evaluation.verdict import verdict_of
+from histo_mlflow.evaluation.wording import in_words, remarks_on
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture
@@ -47,7 +49,9 @@ def show_findings(folder: Path, findings: Findings, gallery: Sequence[GalleryRow
         "findings": findings,
         "details": details,
         "classes": predictions.classes,
-        "verdict": describe_verdict(findings),
+        "verdict": verdict_of(findings),
+        "caveats": caveats_of(findings),
+        "remarks": remarks_on(findings),
         "confused": most_confused(predictions),
         "folds": None if details.folds is None else _sum_up(details.folds),
         # A run that was scored before a metric was added has not kept it.

@@ -29,6 +29,8 @@ def error_table(findings: Findings) -> pd.DataFrame:
             "predicted": [predictions.classes[k] for k in predictions.predicted[wrong]],
             "probability": predictions.confidence[wrong],
             "loss": predictions.losses[wrong],
+            "name": findings.names[wrong],
+            "group": "" if predictions.groups is None else predictions.groups[wrong],
         }
     )
 

@@ -1,4 +1,4 @@
-"""How values and intervals are said, and the verdicts in sentences."""
+"""How values and intervals are said, and what strikes in results; what is to be thought of them is in `verdict`."""
 
 import math
 from collections.abc import Mapping
@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from histo_mlflow.evaluation.findings import Findings
 from histo_mlflow.evaluation.gallery import most_confused
 from histo_mlflow.evaluation.intervals import Estimate
-from histo_mlflow.evaluation.paired import Comparison
 
 
-def describe_verdict(findings: Findings) -> list[str]:
-    """Return the sentences that a reader in a hurry should take along."""
+def remarks_on(findings: Findings) -> list[str]:
+    """Return the sentences that a reader in a hurry should take along, beside the verdict."""
     evaluation, predictions, details, sentences = findings.evaluation, findings.predictions, findings.details, []
     defined = [row for row in evaluation.per_class if row.estimates["sensitivity"].is_defined]
     weakest = min(defined, key=lambda row: row.estimates["sensitivity"].value)
@@ -27,31 +26,10 @@ def describe_verdict(findings: Findings) -> list[str]:
     right, said = 1 - predictions.is_wrong.mean(), predictions.confidence.mean()
     words = "about as sure as it is right" if abs(right - said) < 0.02 else ("too sure" if said > right else "not sure enough")
     sentences.append(f"The model is {words}: its mean confidence is {100 * said:.1f} %, its accuracy {100 * right:.1f} %.")
-    if details.baselines:
-        values = {name: each["balanced_accuracy"].value for name, each in details.baselines.items()}
-        name, value = max(values.items(), key=lambda pair: pair[1])
-        if not value < evaluation.overall["balanced_accuracy"].low:  # without an interval nothing is clear
-            sentences.append(
-                f"It is not clearly ahead of a classifier that sees only colour ({name}: balanced accuracy {value:.3f})."
-            )
     if details.robustness:
         worst = max(details.robustness[1:], key=lambda each: each.changed.value)
         sentences.append(f"Least robust to {worst.kind}, {worst.strength}: {in_percent(worst.changed)} of predictions change.")
-    missing = [row.name for row in evaluation.per_class if row.n == 0]
-    if missing:
-        sentences.append(f"No tile of {', '.join(missing)}: nothing is said of finding it, and the means leave it out.")
     return sentences
-
-
-def describe_difference(comparison: Comparison) -> str:
-    """Return in one sentence whether the data tell two models apart by balanced accuracy."""
-    difference = comparison.differences["balanced_accuracy"]
-    words = signed(difference)
-    if difference.low > 0:
-        return f"B is better: balanced accuracy {words}"
-    if difference.high < 0:
-        return f"A is better: balanced accuracy of B {words}"
-    return f"These tiles don't tell them apart: balanced accuracy of B {words}"
 
 
 def signed(difference: Estimate) -> str:

@@ -49,7 +49,7 @@ def compare(options: Compare) -> CompareResult:
     """Score two models on the same tiles; each model's scoring is a look at the set."""
     from histo_mlflow.console import say
     from histo_mlflow.evaluation.costs import read_costs
-    from histo_mlflow.pipeline.compare import check_comparable, compare_models, describe_comparison
+    from histo_mlflow.pipeline.compare import check_comparable, compare_models, describe_compared
     from histo_mlflow.pipeline.contents import Beginning
     from histo_mlflow.pipeline.draw import draw_models
     from histo_mlflow.pipeline.inputs import check_form, load_model, open_scored_tiles
@@ -69,8 +69,9 @@ def compare(options: Compare) -> CompareResult:
     made = f"{short_model(options.model_a)} or {short_model(options.model_b)} on {short_data(options.data)}"
     name, both = RunName.of(made, options.naming), f"{a.address} and {b.address}"
     with begin_run(store, options, Beginning.of("compare", name, tiles, compute=compute.describe(), models=both)) as run:
-        comparison, about = compare_models(run, (a, b), views, compute, costs)
-        draw_models(run, comparison, about, tiles)
-    say(f"\n{describe_comparison(comparison)}")
+        compared = compare_models(run, (a, b), views, compute, costs=costs)
+        about = compared.about
+        draw_models(run, compared.comparison, about, compared.verdicts, tiles)
+    say(f"\n{describe_compared(compared)}")
     say(f"models were scored {about.looks} time(s) on this set; page: run {run.id}, comparison/comparison.html (mlflow ui)")
-    return CompareResult(run.id, comparison, about.looks)
+    return CompareResult(run.id, compared.comparison, about.looks)

@@ -48,6 +48,7 @@ class CvResult:
 def cv(options: Cv) -> CvResult:
     """Cross-validate; whatever is wrong with the request is found before it begins."""
     from histo_mlflow.console import say
+    from histo_mlflow.evaluation.verdict import verdict_of
     from histo_mlflow.pipeline.card import OutOfFold
     from histo_mlflow.pipeline.draw import draw_folds
     from histo_mlflow.pipeline.folds import record_folds, record_summary
@@ -61,8 +62,9 @@ def cv(options: Cv) -> CvResult:
         folds = record_folds(session, splits)
         pooled = record_summary(session, folds)
         table = folds.describe()
-        session.run.describe(f"```\n{table}\n```")
-        handed_on = hand_on(session, folds.best, OutOfFold(pooled.evaluation, folds.nested), best_fold=str(folds.best_fold))
+        verdict = verdict_of(pooled).describe()
+        session.run.describe(f"{verdict}\n\n```\n{table}\n```")
+        handed_on = hand_on(session, folds.best, OutOfFold(pooled, folds.nested), best_fold=str(folds.best_fold))
         draw_folds(session, folds, pooled)
-    say(f"\n{table}\n\n{handed_on.describe()}\n\nNext: mlflow ui    (this run: {session.run.id})")
+    say(f"\n{verdict}\n{table}\n\n{handed_on.describe()}\n\nNext: mlflow ui    (this run: {session.run.id})")
     return CvResult(session.run.id, handed_on.model_uri, handed_on.version, folds.best_fold, folds.table, pooled.evaluation)

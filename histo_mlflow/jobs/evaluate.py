@@ -49,7 +49,7 @@ def evaluate(options: Evaluate) -> EvaluateResult:
     from histo_mlflow.pipeline.contents import Beginning
     from histo_mlflow.pipeline.inputs import load_model, open_scored_tiles
     from histo_mlflow.pipeline.names import RunName, figure_of, short_data, short_model
-    from histo_mlflow.pipeline.scale import at_scale_of
+    from histo_mlflow.pipeline.scale import at_scale_of, find_caveats
     from histo_mlflow.pipeline.scoring import describe_scores, score_model
     from histo_mlflow.pipeline.session import begin_run, open_judging
     from histo_mlflow.tiles.open import check_source
@@ -63,8 +63,9 @@ def evaluate(options: Evaluate) -> EvaluateResult:
     costs = read_costs(options.costs.costs, model.classes)
     tiles = open_scored_tiles(asked.data, options.reading, model)
     tiles = at_scale_of(model, tiles, is_rescaled=options.scale.rescale)
-    if tiles.fingerprint == model.facts.data_fingerprint:
-        warn("the model has learnt from these very tiles: the figures will say nothing about new ones")
+    for caveat in find_caveats(model, tiles):
+        if caveat.is_grave:
+            warn(f"{caveat.words}: the figures will say nothing about new ones")
     name = RunName.of(f"{short_model(asked.model)} on {short_data(asked.data)}", options.naming)
     scored = Beginning.of("evaluate", name, tiles, compute=compute.describe(), model=model.address)
     with begin_run(store, options, scored) as run:

@@ -10,7 +10,10 @@ from importlib.metadata import version
 
 import histo_mlflow
 from histo_mlflow.base.escaping import markdown, visible
+from histo_mlflow.evaluation.caveats import caveats_of
+from histo_mlflow.evaluation.findings import Findings
 from histo_mlflow.evaluation.metrics import OVERALL_METRICS, Evaluation
+from histo_mlflow.evaluation.verdict import verdict_of
 from histo_mlflow.evaluation.wording import in_words
 from histo_mlflow.models.facts import ModelFacts
 from histo_mlflow.models.options import n_features_of
@@ -25,11 +28,11 @@ class OutOfFold:
     """What a cross-validation knows beside the fold that it hands on.
 
     Attributes:
-        evaluation: Of all tiles, each scored by the fold that has not learnt from it.
+        findings: On all tiles, each scored by the fold that has not learnt from it.
         nested: Mean over the folds of figures by name, each fold at the epoch that the other folds choose.
     """
 
-    evaluation: Evaluation
+    findings: Findings
     nested: Mapping[str, float]
 
     def describe(self) -> str:
@@ -43,30 +46,29 @@ class OutOfFold:
 
 
 def write_card(
-    facts: ModelFacts,
-    val: Evaluation,
-    test: tuple[str, Evaluation] | None,
-    *,
-    model_name: str,
-    out_of_fold: OutOfFold | None = None,
+    facts: ModelFacts, findings: Mapping[str, Findings], *, model_name: str, out_of_fold: OutOfFold | None = None
 ) -> str:
     """Return the card that MLflow shows for a version and that lies in the model as ``model_card.md``.
 
     Args:
         facts: What travels with the model.
-        val: Its evaluation on the validation tiles that selected it.
-        test: Name and evaluation of the test set that was watched, if there was one.
+        findings: On the validation tiles that selected it, and on the test set that was watched, if there was one, by name.
         model_name: Under which it is registered.
         out_of_fold: Of a cross-validation.
     """
     synthetic = "**Learnt from synthetic demo tiles, not from tissue: of no use on tissue.**\n\n" if facts.is_synthetic else ""
-    return f"""{synthetic}Classifies histology tiles. For research use, **not for diagnosis**.
+    val = findings["val"].evaluation
+    test = (findings["test"].about.source, findings["test"].evaluation) if "test" in findings else None
+    judged = findings.get("test", findings["val"] if out_of_fold is None else out_of_fold.findings)
+    return f"""{synthetic}{_describe_verdict(judged)}
+
+Classifies histology tiles. For research use, **not for diagnosis**.
 
 ## Intended use
 
-One label and one probability per class for each tile of haematoxylin-eosin stained tissue that was cut as the tiles
-below were. Every tile gets one of these classes, also one that shows none of them. Not validated for clinical use; not for
-diagnosis, staging or the choice of a treatment.
+One label and one probability per class for each tile of tissue that was stained, scanned and cut as the tiles below were.
+Every tile gets one of these classes, also one that shows none of them. Not validated for clinical use; not for diagnosis,
+staging or the choice of a treatment.
 
 - **Classes, in this order:** {" ".join(markdown(name) for name in facts.classes)}
 - **Input:** {_describe_input(facts)}
@@ -75,6 +77,7 @@ diagnosis, staging or the choice of a treatment.
 ## Data and selection
 
 - **Learnt from:** {markdown(facts.data_source)} (SHA-256 `{facts.data_fingerprint}`)
+- **Organ, stain, scanner and patients:** not stated
 - **Kept together when it was split:** {facts.split_unit}
 - **Selected:** {markdown(facts.selected)}
 
@@ -103,11 +106,16 @@ intervals know of chance among these tiles, not of other laboratories, scanners 
 """
 
 
+def _describe_verdict(findings: Findings) -> str:
+    caveats = "\n".join(f"- {markdown(caveat.words)}" for caveat in caveats_of(findings))
+    return f"**{markdown(verdict_of(findings).describe())}**" + (f"\n\n{caveats}" if caveats else "")
+
+
 def _describe_input(facts: ModelFacts) -> str:
     if facts.takes_features:
         return f"features `(n, {n_features_of(facts.backbone)})` by {markdown(facts.encoder)}, and of nothing else"
     is_known = facts.microns_per_pixel is not None
-    scale = f"{facts.microns_per_pixel:g} microns per pixel" if is_known else "a scale that was not given"
+    scale = f"{facts.microns_per_pixel:g} microns per pixel" if is_known else "scale not stated"
     return (
         f"uint8 RGB `(n, height, width, 3)`, or PNG, JPEG or TIFF files; {scale} at\n"
         f"  {facts.tile_size_px} px; other sizes are resized to that, whatever their scale"
@@ -130,7 +138,7 @@ Made with {", ".join(versions)}."""
 def _overall_table(val: Evaluation, test: tuple[str, Evaluation] | None, out_of_fold: OutOfFold | None) -> str:
     columns = {f"{len(val.predictions.labels)} validation tiles": val}
     if out_of_fold is not None:
-        columns[f"all {len(out_of_fold.evaluation.predictions.labels)} tiles, out of fold"] = out_of_fold.evaluation
+        columns[f"all {len(out_of_fold.findings.predictions.labels)} tiles, out of fold"] = out_of_fold.findings.evaluation
     if test is not None:
         columns[f"{len(test[1].predictions.labels)} test tiles: {test[0]}"] = test[1]
     rows = [

@@ -1,21 +1,24 @@
 """Two models scored side by side in a run: what `compare` shows, and the gate to Production that decides by it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from histo_mlflow.console import format_table, say, warn
 from histo_mlflow.errors import RequestError
+from histo_mlflow.evaluation.costs import default_costs
 from histo_mlflow.evaluation.evidence import Layout
-from histo_mlflow.evaluation.findings import About
-from histo_mlflow.evaluation.gate import METHOD, alpha_of_look, judge
+from histo_mlflow.evaluation.findings import About, Details, Findings
+from histo_mlflow.evaluation.gate import METHOD, Ruling, alpha_of_look, first_ruling, judge
 from histo_mlflow.evaluation.intervals import Floats
 from histo_mlflow.evaluation.kept_numbers import write_comparison
-from histo_mlflow.evaluation.metrics import OVERALL_METRICS
+from histo_mlflow.evaluation.metrics import OVERALL_METRICS, evaluate_predictions
 from histo_mlflow.evaluation.options import GateOptions
 from histo_mlflow.evaluation.paired import COMPARED, Comparison, compare_predictions
 from histo_mlflow.evaluation.predictions import Predictions, match_classes
+from histo_mlflow.evaluation.verdict import Verdict, verdict_of, verdict_on_difference
 from histo_mlflow.evaluation.wording import as_json
 from histo_mlflow.learning.compute import Compute
 from histo_mlflow.learning.infer import probabilities_of
@@ -23,7 +26,8 @@ from histo_mlflow.models.model import Model
 from histo_mlflow.pipeline.contents import log_datasets
 from histo_mlflow.pipeline.draw import draw_models
 from histo_mlflow.pipeline.inputs import check_form, load_model
-from histo_mlflow.pipeline.scale import at_scale_of
+from histo_mlflow.pipeline.report import VERDICT_TAG, find_baselines, judge_by_colour
+from histo_mlflow.pipeline.scale import at_scale_of, find_caveats
 from histo_mlflow.pipeline.split import score_part
 from histo_mlflow.tiles.tile_set import TileSet, with_class_order
 from histo_mlflow.tracking.bars import BAR, Bar, write_bar
@@ -41,15 +45,38 @@ def check_comparable(a: Model, b: Model) -> None:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """Two models side by side, and what is to be thought of them.
+
+    Attributes:
+        comparison: Figures of both and their differences.
+        about: What was compared.
+        ruling: Of the gate: whether B may replace A.
+        verdicts: On the difference, on A and on B.
+    """
+
+    comparison: Comparison
+    about: About
+    ruling: Ruling
+    verdicts: tuple[Verdict, Verdict, Verdict]
+
+
 def compare_models(
-    run: Run, models: tuple[Model, Model], views: Sequence[TileSet], compute: Compute, costs: Floats | None = None
-) -> tuple[Comparison, About]:
+    run: Run,
+    models: tuple[Model, Model],
+    views: Sequence[TileSet],
+    compute: Compute,
+    *,
+    costs: Floats | None = None,
+    rule: Callable[[Comparison], Ruling] = first_ruling,
+) -> Compared:
     """Score both models on the same tiles, keep tables and metrics in `run`, and return what its page is drawn from.
 
     Each model's scoring is a look. `views` are the tiles as each of the two sees them, with the classes of the first model in
-    its order.
+    its order. `rule` says whether the second may replace the first; by default as the gate would in a first decision.
     """
-    a, b = models
+    a = models[0]
     tiles = views[0]
     for model in models:
         if tiles.fingerprint == model.facts.data_fingerprint:
@@ -59,19 +86,41 @@ def compare_models(
     note_looks(run, tiles.fingerprint, run.noted_looks() + len(said))
     looks = count_looks(run.store, tiles.fingerprint)
     comparison = compare_predictions(*said, costs=costs)
-    about = About.of(tiles.part("test"), a.describe(), b.describe(), looks=looks)
+    about = About.of(tiles.part("test"), *(model.describe() for model in models), looks=looks)
+    ruling = rule(comparison)
+    of_a, of_b = (
+        _verdict_on(run, model, view, predictions, looks) for model, view, predictions in zip(models, views, said, strict=True)
+    )
+    verdicts = (verdict_on_difference(comparison, ruling), of_a, of_b)
     with run.draft("comparison") as folder:
-        write_comparison(folder, comparison, about)
+        write_comparison(folder, comparison, about, verdicts)
+    run.set_tags({VERDICT_TAG: verdicts[0].describe()})
     run.log_metrics(
         {f"difference/{name}": figure.value for name, figure in comparison.differences.items() if figure.is_defined}
     )
-    return comparison, about
+    return Compared(comparison, about, ruling, verdicts)
+
+
+def _verdict_on(run: Run, model: Model, view: TileSet, said: Predictions, looks: int) -> Verdict:
+    """Return what is to be thought of one of two models that are scored on the same tiles."""
+    part = view.part("test")
+    costs = default_costs(said.classes)
+    _, of_colour = judge_by_colour(run, partial(find_baselines, run.store, model.run_id, said.classes), part, costs)
+    details = Details(baselines=of_colour, caveats=find_caveats(model, view))
+    return verdict_of(Findings(evaluate_predictions(said), part.rows, About.of(part, model.describe(), looks=looks), details))
 
 
 def _predict(model: Model, tiles: TileSet, classes: tuple[str, ...], compute: Compute) -> Predictions:
     own = with_class_order(tiles, model.classes)
     probabilities = probabilities_of(score_part(model.folded, own.part("test"), compute).logits)
     return Predictions(tiles.labels, match_classes(probabilities, model.classes, classes), classes, tiles.groups)
+
+
+def describe_compared(compared: Compared) -> str:
+    """Return the verdict, what is to be thought of each model, and the comparison."""
+    both, of_a, of_b = compared.verdicts
+    said = f"{both.describe()}\n  A: {of_a.describe()}\n  B: {of_b.describe()}\n  next: {both.next_step}"
+    return f"{said}\n\n{describe_comparison(compared.comparison)}"
 
 
 def describe_comparison(comparison: Comparison) -> str:
@@ -126,21 +175,22 @@ def pass_gate(
     bar, kept_bar = _set_bar(run, candidacy, tiles.fingerprint, options)
     say(f"decision {bar.look} on this set: its error may be {bar.alpha:.3%}, as much is left for all later ones")
     say(layout.describe_need(options.margin, bar.alpha))
-    comparison, about = compare_models(run, (old, new), views, compute)
-    verdict = judge(comparison, options, bar.alpha)
+    compared = compare_models(run, (old, new), views, compute, rule=partial(judge, options=options, alpha=bar.alpha))
+    say(compared.verdicts[0].describe())
     evidence = {
         "test_data": tiles.source,
         "test_data_fingerprint": tiles.fingerprint,
         "n_tiles": len(tiles),
-        "looks": about.looks,
-        "differences": {figure: as_json(value) for figure, value in comparison.differences.items()},
+        "looks": compared.about.looks,
+        "differences": {figure: as_json(value) for figure, value in compared.comparison.differences.items()},
+        "verdict": compared.verdicts[0].sentence,
         BAR: kept_bar,
         "incumbent_learnt_from_these_tiles": tiles.fingerprint == old.facts.data_fingerprint,
     }
-    what = PROMOTED if verdict.is_passed else REFUSED
-    decision = Decision(what, version, incumbent, verdict.describe(), run=run.id, evidence=evidence)
+    what = PROMOTED if compared.ruling.is_passed else REFUSED
+    decision = Decision(what, version, incumbent, compared.ruling.describe(), run=run.id, evidence=evidence)
     keep_decision(run, name, decision)
-    draw_models(run, comparison, about, tiles)
+    draw_models(run, compared.comparison, compared.about, compared.verdicts, tiles)
     return decision
 
 

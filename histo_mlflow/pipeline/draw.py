@@ -20,6 +20,7 @@ from histo_mlflow.evaluation.page import png_of
 from histo_mlflow.evaluation.paired import Comparison
 from histo_mlflow.evaluation.predictions import Predictions
 from histo_mlflow.evaluation.report_sections import draw_report
+from histo_mlflow.evaluation.verdict import Verdict
 from histo_mlflow.learning.grad_cam import grad_cam
 from histo_mlflow.learning.options import Recipe
 from histo_mlflow.models.classifier import TileClassifier
@@ -118,11 +119,19 @@ def draw_folds(session: Session, folds: Folds, pooled: Findings) -> None:
 
 
 def draw_models(
-    run: Run, comparison: Comparison, about: About, tiles: TileSet | None, attempt: Attempt = not_at_the_cost_of_the_model
+    run: Run,
+    comparison: Comparison,
+    about: About,
+    verdicts: Sequence[Verdict],
+    tiles: TileSet | None,
+    attempt: Attempt = not_at_the_cost_of_the_model,
 ) -> None:
-    """Draw the page of a comparison of two models into the run; without `tiles` it shows none."""
+    """Draw the page of a comparison of two models into the run; without `tiles` it shows none.
+
+    `verdicts` are on the difference, on A and on B; none where an earlier version has kept none.
+    """
     with attempt(run, "the page of comparison"), run.draft("comparison") as folder:
-        draw_comparison(folder, comparison, about, None if tiles is None or tiles.encoder else tiles.images)
+        draw_comparison(folder, comparison, about, None if tiles is None or tiles.encoder else tiles.images, verdicts)
 
 
 def collect_errors(

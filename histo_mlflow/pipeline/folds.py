@@ -174,7 +174,7 @@ def record_summary(session: Session, folds: Folds) -> Findings:
         folds=table,
     )
     about = About.of(part, f"the {len(table)} fold models of run {run.id}", selected=selected, looks=0)
-    pooled = record_findings(run, folds.pool(is_calibrated=is_calibrated), part.rows, about, details)
+    pooled = record_findings(run, folds.pool(is_calibrated=is_calibrated), part, about, details)
     metrics = {f"oof/{name}": pooled.evaluation.overall[key].value for name, key in _FIGURES.items()}
     for name in _FIGURES:
         metrics |= {f"cv/{name}/mean": table[name].mean(), f"cv/{name}/sd": table[name].std(ddof=1)}

@@ -14,6 +14,7 @@ from histo_mlflow.auditing.finding import DOUBTFUL, SERIOUS, Finding
 from histo_mlflow.auditing.subject import Subject
 from histo_mlflow.base.plain_values import shorten
 from histo_mlflow.errors import RequestError
+from histo_mlflow.evaluation.caveats import LEAK_NOTE
 from histo_mlflow.tiles.cache import cache_key, recall, remember
 from histo_mlflow.tiles.copies import find_copies, merge_partitions
 from histo_mlflow.tiles.tile_set import TileSet
@@ -81,7 +82,7 @@ def _allowed(allow_leak: str | None, what: str) -> str:
             f"{what}: its figures would say nothing about new tiles; leave them out (`histo audit` lists them for exclude), or "
             "say why they may be there: --allow-leak REASON"
         )
-    return f"leak to the test set allowed: {shorten(allow_leak)}"
+    return f"{LEAK_NOTE}: {shorten(allow_leak)}"
 
 
 def _precheck(tiles: TileSet, test: TileSet | None) -> Precheck:

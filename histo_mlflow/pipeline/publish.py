@@ -75,8 +75,7 @@ def hand_on(session: Session, recorded: RecordedSplit, out_of_fold: OutOfFold | 
         say(f"the licence of {facts.backbone} ({facts.licence}) keeps it here: {backbones_folder()}; the model refers to it")
     own_run = run if run.id == recorded.run.id else recorded.run
     network = with_temperature(read_best_network(own_run), facts.divisor)
-    test = None if inputs.test is None or recorded.test is None else (inputs.test.source, recorded.test)
-    card = write_card(facts, recorded.val, test, model_name=name, out_of_fold=out_of_fold)
+    card = write_card(facts, recorded.findings, model_name=name, out_of_fold=out_of_fold)
     model_uri = log_model(own_run, network, facts, card, step=recorded.best.best_epoch)
     both = {run.id: run, own_run.id: own_run}.values()
     for each in both:
@@ -88,7 +87,7 @@ def hand_on(session: Session, recorded: RecordedSplit, out_of_fold: OutOfFold | 
         model_uri,
         name,
         VersionFacts(own_run.id, card, {"data_fingerprint": facts.data_fingerprint, "source_run": run.id, **tags}),
-        objection=object_to(recorded.val, None if facts.takes_features else recorded.baselines),
+        objection=object_to(recorded.findings["val"]),
     )
     for each in both:
         each.set_tags({"histo.registered": registration.uri})

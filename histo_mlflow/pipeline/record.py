@@ -14,6 +14,7 @@ from histo_mlflow.errors import RequestError, WorkError
 from histo_mlflow.evaluation.findings import About, Details, Findings
 from histo_mlflow.evaluation.metrics import Evaluation
 from histo_mlflow.evaluation.predictions import Predictions
+from histo_mlflow.evaluation.verdict import verdict_of
 from histo_mlflow.learning.reports import EpochReport, FitResult
 from histo_mlflow.models.checkpoint import epoch_file_name, load_state, load_weights, save_state, save_weights
 from histo_mlflow.models.classifier import TileClassifier
@@ -23,6 +24,7 @@ from histo_mlflow.pipeline.contents import log_datasets
 from histo_mlflow.pipeline.report import (
     calibrate,
     calibration_of,
+    find_leaks,
     judge_by_colour,
     predictions_of,
     record_baselines,
@@ -76,8 +78,9 @@ class RecordedSplit:
         return self.findings["test"].evaluation if "test" in self.findings else None
 
     def describe(self) -> str:
-        """Return the headline figures, one line per scored set."""
-        lines = [f"Selected {self.facts.selected}."]
+        """Return the verdict of what was scored last, and the headline figures, one line per scored set."""
+        judged = self.findings.get("test", self.findings["val"])
+        lines = [verdict_of(judged).describe(), f"Selected {self.facts.selected}."]
         for name, evaluation in (("validation", self.val), ("test", self.test)):
             if evaluation is not None:
                 figures = evaluation.overall
@@ -157,10 +160,17 @@ def _judge(
             run.settle()
             looks, shown = count_looks(run.store, part.tiles.fingerprint), flow | {part.name: part.count_classes()}
         of_colour[part.name], figures = judge_by_colour(run, lambda: baselines, part, costs)
-        details = Details(shown, facts.split_unit, calibration_of(facts), costs, baselines=figures)
+        details = Details(
+            shown,
+            facts.split_unit,
+            calibration_of(facts),
+            costs,
+            baselines=figures,
+            caveats=() if part is split.val else find_leaks(split.tiles, part.tiles),
+        )
         about = About.of(part, f"run {run.id}", selected=facts.selected, looks=looks)
         predictions = predictions_of(scored, part, divisor=facts.divisor)
-        findings[part.name] = record_findings(run, predictions, part.rows, about, details)
+        findings[part.name] = record_findings(run, predictions, part, about, details)
     return findings, of_colour[split.val.name]
 
 

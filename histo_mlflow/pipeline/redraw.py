@@ -49,9 +49,9 @@ def _draw(run: Run, open_once: Callable[[str, ReadingOptions, int, str], TileSet
     draw(drawable, tiles, _or_end)
     drawn = [*([CURVES] if drawable.curves else []), *(f"evaluation/{findings.about.split}" for findings in drawable.findings)]
     if run.has_file("comparison/comparison.json"):
-        comparison, models = run.read("comparison", read_comparison)
+        comparison, models, verdicts = run.read("comparison", read_comparison)
         found = open_once(*scored, models.tile_size_px, models.fingerprint)
-        draw_models(run, comparison, models, found, _or_end)
+        draw_models(run, comparison, models, verdicts, found, _or_end)
         drawn.append("comparison")
     if REPORT_TAG in run.tags():
         run.set_tags({REPORT_TAG: "made"})

@@ -6,28 +6,30 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from histo_mlflow.evaluation.abstention import choose_threshold
 from histo_mlflow.evaluation.baselines import Baseline, colour_features, fit_baselines, from_json, to_json
 from histo_mlflow.evaluation.calibration import Calibration, fit_temperature
+from histo_mlflow.evaluation.caveats import LEAK_NOTE, Caveat, caveats_of, learnt_from, shared_groups, shared_tiles
 from histo_mlflow.evaluation.drawn import TARGET_ACCURACY
 from histo_mlflow.evaluation.findings import About, Details, Findings, evaluate_baselines
 from histo_mlflow.evaluation.intervals import Estimate, Floats
 from histo_mlflow.evaluation.kept_numbers import write_numbers
 from histo_mlflow.evaluation.metrics import evaluate_predictions
 from histo_mlflow.evaluation.predictions import Predictions
+from histo_mlflow.evaluation.verdict import SPLITS, verdict_of
 from histo_mlflow.learning.infer import probabilities_of
 from histo_mlflow.learning.reports import Scored
 from histo_mlflow.models.facts import ModelFacts
 from histo_mlflow.pipeline.contents import not_at_the_cost_of_the_model
 from histo_mlflow.tiles.splits import Split
-from histo_mlflow.tiles.tile_set import Part
+from histo_mlflow.tiles.tile_set import Part, TileSet
 from histo_mlflow.tracking.acceptance import CLASS_FIGURES, class_metric
 from histo_mlflow.tracking.runs import Run
 from histo_mlflow.tracking.store import Store
 
 BASELINES_FILE = "baselines.json"
+VERDICT_TAG, CAVEATS_TAG = "histo.verdict", "histo.caveats"
 
 
 def calibrate(val: Scored, part: Part, *, is_applied: bool) -> Calibration:
@@ -90,17 +92,30 @@ def judge_by_colour(
     return said, figures
 
 
-def record_findings(run: Run, predictions: Predictions, rows: NDArray[np.int64], about: About, details: Details) -> Findings:
+def find_leaks(learnt: TileSet, test: TileSet) -> tuple[Caveat, ...]:
+    """Return what of the test tiles is among those that the model learns from, as caveats."""
+    found = [] if learnt.fingerprint != test.fingerprint else [learnt_from()]
+    found += [shared_tiles(note) for note in learnt.notes if note.startswith(LEAK_NOTE)]
+    if learnt.groups is not None and test.groups is not None:
+        own = np.unique(test.groups)
+        if n_shared := len(np.intersect1d(own, learnt.groups)):
+            found.append(shared_groups(n_shared, len(own)))
+    return tuple(found)
+
+
+def record_findings(run: Run, predictions: Predictions, part: Part, about: About, details: Details) -> Findings:
     """Evaluate predictions, keep the numbers in ``evaluation/<split>/`` of the run and its metrics, and return them.
 
     Args:
         run: Where they are kept.
         predictions: Labels and probabilities.
-        rows: ``(n_tiles,)`` positions of the tiles in their set, in the order of `predictions`.
+        part: The tiles, in the order of `predictions`.
         about: What was scored by what; its ``split`` names the folder.
         details: What else is shown.
     """
-    findings = Findings(evaluate_predictions(predictions, costs=details.costs), rows, about, details)
+    names = part.tiles.given_names
+    evaluation = evaluate_predictions(predictions, costs=details.costs)
+    findings = Findings(evaluation, part.rows, about, details, None if names is None else names[part.rows])
     folder, remedy = f"evaluation/{about.split}", "Once that is corrected, score the model with histo evaluate."
     with run.draft(folder) as draft, not_at_the_cost_of_the_model(run, f"the tables of {folder}", then=remedy):
         write_numbers(draft, findings)
@@ -110,4 +125,11 @@ def record_findings(run: Run, predictions: Predictions, rows: NDArray[np.int64],
         for figure in CLASS_FIGURES
     }
     run.log_metrics({key: value for key, value in values.items() if math.isfinite(value)})
+    run.set_tags(tags_of_verdict(findings))
     return findings
+
+
+def tags_of_verdict(findings: Findings) -> dict[str, str]:
+    """Return the tags that say what is to be thought of a run: the verdict and the caveats of what was scored last in it."""
+    names = ", ".join(caveat.name for caveat in caveats_of(findings))
+    return {VERDICT_TAG: verdict_of(findings).describe(), CAVEATS_TAG: f"{SPLITS[findings.about.split]}: {names or 'none'}"}

@@ -3,9 +3,13 @@
 from dataclasses import replace
 
 from histo_mlflow.errors import RequestError
+from histo_mlflow.evaluation.caveats import Caveat, learnt_from, other_scale, scale_not_stated
 from histo_mlflow.models.model import Model
 from histo_mlflow.tiles.pixels import as_joined
 from histo_mlflow.tiles.tile_set import TileSet
+
+SCALE_NOTE = "another scale"
+"""How the note begins that tiles show another scale than a model has learnt from."""
 
 TOLERANCE = 0.1
 """Share by which scales may differ: scanners of one nominal magnification differ by some per cent."""
@@ -52,4 +56,17 @@ def at_scale_of(model: Model, tiles: TileSet, *, is_rescaled: bool) -> TileSet:
     The fingerprint stays that of the whole tiles: a look at their middle is a look at the set.
     """
     size_px = middle_px(model, tiles.tile_size_px, tiles.microns_per_pixel, is_rescaled=is_rescaled)
-    return tiles if size_px == tiles.tile_size_px else replace(tiles, images=as_joined(tiles.images).middle(size_px))
+    if size_px == tiles.tile_size_px:
+        return tiles
+    note = f"{SCALE_NOTE} than the model's: of each tile the middle of {size_px} px is shown to it"
+    return replace(tiles, images=as_joined(tiles.images).middle(size_px), notes=(*tiles.notes, note))
+
+
+def find_caveats(model: Model, tiles: TileSet) -> tuple[Caveat, ...]:
+    """Return what limits the figures of a model on these tiles: that it has learnt from them, and what of scales is known."""
+    found = [learnt_from()] if tiles.fingerprint == model.facts.data_fingerprint else []
+    found += [other_scale(note) for note in tiles.notes if note.startswith(SCALE_NOTE)]
+    lacking = {"the tiles": tiles.microns_per_pixel, "what the model has learnt from": model.facts.microns_per_pixel}
+    if not tiles.encoder and (whose := [name for name, known in lacking.items() if known is None]):
+        found.append(scale_not_stated(" and ".join(whose)))
+    return tuple(found)

@@ -7,9 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histo_mlflow.base.progress import Bar
+from histo_mlflow.evaluation.caveats import caveats_of
 from histo_mlflow.evaluation.findings import About, Details, Findings
 from histo_mlflow.evaluation.intervals import Floats
 from histo_mlflow.evaluation.perturbed import Perturbed
+from histo_mlflow.evaluation.verdict import verdict_of
 from histo_mlflow.evaluation.wording import in_words
 from histo_mlflow.learning.compute import Compute
 from histo_mlflow.learning.infer import infer
@@ -17,6 +19,7 @@ from histo_mlflow.models.model import Model
 from histo_mlflow.pipeline.contents import log_datasets, not_at_the_cost_of_the_model
 from histo_mlflow.pipeline.draw import Drawable, draw
 from histo_mlflow.pipeline.report import calibration_of, find_baselines, judge_by_colour, predictions_of, record_findings
+from histo_mlflow.pipeline.scale import find_caveats
 from histo_mlflow.pipeline.split import score_part
 from histo_mlflow.tiles.perturbations import PROTOCOL
 from histo_mlflow.tiles.tile_set import Part, TileSet
@@ -44,7 +47,7 @@ def score_model(run: Run, model: Model, part: Part, compute: Compute, costs: Flo
     looks = count_looks(run.store, fingerprint)
     about = About.of(part, model.describe(), selected=model.facts.describe_selection(), looks=looks)
     details = _collect(run, model, part, costs, _try_changes(run, model, part, compute, n_tried))
-    findings = record_findings(run, predictions_of(scored, part), part.rows, about, details)
+    findings = record_findings(run, predictions_of(scored, part), part, about, details)
     overall = findings.evaluation.overall
     figures = {f"{part.name}/{name}": overall[name].value for name in ("accuracy", "balanced_accuracy", "macro_f1")}
     run.log_metrics({f"{part.name}/loss": scored.loss, **figures})
@@ -74,13 +77,19 @@ def _collect(run: Run, model: Model, part: Part, costs: Floats, robustness: list
         costs=costs,
         robustness=robustness,
         baselines=of_colour,
+        caveats=find_caveats(model, part.tiles),
     )
 
 
 def describe_scores(findings: Findings) -> str:
-    """Return the headline figures with their intervals, one on a line."""
-    overall = findings.evaluation.overall
-    return "\n".join(f"  {name.replace('_', ' '):18s} {in_words(overall[name])}" for name in _SHOWN)
+    """Return the verdict, the caveats and what to do next, and the headline figures with their intervals, one on a line."""
+    overall, verdict = findings.evaluation.overall, verdict_of(findings)
+    said = [
+        verdict.describe(),
+        *(f"  caveat: {caveat.words}" for caveat in caveats_of(findings)),
+        f"  next: {verdict.next_step}",
+    ]
+    return "\n".join(said) + "\n\n" + "\n".join(f"  {name.replace('_', ' '):18s} {in_words(overall[name])}" for name in _SHOWN)
 
 
 def choose_tiles(tiles: TileSet, n_tiles: int) -> NDArray[np.int64]:

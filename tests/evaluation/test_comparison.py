@@ -8,10 +8,12 @@ from scipy.stats import binomtest, ttest_rel
 from histo_mlflow.errors import RequestError
 from histo_mlflow.evaluation.comparison_sections import draw_comparison
 from histo_mlflow.evaluation.findings import About
+from histo_mlflow.evaluation.gate import judge
 from histo_mlflow.evaluation.kept_numbers import read_comparison, write_comparison
-from histo_mlflow.evaluation.paired import compare_predictions, mcnemar, permute_groups
+from histo_mlflow.evaluation.options import GateOptions
+from histo_mlflow.evaluation.paired import Comparison, compare_predictions, mcnemar, permute_groups
 from histo_mlflow.evaluation.predictions import Predictions
-from histo_mlflow.evaluation.wording import describe_difference
+from histo_mlflow.evaluation.verdict import verdict_on_difference
 
 CLASSES = ("ADI", "TUM", "<b>")
 
@@ -20,6 +22,10 @@ def _said(labels: np.ndarray, skill: float, shared: np.ndarray, seed: int) -> Pr
     scores = skill * np.eye(3)[labels] + shared + 0.3 * np.random.default_rng(seed).normal(size=shared.shape)
     probabilities = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
     return Predictions(labels, probabilities, CLASSES)
+
+
+def _verdict(comparison: Comparison) -> str:
+    return verdict_on_difference(comparison, judge(comparison, GateOptions())).sentence
 
 
 @pytest.fixture(scope="module")
@@ -35,15 +41,15 @@ def test_a_better_model_is_found_better(pair: tuple[Predictions, Predictions]) -
     assert found.differences["balanced_accuracy"].low > 0
     assert found.differences["log_loss"].high < 0
     assert found.p_value < 0.001
-    assert describe_difference(found).startswith("B is better")
-    assert describe_difference(compare_predictions(pair[1], pair[0])).startswith("A is better")
+    assert _verdict(found).startswith("B is better")
+    assert _verdict(compare_predictions(pair[1], pair[0])).startswith("A is better")
 
 
 def test_a_model_does_not_differ_from_itself(pair: tuple[Predictions, Predictions]) -> None:
     found = compare_predictions(pair[0], pair[0])
     assert all(f.value == 0 and not f.has_interval for f in found.differences.values()), "an interval of no width is none"
     assert (found.p_value, len(found.disagree)) == (1.0, 0)
-    assert "don't tell them apart" in describe_difference(found)
+    assert "don't tell them apart" in _verdict(found)
 
 
 def test_the_interval_of_a_mean_difference_is_that_of_students_paired_test(pair: tuple[Predictions, Predictions]) -> None:
@@ -73,7 +79,7 @@ def test_few_patients_tell_no_two_models_apart(pair: tuple[Predictions, Predicti
     found = compare_predictions(a, b)
     assert not any(each.has_interval for each in (*found.differences.values(), *found.sensitivity))
     assert "20 groups are needed" in found.intervals
-    assert describe_difference(found).endswith("(no interval)")
+    assert "(no interval)" in _verdict(found)
 
 
 def test_mcnemar_is_the_exact_binomial_test() -> None:
@@ -128,7 +134,7 @@ def test_page(pair: tuple[Predictions, Predictions], tmp_path: Path) -> None:
     assert 'src="http' not in page
     assert page.count("data:image/jpeg") == 18
 
-    kept, kept_about = read_comparison(tmp_path)
+    kept, kept_about, _ = read_comparison(tmp_path)
     draw_comparison(tmp_path, kept, kept_about, images)
     assert (tmp_path / "comparison.html").read_text() == page, "drawn from what is kept, it is the same"
     draw_comparison(tmp_path, found, about)

@@ -5,6 +5,7 @@ import pytest
 
 from histo_mlflow.errors import OptionError
 from histo_mlflow.evaluation.evidence import Layout, gain_in_balanced_accuracy
+from histo_mlflow.evaluation.findings import About, Details, Findings, evaluate_baselines
 from histo_mlflow.evaluation.gate import alpha_of_look, judge, object_to
 from histo_mlflow.evaluation.metrics import evaluate_predictions
 from histo_mlflow.evaluation.options import GateOptions
@@ -145,6 +146,12 @@ def test_margins_are_checked() -> None:
 
 
 def test_without_baselines_a_first_version_is_objected_to() -> None:
-    said, guess = evaluate_predictions(_said((0.9, 0.9, 0.9))), _said((0.5, 0.5, 0.5))
-    assert object_to(said, {"mean RGB": guess}) == ""
-    assert "the baselines could not be made" in object_to(said, {})
+    about = About(split="val", source="s", fingerprint="f", is_synthetic=False, tile_size_px=28, models=("m",), looks=0)
+    evaluation, baselines = evaluate_predictions(_said((0.9, 0.9, 0.9))), evaluate_baselines({"RGB": _said((0.5, 0.5, 0.5))})
+
+    def object_with(details: Details, about: About = about) -> str:
+        return object_to(Findings(evaluation, np.arange(600), about, details))
+
+    assert object_with(Details(baselines=baselines)) == ""
+    assert "no baselines are at hand" in object_with(Details())
+    assert object_with(Details(), replace(about, tile_size_px=0)) == "", "of features no colour is known"
