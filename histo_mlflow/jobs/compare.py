@@ -49,8 +49,15 @@ def compare(options: Compare) -> CompareResult:
     """Score two models on the same tiles; each model's scoring is a look at the set."""
     from histo_mlflow.console import say
     from histo_mlflow.evaluation.costs import read_costs
-    from histo_mlflow.pipeline.compare import check_comparable, compare_models, describe_compared
+    from histo_mlflow.pipeline.compare import (
+        COMPARISON_PAGE,
+        check_comparable,
+        compare_models,
+        describe_compared,
+        show_comparison,
+    )
     from histo_mlflow.pipeline.contents import Beginning
+    from histo_mlflow.pipeline.description import describe_place
     from histo_mlflow.pipeline.draw import draw_models
     from histo_mlflow.pipeline.inputs import check_form, load_model, open_scored_tiles
     from histo_mlflow.pipeline.names import RunName, short_data, short_model
@@ -72,6 +79,8 @@ def compare(options: Compare) -> CompareResult:
         compared = compare_models(run, (a, b), views, compute, costs=costs)
         about = compared.about
         draw_models(run, compared.comparison, about, compared.verdicts, tiles)
+        show_comparison(run, name, compared)
     say(f"\n{describe_compared(compared)}")
-    say(f"models were scored {about.looks} time(s) on this set; page: run {run.id}, comparison/comparison.html (mlflow ui)")
+    say(f"models were scored {about.looks} time(s) on this set")
+    say(f"\n{describe_place(run, COMPARISON_PAGE, compared.verdicts[0].next_step)}")
     return CompareResult(run.id, compared.comparison, about.looks)

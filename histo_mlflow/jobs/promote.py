@@ -43,7 +43,7 @@ class Promote(JudgingOptions):
 def promote(options: Promote) -> "Decision":
     """Decide on a version and return the decision; a refusal is a `WorkError`, so that scripts can tell."""
     from histo_mlflow.console import say
-    from histo_mlflow.pipeline.compare import Candidacy, describe_decision, keep_decision, pass_gate
+    from histo_mlflow.pipeline.compare import Candidacy, describe_decision, keep_decision, pass_gate, show_decision
     from histo_mlflow.pipeline.contents import Beginning
     from histo_mlflow.pipeline.inputs import announce
     from histo_mlflow.pipeline.names import RunName
@@ -92,6 +92,7 @@ def promote(options: Promote) -> "Decision":
             decision = Decision(FORCED if incumbent else FIRST, version, incumbent, reason, run=run.id)
             keep_decision(run, name, decision)
         made.end(run, decision.what)
+        show_decision(run, name, decision)
     if decision.what == REFUSED:
         raise WorkError("; ".join(line.strip() for line in describe_decision(name, decision).splitlines()))
     say(describe_decision(name, decision))

@@ -2,9 +2,9 @@
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, NoReturn, TypeVar
 
 from histo_mlflow.base.interruption import LAUNCHER_VARIABLE
@@ -68,6 +68,7 @@ class Session:
         inputs: What it reads.
         options: What it was asked.
         name: What its run is called.
+        links: By their words, what descriptions lead to beside the run's own pages.
         n_splits_after: Folds that are to be learnt after this one.
     """
 
@@ -76,6 +77,7 @@ class Session:
     inputs: LearningInputs
     options: LearningOptions
     name: RunName
+    links: Mapping[str, str] = field(default_factory=dict)
     n_splits_after: int = 0
 
 
