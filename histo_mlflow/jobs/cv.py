@@ -50,7 +50,7 @@ def cv(options: Cv) -> CvResult:
     from histo_mlflow.console import say
     from histo_mlflow.evaluation.verdict import verdict_of
     from histo_mlflow.pipeline.card import OutOfFold
-    from histo_mlflow.pipeline.description import describe_end, describe_figures, put_description, report_links
+    from histo_mlflow.pipeline.description import describe_end, describe_figures, report_links
     from histo_mlflow.pipeline.draw import draw_folds
     from histo_mlflow.pipeline.folds import describe_pooled, record_folds, record_summary
     from histo_mlflow.pipeline.publish import hand_on
@@ -63,8 +63,8 @@ def cv(options: Cv) -> CvResult:
         folds = record_folds(session, splits)
         pooled = record_summary(session, folds)
         handed_on = hand_on(session, folds.best, OutOfFold(pooled, folds.nested), best_fold=str(folds.best_fold))
-        text, links = describe_pooled(session.run, folds, pooled), report_links(session.run, pooled)
-        put_description(session.run, text, {**links, **handed_on.links})
+        links = {**report_links(session.run, pooled), **handed_on.links}
+        describe_pooled(session.run, folds, pooled).put(session.run, links)
         draw_folds(session, folds, pooled)
     verdict, end = verdict_of(pooled).describe(), describe_end(session.run, pooled)
     say(f"\n{folds.describe()}\n\n{verdict}\n{describe_figures(pooled)}\n{handed_on.describe()}\n\n{end}")

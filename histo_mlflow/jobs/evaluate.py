@@ -47,7 +47,7 @@ def evaluate(options: Evaluate) -> EvaluateResult:
     from histo_mlflow.console import say, warn
     from histo_mlflow.evaluation.costs import read_costs
     from histo_mlflow.pipeline.contents import Beginning
-    from histo_mlflow.pipeline.description import describe_end, describe_scored, put_description, report_links
+    from histo_mlflow.pipeline.description import Description, describe_end, report_links
     from histo_mlflow.pipeline.inputs import load_model, open_scored_tiles
     from histo_mlflow.pipeline.names import RunName, figure_of, short_data, short_model
     from histo_mlflow.pipeline.scale import at_scale_of, find_caveats
@@ -72,7 +72,7 @@ def evaluate(options: Evaluate) -> EvaluateResult:
     with begin_run(store, options, scored) as run:
         findings = score_model(run, model, tiles.part("test"), compute, costs, n_tried=options.robustness.robustness)
         name.end(run, figure_of(findings))
-        put_description(run, describe_scored(findings), report_links(run, findings))
+        Description.of(findings).put(run, report_links(run, findings))
     looks = findings.about.looks
     say(f"\n{model.address} on {tiles.source}, values with 95 % intervals:\n{describe_scores(findings)}")
     say(f"models were scored {looks} time(s) on this set\n\n{describe_end(run, findings)}")

@@ -43,8 +43,9 @@ def predict(options: Predict) -> Path:
     from histo_mlflow.console import say, warn
     from histo_mlflow.learning.compute import resolve_compute_for_report
     from histo_mlflow.models import exports
-    from histo_mlflow.pipeline.inputs import check_form, load_model, open_calibration
+    from histo_mlflow.pipeline.inputs import check_form, describe_model, load_model, open_calibration
     from histo_mlflow.pipeline.predict import run_elsewhere, run_in_int8, threshold_of, write_predictions
+    from histo_mlflow.pipeline.tally import Tally
     from histo_mlflow.tiles.unlabelled import open_images
     from histo_mlflow.tracking.runs import begun_run
     from histo_mlflow.tracking.store import read_store
@@ -71,12 +72,13 @@ def predict(options: Predict) -> Path:
             run.write("int8.json", json.dumps(found, indent=2) + "\n")
     elif runtime != TORCH:
         model = run_elsewhere(model, runtime, options.compute.precision)
-    abstain_below = threshold_of(model) if options.abstention.abstain else None
+    tally = Tally(model.classes, threshold_of(model) if options.abstention.abstain else None)
     images = replace(images, microns_per_pixel=options.microns_per_pixel or None, is_rescaled=options.scale.rescale)
-    failures = write_predictions(model, compute, images, output, abstain_below=abstain_below)
+    failures = write_predictions(model, compute, images, output, tally=tally)
     if run is not None and output.is_file():
         run.log_file(output)
     kept = f"; kept with run {run.id} too" if run else ""
+    say(f"\n{tally.describe()}\nby {describe_model(store, model)}")
     say(f"{len(images) - len(failures)} of {len(images)} images predicted: {output}{kept}")
     if failures:
         for failure in failures:

@@ -46,7 +46,7 @@ class TrainResult:
 def train(options: Train) -> TrainResult:
     """Train on one part of the tiles and validate on the other; whatever is wrong with the request is found before."""
     from histo_mlflow.console import say
-    from histo_mlflow.pipeline.description import describe_end, describe_scored, put_description, report_links
+    from histo_mlflow.pipeline.description import Description, describe_end, report_links
     from histo_mlflow.pipeline.draw import draw_split
     from histo_mlflow.pipeline.publish import hand_on
     from histo_mlflow.pipeline.record import record_split
@@ -58,7 +58,7 @@ def train(options: Train) -> TrainResult:
     with begin(request, [split]) as session:
         recorded = record_split(session, split, title="hold-out")
         handed_on, judged = hand_on(session, recorded), recorded.judged
-        put_description(session.run, describe_scored(judged), {**report_links(session.run, judged), **handed_on.links})
+        Description.of(judged).put(session.run, {**report_links(session.run, judged), **handed_on.links})
         draw_split(session, recorded)
     say(f"\n{recorded.describe()}\n{handed_on.describe()}\n\n{describe_end(session.run, judged)}")
     return TrainResult(

@@ -57,15 +57,15 @@ class EpochReport:
     seconds_left: float | None = None
     seconds_so_far: float = 0.0
 
-    def describe_left(self, n_trainings_after: int = 0) -> str:
-        """Return how long it will take yet, and with as many of its kind after it; nothing if not known."""
+    def describe_left(self, n_folds_after: int = 0) -> str:
+        """Return how long it will take yet, and with as many folds after it; nothing if not known."""
         if self.seconds_left is None:
             return ""
         said = f"{in_time(self.seconds_left)} left" if self.seconds_left else ""
-        if not n_trainings_after:
+        if not n_folds_after:
             return said
-        whole = self.seconds_left + n_trainings_after * (self.seconds_so_far + self.seconds_left)
-        return f"{said + ', ' if said else ''}{in_time(whole)} with the {n_trainings_after} after it"
+        whole = self.seconds_left + n_folds_after * (self.seconds_so_far + self.seconds_left)
+        return f"{said + ', ' if said else ''}{in_time(whole)} with the other folds"
 
 
 @dataclass(frozen=True)

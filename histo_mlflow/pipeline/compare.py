@@ -20,12 +20,12 @@ from histo_mlflow.evaluation.options import GateOptions
 from histo_mlflow.evaluation.paired import COMPARED, Comparison, compare_predictions
 from histo_mlflow.evaluation.predictions import Predictions, match_classes
 from histo_mlflow.evaluation.verdict import Verdict, verdict_of, verdict_on_difference
-from histo_mlflow.evaluation.wording import as_json, in_two_parts
+from histo_mlflow.evaluation.wording import as_json, signed
 from histo_mlflow.learning.compute import Compute
 from histo_mlflow.learning.infer import probabilities_of
 from histo_mlflow.models.model import Model
 from histo_mlflow.pipeline.contents import log_datasets
-from histo_mlflow.pipeline.description import describe_verdict, put_description
+from histo_mlflow.pipeline.description import Description
 from histo_mlflow.pipeline.draw import draw_models
 from histo_mlflow.pipeline.inputs import check_form, load_model
 from histo_mlflow.pipeline.names import RunName
@@ -111,12 +111,14 @@ def show_comparison(run: Run, name: RunName, compared: Compared) -> None:
     """Put the verdict on two models where `mlflow ui` shows it, and the difference into the name of the run."""
     comparison, (verdict, *of_each) = compared.comparison, compared.verdicts
     difference = comparison.differences["balanced_accuracy"]
-    rows = []
-    for figure in ("balanced_accuracy", "log_loss"):
-        value, interval = in_two_parts(comparison.differences[figure])
-        rows.append(f"| {OVERALL_METRICS[figure].words}, B minus A | **{value}** | {interval or 'not defined'} |")
-    said = [f"{letter}: {each.describe()}" for letter, each in zip("AB", of_each, strict=True)]
-    put_description(run, describe_verdict(verdict, rows, said), {"Page": run_page(run, COMPARISON_PAGE)})
+    figures = ", ".join(
+        f"{OVERALL_METRICS[figure].words.lower()} {signed(comparison.differences[figure])}"
+        for figure in ("balanced_accuracy", "log_loss")
+    )
+    said = [f"- {letter}: {markdown(each.describe())}" for letter, each in zip("AB", of_each, strict=True)]
+    more = ["\n".join(said), f"Next: {markdown(verdict.next_step)}"]
+    described = Description(verdict.describe(), f"B minus A: {figures}", more)
+    described.put(run, {"Page": run_page(run, COMPARISON_PAGE)})
     name.end(run, f"{difference.value:+.3f}")
 
 
@@ -232,11 +234,11 @@ def keep_decision(run: Run, name: str, decision: Decision) -> None:
 
 def show_decision(run: Run, name: str, decision: Decision) -> None:
     """Put a decision where `mlflow ui` shows its run."""
-    first, *reasons = (markdown(line.strip()) for line in describe_decision(name, decision).splitlines())
+    first, *reasons = (line.strip() for line in describe_decision(name, decision).splitlines())
     links = {f"Model {name} version {decision.version}": version_page(name, decision.version)}
     if run.has_file(COMPARISON_PAGE):
         links["Page"] = run_page(run, COMPARISON_PAGE)
-    put_description(run, f"**{first}**\n\n" + "\n".join(f"- {reason}" for reason in reasons), links)
+    Description(first, more=["\n".join(f"- {markdown(reason)}" for reason in reasons)]).put(run, links)
 
 
 def describe_decision(name: str, decision: Decision) -> str:

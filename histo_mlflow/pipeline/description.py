@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from histo_mlflow.base.escaping import markdown
 from histo_mlflow.evaluation.caveats import caveats_of
 from histo_mlflow.evaluation.findings import Findings
-from histo_mlflow.evaluation.verdict import SPLITS, Verdict, verdict_of
-from histo_mlflow.evaluation.wording import in_two_parts, in_words
+from histo_mlflow.evaluation.verdict import SPLITS, verdict_of
+from histo_mlflow.evaluation.wording import in_words
 from histo_mlflow.pipeline.outlook import describe_file, describe_page, short_id
 from histo_mlflow.tracking.addresses import run_page
 from histo_mlflow.tracking.listed_runs import FIGURE, GLANCE, HIGH, LOW
@@ -40,31 +41,32 @@ def show_at_a_glance(run: Run, metrics: Mapping[str, float]) -> None:
     run.log_metrics(metrics, replaces=True)
 
 
-def describe_scored(findings: Findings) -> str:
-    """Return verdict, figures, caveats and what to do next, as Markdown."""
-    verdict, where = verdict_of(findings), SPLITS.get(findings.about.split, findings.about.split)
-    rows = []
-    for name, words in _HEADLINES.items():
-        value, interval = in_two_parts(findings.evaluation.overall[name])
-        rows.append(
-            f"| {words}, {len(findings.predictions.labels)} {where} tiles | **{value}** | {interval or 'not defined'} |"
-        )
-    return describe_verdict(verdict, rows, [caveat.words for caveat in caveats_of(findings)])
+@dataclass(frozen=True)
+class Description:
+    """What MLflow shows of a run, as Markdown, in the order of what a reader in a hurry wants: it folds all but a few lines away.
 
+    Attributes:
+        verdict: In a sentence.
+        figures: In a line.
+        more: Paragraphs.
+    """
 
-def describe_verdict(verdict: Verdict, rows: Sequence[str], caveats: Sequence[str] = ()) -> str:
-    """Return a verdict with a table of figures, `rows` of which are Markdown, caveats and what to do next, as Markdown."""
-    table = ["| | value | 95 % interval |", "|---|---|---|", *rows] if rows else []
-    parts = [f"**{markdown(verdict.describe())}**", "\n".join(table)]
-    parts.append("\n".join(f"- {markdown(words)}" for words in caveats))
-    parts.append(f"Next: {markdown(verdict.next_step)}")
-    return "\n\n".join(part for part in parts if part)
+    verdict: str
+    figures: str = ""
+    more: Sequence[str] = ()
 
+    @classmethod
+    def of(cls, findings: Findings, *more: str) -> "Description":
+        """Return what is to be said of a scored split; `more` is Markdown."""
+        verdict, said = verdict_of(findings), [f"- {markdown(caveat.words)}" for caveat in caveats_of(findings)]
+        paragraphs = ["\n".join(said), f"Next: {markdown(verdict.next_step)}", *more]
+        return cls(verdict.describe(), describe_figures(findings), paragraphs)
 
-def put_description(run: Run, text: str, links: Mapping[str, str]) -> None:
-    """Set the description that MLflow shows: `text`, then `links` by their words, to MLflow's own pages."""
-    said = " · ".join(f"[{markdown(words)}]({page})" for words, page in links.items())
-    run.describe(f"{text}\n\n{said}" if said else text)
+    def put(self, run: Run, links: Mapping[str, str]) -> None:
+        """Set it as the description of `run`, with `links` to MLflow's own pages by their words."""
+        linked = " · ".join(f"[{markdown(words)}]({page})" for words, page in links.items())
+        lines = "  \n".join(part for part in (markdown(self.figures), linked) if part)  # of one paragraph, to be seen unfolded
+        run.describe("\n\n".join(part for part in (f"**{markdown(self.verdict)}**", lines, *self.more) if part))
 
 
 def report_links(run: Run, findings: Findings) -> dict[str, str]:
@@ -92,7 +94,7 @@ def describe_figures(findings: Findings) -> str:
     """Return the headline figures of a scored split with their intervals, in a line."""
     overall = findings.evaluation.overall
     said = ", ".join(f"{words[0].lower()}{words[1:]} {in_words(overall[name])}" for name, words in _HEADLINES.items())
-    return f"{SPLITS.get(findings.about.split, findings.about.split)}: {said}"
+    return f"{len(findings.predictions.labels)} {SPLITS.get(findings.about.split, findings.about.split)} tiles: {said}"
 
 
 def folds_table(run: Run, rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from histo_mlflow.console import say
 from histo_mlflow.evaluation.comparison_sections import draw_comparison
 from histo_mlflow.evaluation.curves import draw_curves, draw_fold_curves
 from histo_mlflow.evaluation.findings import About, Findings
@@ -20,7 +21,7 @@ from histo_mlflow.evaluation.page import png_of
 from histo_mlflow.evaluation.paired import Comparison
 from histo_mlflow.evaluation.predictions import Predictions
 from histo_mlflow.evaluation.report_sections import draw_report
-from histo_mlflow.evaluation.verdict import Verdict
+from histo_mlflow.evaluation.verdict import SPLITS, Verdict
 from histo_mlflow.learning.grad_cam import grad_cam
 from histo_mlflow.learning.options import Recipe
 from histo_mlflow.models.classifier import TileClassifier
@@ -92,6 +93,7 @@ def draw(drawable: Drawable, tiles: Mapping[str, TileSet], attempt: Attempt = no
             run.write(CURVES, png_of(drawable.curves()))
     for findings in drawable.findings:
         split = findings.about.split
+        say(f"drawing the report on the {SPLITS.get(split, split)} tiles ...")
         gallery: list[GalleryRow] = []
         if split in tiles and not tiles[split].encoder:
             with attempt(run, f"the gallery of evaluation/{split}"):

@@ -14,7 +14,7 @@ from histo_mlflow.evaluation.predictions import Predictions
 from histo_mlflow.learning.options import HEAD
 from histo_mlflow.options import flatten
 from histo_mlflow.pipeline.contents import FOLD_TAG, log_config, log_datasets
-from histo_mlflow.pipeline.description import describe_scored, folds_table, put_description, report_links
+from histo_mlflow.pipeline.description import Description, folds_table, report_links
 from histo_mlflow.pipeline.names import RunName, figure_of
 from histo_mlflow.pipeline.record import RecordedSplit, record_split
 from histo_mlflow.pipeline.report import record_findings
@@ -132,11 +132,11 @@ class Folds:
         return f"{format_table(header, rows)}\n* lowest validation loss; nested: mean with each epoch chosen by the other folds"
 
 
-def describe_pooled(run: Run, folds: Folds, pooled: Findings) -> str:
-    """Return verdict, figures, caveats, and the folds with links to their runs, as Markdown."""
+def describe_pooled(run: Run, folds: Folds, pooled: Findings) -> Description:
+    """Return what MLflow shows of a cross-validation: the folds too, with links to their runs."""
     rows = [{str(name): value for name, value in row.items()} for row in folds.table.to_dict("records")]
     best = f"Best fold, whose model is handed on: {folds.best_fold}."
-    return f"{describe_scored(pooled)}\n\n{folds_table(run, rows, list(_FIGURES))}\n\n{best}"
+    return Description.of(pooled, folds_table(run, rows, list(_FIGURES)), best)
 
 
 def record_folds(session: Session, splits: Sequence[Split]) -> Folds:
@@ -192,7 +192,7 @@ def record_summary(session: Session, folds: Folds) -> Findings:
         metrics[f"cv/{name}/nested"] = table[f"nested_{name}"].mean()
     run.log_metrics(metrics)
     session.name.end(run, figure_of(pooled))
-    put_description(run, describe_pooled(run, folds, pooled), report_links(run, pooled))
+    describe_pooled(run, folds, pooled).put(run, report_links(run, pooled))
     run.set_tags({"histo.best_fold": folds.best_fold})
     note(run, {"selected": selected})
     run.write("folds.csv", table.to_csv(index=False))

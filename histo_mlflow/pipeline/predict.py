@@ -19,6 +19,7 @@ from histo_mlflow.models.model import Model
 from histo_mlflow.models.options import OPENVINO_INT8
 from histo_mlflow.pipeline.quantize import describe_int8, put_quantized
 from histo_mlflow.pipeline.scale import middle_px
+from histo_mlflow.pipeline.tally import Tally
 from histo_mlflow.tiles.mapped import check_unchanged
 from histo_mlflow.tiles.tile_set import Part
 from histo_mlflow.tiles.unlabelled import ImageSource
@@ -61,13 +62,13 @@ def _at_scale(tiles: NDArray[Any], source: ImageSource, model: Model) -> NDArray
     return tiles[:, start : start + wanted, start : start + wanted]
 
 
-def write_predictions(
-    model: Model, compute: Compute, images: ImageSource, output: Path, *, abstain_below: float | None
-) -> list[str]:
-    """Write a line for each image, in order, and return a sentence for each that could not be read.
+def write_predictions(model: Model, compute: Compute, images: ImageSource, output: Path, *, tally: Tally) -> list[str]:
+    """Write a line for each image, in order, count them, and return a sentence for each that could not be read.
 
-    The file appears when it is complete. With `abstain_below` it has a column `abstain`: true below that probability.
+    The file appears when it is complete. Where the `tally` knows when to abstain it has a column `abstain`: true below that
+    probability.
     """
+    abstain_below = tally.abstain_below
     failures: list[str] = []
     # A device such as /dev/stdout is written as it is; a file is renamed into place when it is complete.
     draft = output if output.exists() and not output.is_file() else output.with_name(output.name + ".draft")
@@ -85,6 +86,7 @@ def write_predictions(
                     probabilities = probabilities_of(
                         infer(model.folded, _at_scale(block.images, images, model), compute=compute)
                     )
+                    tally.add(probabilities)
                     for position, of_tile in zip(block.positions, probabilities, strict=True):
                         label, highest = model.classes[int(of_tile.argmax())], of_tile.max()
                         abstains = [] if abstain_below is None else [str(bool(highest < abstain_below)).lower()]

@@ -13,7 +13,7 @@ from histo_mlflow.served_model.kept_backbone import backbones_folder
 from histo_mlflow.tracking.addresses import version_page
 from histo_mlflow.tracking.decisions import REFUSED, Decision, Registration, register_model
 from histo_mlflow.tracking.logged_models import log_model, show_model
-from histo_mlflow.tracking.registry import LEARNT_IN_TAG, MODEL_URI_TAG, SOURCE_RUN_TAG, VersionFacts
+from histo_mlflow.tracking.registry import LEARNT_IN_TAG, MODEL_URI_TAG, REGISTERED_TAG, SOURCE_RUN_TAG, VersionFacts
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def hand_on(session: Session, recorded: RecordedSplit, out_of_fold: OutOfFold | 
         objection=object_to(recorded.findings["val"]),
     )
     for each in both:
-        each.set_tags({"histo.registered": registration.uri})
+        each.set_tags({REGISTERED_TAG: registration.uri})
     if registration.incumbent is None or registration.trouble or inputs.test is None:
         return HandedOn(model_uri, registration)
     say("comparing with the version in Production ...")

@@ -22,10 +22,9 @@ from histo_mlflow.models.facts import ModelFacts
 from histo_mlflow.options import flatten
 from histo_mlflow.pipeline.contents import log_datasets
 from histo_mlflow.pipeline.description import (
+    Description,
     describe_figures,
-    describe_scored,
     glance_so_far,
-    put_description,
     report_links,
     show_at_a_glance,
 )
@@ -124,7 +123,7 @@ def record_split(session: Session, split: Split, *, title: str) -> RecordedSplit
     findings, baselines = _judge(session, split, facts, result, n_epochs)
     recorded = RecordedSplit(run, split, title, facts, result.best, result.val.loss, findings, baselines, observer.history)
     session.name.end(run, figure_of(recorded.judged))
-    put_description(run, describe_scored(recorded.judged), {**report_links(run, recorded.judged), **session.links})
+    Description.of(recorded.judged).put(run, {**report_links(run, recorded.judged), **session.links})
     return recorded
 
 

@@ -186,7 +186,8 @@ def begin(request: Request[OptionsT], splits: Sequence[Split]) -> Iterator[Sessi
     name = RunName.of(name_learning(options, encoder=inputs.tiles.encoder), options.naming)
     about: dict[str, Any] = {"seed": request.seed, "split_by": unit.level, "split_unit": unit.describe()}
     beginning = Beginning.of(request.job, name, inputs.tiles, **about)
-    beginning = replace(beginning, tags={**beginning.tags, "histo.test_data_fingerprint": inputs.test_fingerprint})
+    if inputs.test is not None:
+        beginning = replace(beginning, tags={**beginning.tags, "histo.test_data_fingerprint": inputs.test_fingerprint})
     is_project, begun = begun_run(store) is not None, None
     try:
         with (

@@ -22,7 +22,8 @@ from histo_mlflow.tracking.store import Store
 from histo_mlflow.tracking.store_errors import naming_what_is_refused
 
 CANDIDATE_ALIAS = "candidate"
-MODEL_URI_TAG = "histo.model_uri"
+MODEL_URI_TAG, REGISTERED_TAG = "histo.model_uri", "histo.registered"
+"""Of a run: its logged model, and the version that this has become."""
 SOURCE_RUN_TAG, LEARNT_IN_TAG = "source_run", "learnt_in_run"
 """Of a version: the run that a user has begun, whose page shows the version, and the one whose network it is."""
 _KIND_TAG = "histo.kind"
