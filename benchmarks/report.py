@@ -25,7 +25,7 @@ from histo_mlflow.evaluation.metrics import evaluate_predictions
 from histo_mlflow.evaluation.predictions import Predictions
 from histo_mlflow.evaluation.report_sections import draw_report
 from histo_mlflow.models.classifier import TileClassifier
-from histo_mlflow.pipeline.draw import collect_errors
+from histo_mlflow.pipeline.albums import collect_album
 from histo_mlflow.pipeline.report import apply_baselines
 from histo_mlflow.tiles.tile_set import COLORECTAL_CLASSES, TileSet
 
@@ -99,8 +99,7 @@ def report(tiles: TileSet, predictions: Predictions) -> None:
     with tempfile.TemporaryDirectory() as folder:
         findings = Findings(evaluate_predictions(predictions), rows, about, details)
         write_numbers(Path(folder), findings)
-        gallery = collect_errors(predictions, tiles, rows, lambda: network, torch.device("cpu"))
-        draw_report(Path(folder), findings, gallery)
+        draw_report(Path(folder), findings, collect_album(findings, tiles, lambda: network, torch.device("cpu")))
 
 
 def timed(work: Callable[[], object]) -> float:

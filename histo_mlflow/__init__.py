@@ -2,6 +2,7 @@
 
 Each job of the command line is a function here too, with the same names as keywords:
 ``histo_mlflow.train(data="tiles.npz", epochs=5)`` returns what it has found.
+``histo_mlflow.report(labels, probabilities, images)`` makes the report for anybody's model.
 """
 
 import os
@@ -19,7 +20,12 @@ def __getattr__(name: str) -> Any:
 
     if name.startswith("_") or name not in find_jobs():
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return as_function(name)
+    function = as_function(name)
+    if name == "report":
+        from histo_mlflow.pipeline.own_report import with_own
+
+        return with_own(function)
+    return function
 
 
 def __dir__() -> list[str]:

@@ -146,6 +146,8 @@ def _make(part: Field[Any]) -> list[click.Parameter]:
     names, known = [f"--{part.name.replace('_', '-')}"], part.metadata["option"]
     if known.positional:
         argument = click.Argument([part.name], default=part.default, required=False)
+        if known.is_several:
+            argument = click.Argument([part.name], nargs=-1, callback=lambda _context, _param, values: " ".join(values))
         return [argument, click.Option([*names, f"{part.name}{_BY_NAME}"], hidden=True)]
     # A boolean alone is true: --force as well as --force true.
     alone: dict[str, Any] = {"is_flag": False, "flag_value": "true"} if isinstance(part.default, bool) else {}
@@ -156,7 +158,7 @@ def _make(part: Field[Any]) -> list[click.Parameter]:
 def _describe(param: click.Parameter, part: Field[Any], context: click.Context) -> tuple[str, str]:
     known = part.metadata["option"]
     kind = "|".join(known.choices) if known.choices else param.type.get_metavar(param, context) or param.type.name.upper()
-    term = part.name.upper() if known.positional else f"{param.opts[0]} {kind}"
+    term = f"{part.name.upper()}{'...' if known.is_several else ''}" if known.positional else f"{param.opts[0]} {kind}"
     default = str(part.default).lower() if isinstance(part.default, bool) else part.default
     return term, f"{known.help} [default: {default}]" if default != "" else known.help
 

@@ -41,6 +41,7 @@ class Option:
         changes_result: Whether a training with another value may come to other weights; such a value can't be changed when a
             run is resumed, and trials of a search share it.
         positional: Whether the command line takes it by its place.
+        is_several: Whether it takes all that is left there; the value is a text with spaces between them.
         missing: What is said where it is not given, of an option that must be.
         names: `RUN`, `CV_RUN`, `OWN_RUN` or `MODEL` where the value may name one; the first characters of a run's id do too
             then, or ``last``.
@@ -55,6 +56,7 @@ class Option:
     words: tuple[str, ...] = ()
     changes_result: bool = True
     positional: bool = False
+    is_several: bool = False
     missing: str = ""
     names: str = ""
 

@@ -35,7 +35,7 @@ def test_a_training_whose_every_picture_fails_has_its_model(
         raise ValueError("nothing can be drawn")
 
     drawn = ("pipeline.draw.draw_curves", "evaluation.report_sections.plots.draw_confusion")
-    for name in (*drawn, "pipeline.draw.collect_errors", "pipeline.report.fit_baselines"):
+    for name in (*drawn, "pipeline.draw.collect_album", "pipeline.report.fit_baselines"):
         monkeypatch.setattr(f"histo_mlflow.{name}", fail)
     done = histo_here("train", "--data", str(tiny_npz), "--weights", "none", "--epochs", "1")
     assert done.returncode == 0, done.stderr

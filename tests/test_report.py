@@ -70,7 +70,7 @@ def test_a_run_is_drawn_from_what_it_keeps(scored: str, histo_here: Histo) -> No
     after = _kept(scored, "evaluation/val")
     assert set(after) == NUMBERS | PICTURES | {"gallery.png"}
     assert {name: after[name] for name in NUMBERS} == numbers, "no number changes"
-    assert b"data:image/jpeg" in after["report.html"]
+    assert b"data:image/png;base64" in after["report.html"]
     assert "curves.png" in _kept(scored)
     found = MlflowClient().get_run(scored)
     assert (found.info.status, found.data.tags["histo.report"]) == ("FINISHED", "made")
@@ -134,10 +134,29 @@ def test_a_picture_that_fails_leaves_no_version_without_its_decision(
     assert {name: after[name] for name in numbers} == numbers
 
 
+def test_runs_are_shown_side_by_side_on_one_page(scored: str, store: Store, tiny_tiles: TileSet, histo_here: Histo) -> None:
+    rows = np.arange(9, 36)
+    part = tiny_tiles.part("val", rows)
+    with open_run(store, "other", tags={"histo.entry_point": "train"}) as other:
+        said = Predictions(part.labels, 0.9 * np.eye(9)[part.labels] + 0.1 / 9, tiny_tiles.classes)
+        record_findings(other, said, part, About.of(part, "run", selected="epoch 2", looks=0), Details())
+    done = histo_here("report", scored, other.id, "--output", "both.html")
+    assert done.returncode == 0, done.stderr
+    page = Path("both.html").read_text()
+    assert done.stdout.splitlines()[-1] == f"2 runs side by side: {Path('both.html').resolve()}"
+    for words in (f"train ({scored[:8]})", f"other ({other.id[:8]})", "All were scored on the same tiles", "How they learnt"):
+        assert words in page
+    with open_run(store, "empty") as empty:
+        pass
+    done = histo_here("report", scored, empty.id)
+    assert done.returncode == 2
+    assert f"run {empty.id} keeps no scored tiles" in done.stderr
+
+
 def test_an_epoch_whose_loss_is_not_a_number_is_not_marked_as_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("histo_mlflow.pipeline.draw.draw_curves", lambda _, **drawn: drawn["best_epoch"])
     history = {"val/loss": [0.7, float("nan"), 0.5]}
-    assert curves_of(history, build(Recipe, {}), "hold-out")() == 3
+    assert curves_of(history, build(Recipe, {}), "hold-out")(["loss"]) == 3
 
 
 def test_a_baseline_that_some_fold_lacks_is_left_out_of_the_whole(tiny_tiles: TileSet) -> None:

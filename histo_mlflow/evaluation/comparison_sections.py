@@ -3,6 +3,7 @@
 A section of the page is a template, ``templates/comparison/<section>.html.j2``; all are filled with the same values.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,8 @@ def show_comparison(
 ) -> dict[str, Any]:
     """Draw the picture into `folder`, and return what the sections show."""
     classes = comparison.a.classes
+    keep_picture(folder / "differences.png", draw_differences(classes, comparison.sensitivity))
+    write_key(folder, classes)
     return {
         "title": f"Balanced accuracy of B minus A: {signed(comparison.differences['balanced_accuracy'])}",
         "verdict": verdicts[0] if verdicts else verdict_on_difference(comparison, first_ruling(comparison)),
@@ -53,8 +56,13 @@ def show_comparison(
         "lower_is_better": [
             OVERALL_METRICS[name].words for name in comparison.differences if OVERALL_METRICS[name].is_lower_better
         ],
-        "picture": keep_picture(folder / "differences.png", draw_differences(classes, comparison.sensitivity)),
-        "key": write_key(folder, classes),
+        "reach_of": _reach_of(comparison),
         "images": images,
-        "shown": [] if images is None else comparison.disagree[:_SHOWN],
+        "shown": [] if images is None else comparison.disagree[:_SHOWN].tolist(),
     }
+
+
+def _reach_of(comparison: Comparison) -> float:
+    """Return how far from 0 the axis of differences in sensitivity goes, in whole tenths."""
+    ends = [abs(end) for each in comparison.sensitivity for end in (each.value, each.low, each.high) if math.isfinite(end)]
+    return max(0.1, math.ceil(10 * max(ends, default=0.1)) / 10)

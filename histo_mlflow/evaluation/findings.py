@@ -20,6 +20,8 @@ from histo_mlflow.evaluation.predictions import Predictions
 from histo_mlflow.tiles.tile_set import Part
 
 CALIBRATION_METRICS = ("log_loss", "brier_score", "ece_top_label", "ece_classwise")
+UNKNOWN_LOOKS = -1
+"""How often models were scored on a set of which nobody has kept count."""
 BASELINE_METRICS = ("balanced_accuracy", "accuracy", "log_loss")
 
 
@@ -35,7 +37,8 @@ class About:
         tile_size_px: Edge length of its tiles as they were opened; 0 where that is not known.
         models: Which model, or which two are compared.
         selected: "selected on X by Y at epoch Z", of a model that is reported alone.
-        looks: How often a model was scored on this set, this time included; 0 for a set that selection itself uses.
+        looks: How often a model was scored on this set, this time included; 0 for a set that selection itself uses,
+            `UNKNOWN_LOOKS` where nobody has counted.
         date: When it was scored, in UTC, or "".
     """
 

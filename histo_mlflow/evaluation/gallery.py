@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 from histo_mlflow.evaluation.predictions import Predictions
 
-_PAIRS, _PER_ROW = 4, 6
+_PAIRS = 4
+PER_ROW = 6
+"""Tiles in a row of a page; its rows of three and of two on narrow screens are full too."""
 
 Words = Callable[[Sequence[str]], str]
 """What is written, from how the classes are called: by name on a page, in pictures sometimes by number."""
@@ -17,11 +19,15 @@ Words = Callable[[Sequence[str]], str]
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """One tile ``(size, size, 3)`` uint8, the same with its evidence laid over it or None, and what is written below."""
+    """One tile ``(size, size, 3)`` uint8, the same with its evidence laid over it or None, and what is written below.
+
+    `origin` says how the tile is found again: its file or its position, and its group.
+    """
 
     tile: NDArray[np.uint8]
     overlay: NDArray[np.uint8] | None
     caption: Words
+    origin: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +36,21 @@ class GalleryRow:
 
     heading: Words
     shown: tuple[Shown, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Album:
+    """The tiles that a page shows, in rows.
+
+    Attributes:
+        errors: To look at.
+        examples: Of each class.
+        seen: What the network was shown while it learnt.
+    """
+
+    errors: Sequence[GalleryRow] = ()
+    examples: Sequence[GalleryRow] = ()
+    seen: Sequence[GalleryRow] = ()
 
 
 def most_confused(predictions: Predictions, at_most: int = 5) -> list[tuple[int, int, int]]:
@@ -41,17 +62,37 @@ def most_confused(predictions: Predictions, at_most: int = 5) -> list[tuple[int,
 
 
 def choose_errors(predictions: Predictions) -> list[tuple[Words, NDArray[np.int64]]]:
-    """Return headings and tiles ``(n,)``: the errors of greatest loss, then the most confident ones of the commonest pairs."""
+    """Return headings and tiles ``(n,)``: the errors of greatest loss, then the most confident ones of the commonest pairs.
+
+    A pair with fewer tiles than a row holds shares one with the other errors, the most confident first.
+    """
     wrong = np.flatnonzero(predictions.is_wrong)
     if len(wrong) == 0:
         return []
-    worst = wrong[np.argsort(-predictions.losses[wrong], kind="stable")][:_PER_ROW]
+    worst = wrong[np.argsort(-predictions.losses[wrong], kind="stable")][:PER_ROW]
     rows: list[tuple[Words, NDArray[np.int64]]] = [(lambda _: f"The {len(worst)} errors of greatest loss", worst)]
+    shown = worst
     for true, called, n in most_confused(predictions, _PAIRS):
         own = wrong[(predictions.labels[wrong] == true) & (predictions.predicted[wrong] == called)]
-        own = own[np.argsort(-predictions.confidence[own], kind="stable")][:_PER_ROW]
-        rows.append((partial(_describe_pair, true, called, n), own))
+        own = own[np.argsort(-predictions.confidence[own], kind="stable")][:PER_ROW]
+        if len(own) == PER_ROW:
+            rows.append((partial(_describe_pair, true, called, n), own))
+            shown = np.concatenate([shown, own])
+    others = np.setdiff1d(wrong, shown)
+    others = others[np.argsort(-predictions.confidence[others], kind="stable")][:PER_ROW]
+    if len(others):
+        rows.append((lambda _: "Other errors, the most confident", others))
     return rows
+
+
+def choose_examples(predictions: Predictions) -> list[tuple[int, NDArray[np.int64]]]:
+    """Return each class that has tiles, and some of its tiles, evenly drawn from their order; the same ones every time."""
+    found = []
+    for k in range(len(predictions.classes)):
+        own = np.flatnonzero(predictions.labels == k)
+        if len(own):
+            found.append((k, own[np.unique(np.linspace(0, len(own) - 1, min(PER_ROW, len(own))).round().astype(np.int64))]))
+    return found
 
 
 def _describe_pair(true: int, called: int, n: int, names: Sequence[str]) -> str:

@@ -1,18 +1,27 @@
 """Pictures of results, for people who would rather look than read; returns matplotlib figures and saves nothing.
 
-Colours are readable in greyscale (one hue from light to dark) or, where classes are told apart, those of Okabe and Ito with a
-line style each, for colour-blind readers.
+Colours are readable in greyscale: one hue from light to dark, or, where classes are told apart, a dash pattern each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from histo_mlflow.evaluation.calibration import Bin, reliability
+from histo_mlflow.evaluation.class_curves import (
+    QUIET,
+    TEST,
+    VAL,
+    plot_class_reliability,
+    plot_precision,
+    plot_reliability,
+    plot_roc,
+    shares_and_reach,
+    thinned,
+)
 from histo_mlflow.evaluation.gallery import GalleryRow, as_sheet
 from histo_mlflow.evaluation.intervals import Estimate, Floats
 from histo_mlflow.evaluation.lettering import label_classes
@@ -25,11 +34,10 @@ if TYPE_CHECKING:  # matplotlib is imported where a picture begins: training nee
     from matplotlib.figure import Figure as Picture
 
 _HUE = "Blues"
-TRAIN, VAL, TEST = "#7f7f7f", "#0b5394", "#c55a11"
 _DARK_CELL = 0.55
-_OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00", "#7f7f7f", "#B8A800")
-_LINES = ("-", "--", "-.", ":")
-_MAX_POINTS = 500
+_FEW = 0.05  # of the tiles: an error among the first of them would fix the axis
+PANEL = (5.4, 4.1)
+"""Inches of a picture that a page shows at its own size, also where it is narrow: its type then is as large as the page's."""
 
 
 def draw_confusion(confusion: NDArray[np.int64], classes: Sequence[str], *, title: str) -> Picture:
@@ -50,23 +58,13 @@ def draw_confusion(confusion: NDArray[np.int64], classes: Sequence[str], *, titl
 
 def draw_roc_and_precision(predictions: Predictions) -> Picture:
     """Return, side by side, ROC and precision-recall curves of each class against all others."""
-    from sklearn.metrics import precision_recall_curve, roc_curve
-
     picture = begin_picture((10.5, 5.0))
     left, right = picture.subplots(1, 2)
     labels = label_classes(predictions.classes)
-    for k, name in enumerate(labels.shown):
-        is_class, scores = predictions.labels == k, predictions.probabilities[:, k]
-        if is_class.all() or not is_class.any():
-            continue
-        style = _style_of(k) | {"linewidth": 1.5, "label": name}
-        false_positive, sensitivity, _ = roc_curve(is_class, scores)
-        left.plot(*_thinned(false_positive, sensitivity), **style)
-        precision, recall, _ = precision_recall_curve(is_class, scores)
-        right.plot(*_thinned(recall, precision), **style)
-    left.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=0.8)
-    _dress_unit(left, "1 - specificity", "sensitivity", "ROC")
-    _dress_unit(right, "sensitivity (recall)", "PPV (precision)", "precision and recall")
+    plot_roc(left, predictions, labels.shown)
+    plot_precision(right, predictions, labels.shown)
+    for axes in (left, right):
+        axes.set_aspect("equal")
     right.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
     return labels.explain(picture)
 
@@ -75,34 +73,39 @@ def draw_calibration(as_is: Predictions, other: Predictions | None, *, other_lab
     """Return the reliability diagram of the predicted class, beside one of each class; `other` is drawn too if given."""
     picture = begin_picture((10.5, 4.9))
     left, right = picture.subplots(1, 2)
-    for axes in (left, right):
-        axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=0.8)
-    drawn = [(as_is, VAL, "o", "as the model says it")] + ([(other, TEST, "s", other_label)] if other is not None else [])
-    for predictions, colour, marker, label in drawn:
-        _draw_bins(left, reliability(predictions.confidence, ~predictions.is_wrong), colour, marker, label)
-    bins = reliability(as_is.confidence, ~as_is.is_wrong)
-    for b in bins:
-        left.bar(b.mean_score, 0.16 * b.n / max(each.n for each in bins), width=0.04, color="#d5dee9", zorder=0)
     labels = label_classes(as_is.classes)
-    for k, name in enumerate(labels.shown):
-        bins = [b for b in reliability(as_is.probabilities[:, k], as_is.labels == k) if b.n >= 5]
-        style = _style_of(k) | {"linewidth": 1.2, "label": name}
-        right.plot([b.mean_score for b in bins], [b.share.value for b in bins], marker=".", **style)
-    _dress_unit(left, "probability of the predicted class", "share that is right", "predicted class (bars: number of tiles)")
-    _dress_unit(right, "probability of the class", "share that is of the class", "each class (bins of at least 5 tiles)")
-    left.legend(frameon=False, fontsize="small", loc="upper left")
+    plot_reliability(left, as_is, other, other_label=other_label)
+    plot_class_reliability(right, as_is, labels.shown)
+    for axes in (left, right):
+        axes.set_aspect("equal")
     right.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
     return labels.explain(picture)
 
 
+def draw_panels(predictions: Predictions, other: Predictions | None, *, other_label: str) -> dict[str, Picture]:
+    """Return the same curves for a page, each a picture of its own, by name; the page says which line is which class."""
+    classes = predictions.classes
+    drawn: dict[str, Callable[[Axes], None]] = {
+        "roc": lambda axes: plot_roc(axes, predictions, classes, is_zoomed=True),
+        "precision": lambda axes: plot_precision(axes, predictions, classes, is_zoomed=True),
+        "reliability": lambda axes: plot_reliability(axes, predictions, other, other_label=other_label),
+        "class_reliability": lambda axes: plot_class_reliability(axes, predictions, classes),
+    }
+    panels = {}
+    for name, draw in drawn.items():
+        panels[name] = begin_picture(PANEL)
+        draw(panels[name].subplots())
+    return panels
+
+
 def draw_risk_coverage(predictions: Predictions, threshold: float | None) -> Picture:
     """Return the error rate among the most confident tiles against their share, with the validation's threshold marked."""
-    picture = begin_picture((7.0, 4.2))
+    picture = begin_picture(PANEL)
     axes = picture.subplots()
     coverage, risk = risk_coverage_curve(predictions.confidence, predictions.is_wrong)
-    axes.plot(*_thinned(coverage, risk), color=VAL, linewidth=1.8, label="error rate of what is kept")
+    axes.plot(*thinned(coverage, risk), color=VAL, linewidth=1.8, label="error rate of what is kept")
     axes.axhline(0.01, color="#bbbbbb", linewidth=0.8)
-    axes.annotate("99 % right", (1.0, 0.01), fontsize="small", color="#5d6875", va="bottom", ha="right")
+    axes.annotate("99 % right", (1.0, 0.01), fontsize="small", color=QUIET, va="bottom", ha="right")
     if threshold is not None:
         is_kept = predictions.confidence >= threshold
         share = float(is_kept.mean())
@@ -110,8 +113,8 @@ def draw_risk_coverage(predictions: Predictions, threshold: float | None) -> Pic
         label = f"threshold {threshold:.4f} of validation"
         axes.plot([share], [kept_risk], marker="D", color=TEST, linestyle="", label=label)
     axes.set_xlim(0, 1.01)
-    axes.set_ylim(bottom=0, top=max(0.02, 1.1 * float(risk.max())))
-    axes.set_xlabel("coverage: share of tiles that are kept, the most confident first")
+    axes.set_ylim(bottom=0, top=max(0.02, 1.1 * float(risk[coverage >= _FEW].max())))
+    axes.set_xlabel("share of tiles that are kept, the most confident first")
     axes.set_ylabel("error rate")
     finish(axes)
     return picture
@@ -120,10 +123,10 @@ def draw_risk_coverage(predictions: Predictions, threshold: float | None) -> Pic
 def draw_robustness(found: Sequence[Perturbed]) -> Picture:
     """Return, for each change, the share of tiles whose class changes, with its Wilson interval."""
     changes = found[1:]
-    picture = begin_picture((8.0, 0.29 * len(changes) + 1.0))
+    picture = begin_picture((PANEL[0], 0.26 * len(changes) + 1.0))
     axes = picture.subplots()
     places = np.arange(len(changes))[::-1]
-    shares, reach = _shares_and_reach([each.changed for each in changes])
+    shares, reach = shares_and_reach([each.changed for each in changes])
     kinds = list(dict.fromkeys(each.kind for each in changes))
     colours = [("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9")[kinds.index(each.kind) % 5] for each in changes]
     axes.barh(places, shares, color=colours, height=0.7, alpha=0.75)
@@ -186,41 +189,6 @@ def _draw_matrix(axes: Axes, shares: Floats, texts: list[list[str]], classes: Se
     axes.set_yticks(range(len(classes)), classes)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-
-
-def _draw_bins(axes: Axes, bins: Sequence[Bin], colour: str, marker: str, label: str) -> None:
-    scores = [b.mean_score for b in bins]
-    shares, reach = _shares_and_reach([b.share for b in bins])
-    axes.errorbar(scores, shares, yerr=reach, color=colour, marker=marker, markersize=4, ls="", elinewidth=0.8, label=label)
-    axes.plot(scores, shares, color=colour, linewidth=0.8, alpha=0.5)
-
-
-def _shares_and_reach(estimates: Sequence[Estimate]) -> tuple[Floats, Floats]:
-    """Return the values ``(n,)`` and how far their intervals reach below and above them ``(2, n)``."""
-    values, low, high = np.array([[each.value, each.low, each.high] for each in estimates]).T
-    return values, np.maximum([values - low, high - values], 0)
-
-
-def _style_of(class_index: int) -> dict[str, Any]:
-    return {"color": _OKABE_ITO[class_index % len(_OKABE_ITO)], "linestyle": _LINES[class_index % len(_LINES)]}
-
-
-def _thinned(across: Floats, up: Floats) -> tuple[Floats, Floats]:
-    """Return at most `_MAX_POINTS` points of a curve, its ends among them; more can't be seen and take long to draw."""
-    if len(across) <= _MAX_POINTS:
-        return across, up
-    chosen = np.unique(np.linspace(0, len(across) - 1, _MAX_POINTS).round().astype(np.int64))
-    return across[chosen], up[chosen]
-
-
-def _dress_unit(axes: Axes, across: str, up: str, title: str) -> None:
-    axes.set_xlim(-0.01, 1.01)
-    axes.set_ylim(-0.01, 1.02)
-    axes.set_aspect("equal")
-    axes.set_xlabel(across)
-    axes.set_ylabel(up)
-    axes.set_title(title, fontsize="medium")
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def finish(axes: Axes) -> None:

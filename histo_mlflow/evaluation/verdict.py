@@ -68,13 +68,13 @@ _NEXT = {
     "learn": "Look at the learning curves, check the labels with `histo audit`, and try pretrained weights, more "
     "epochs or another learning rate.",
     "colour": "Try pretrained weights or more tiles, and stain augmentation: so far colour explains what the model knows.",
-    "elsewhere": "Score it on tiles of another laboratory or scanner, where colours differ: histo evaluate.",
+    "elsewhere": "Score it on tiles of another laboratory or scanner, where colours differ: `histo evaluate`.",
     "baselines": "Score it with `histo evaluate` in the store that keeps its training run, which holds the colour baselines.",
-    "others": "Score it on tiles that it has not learnt from: histo evaluate --data OTHER_TILES.",
-    "new": "Score it once on tiles that had no part in its making: histo evaluate --data TEST_TILES.",
-    "tissue": "Train on tissue: data=FOLDER or data=TILES.npz.",
+    "others": "Score it on tiles that it has not learnt from: `histo evaluate --data OTHER_TILES`.",
+    "new": "Score it once on tiles that had no part in its making: `histo evaluate --data TEST_TILES`.",
+    "tissue": "Train on tissue: `--data FOLDER` or `--data TILES.npz`.",
     "groups": "Collect tiles of more patients; 20 groups give an interval.",
-    "decide": "Decide whether it replaces the version in Production: histo promote --test-data SET.",
+    "decide": "Decide whether it replaces the version in Production: `histo promote --test-data SET`.",
 }
 
 
@@ -85,7 +85,7 @@ def verdict_of(findings: Findings) -> Verdict:
     colour = {name: each["balanced_accuracy"].value for name, each in findings.details.baselines.items()}
     of_colour = colour if colour or about.tile_size_px else None
     balanced, predictions = findings.evaluation.overall["balanced_accuracy"], findings.predictions
-    tiles = f"{SPLITS.get(about.split, about.split)} tiles"
+    tiles = f"{'synthetic ' if about.is_synthetic else ''}{SPLITS[about.split]} tiles"
     found = _judge(balanced, predictions, of_colour, tiles)
     if grave := [caveat.words for caveat in caveats if caveat.is_grave]:
         figure = _describe_figure(balanced, predictions, tiles)
@@ -106,7 +106,7 @@ def _judge(balanced: Estimate, predictions: Predictions, of_colour: Mapping[str,
     Better than chance, or clearly ahead, means: beyond the noise that the 95 % interval tells of. Where groups are too few for
     an interval, each counts as one tile, as if its tiles were all the same. `of_colour` is None where there is no colour.
     """
-    low, chance = low_end(balanced, predictions), 1 / len(np.unique(predictions.labels))
+    low, chance = low_end(balanced, predictions), chance_level(predictions)
     figure = _describe_figure(balanced, predictions, tiles)
     if not low > chance:
         return Verdict(
@@ -130,6 +130,11 @@ def _judge(balanced: Estimate, predictions: Predictions, of_colour: Mapping[str,
     if balanced.has_interval:
         return found
     return Verdict(Sign.DOUBT, f"{found.sentence}; too few groups for an interval", _NEXT["groups"])
+
+
+def chance_level(predictions: Predictions) -> float:
+    """Return the balanced accuracy of whoever calls all tiles the same, or draws lots: one part of the classes that occur."""
+    return 1 / len(np.unique(predictions.labels))
 
 
 def low_end(balanced: Estimate, predictions: Predictions) -> float:

@@ -13,7 +13,9 @@ def remarks_on(findings: Findings) -> list[str]:
     evaluation, predictions, details, sentences = findings.evaluation, findings.predictions, findings.details, []
     defined = [row for row in evaluation.per_class if row.estimates["sensitivity"].is_defined]
     weakest = min(defined, key=lambda row: row.estimates["sensitivity"].value)
-    if weakest.estimates["sensitivity"].value < 1:
+    if never := [row.name for row in defined if row.estimates["sensitivity"].value == 0]:
+        sentences.append(f"Never found: {', '.join(never)}.")
+    elif weakest.estimates["sensitivity"].value < 1:
         sentences.append(f"Weakest class: {weakest.name}, of which {in_percent(weakest.estimates['sensitivity'])} are found.")
     else:
         sentences.append("Every tile got its own class.")

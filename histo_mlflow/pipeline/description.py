@@ -43,7 +43,7 @@ def show_at_a_glance(run: Run, metrics: Mapping[str, float]) -> None:
 
 @dataclass(frozen=True)
 class Description:
-    """What MLflow shows of a run, as Markdown, in the order of what a reader in a hurry wants: it folds all but a few lines away.
+    """What MLflow shows of a run, as Markdown, first what a reader in a hurry wants: it folds all but a few lines away.
 
     Attributes:
         verdict: In a sentence.

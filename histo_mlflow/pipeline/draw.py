@@ -10,38 +10,41 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from histo_mlflow.console import say
 from histo_mlflow.evaluation.comparison_sections import draw_comparison
-from histo_mlflow.evaluation.curves import draw_curves, draw_fold_curves
+from histo_mlflow.evaluation.curves import FIGURES, draw_curves, draw_fold_curves
 from histo_mlflow.evaluation.findings import About, Findings
-from histo_mlflow.evaluation.gallery import GalleryRow, Shown, caption, choose_errors, lay_over
+from histo_mlflow.evaluation.gallery import Album
 from histo_mlflow.evaluation.page import png_of
 from histo_mlflow.evaluation.paired import Comparison
-from histo_mlflow.evaluation.predictions import Predictions
-from histo_mlflow.evaluation.report_sections import draw_report
+from histo_mlflow.evaluation.report_sections import Made, draw_report
+from histo_mlflow.evaluation.runs_sections import ShownRun, draw_runs
 from histo_mlflow.evaluation.verdict import SPLITS, Verdict
-from histo_mlflow.learning.grad_cam import grad_cam
 from histo_mlflow.learning.options import Recipe
 from histo_mlflow.models.classifier import TileClassifier
+from histo_mlflow.pipeline.albums import SMALLEST_MAPPED_PX, Training, collect_album
 from histo_mlflow.pipeline.contents import not_at_the_cost_of_the_model
 from histo_mlflow.pipeline.folds import Folds
 from histo_mlflow.pipeline.record import RecordedSplit, read_best_network
 from histo_mlflow.pipeline.session import Session
 from histo_mlflow.tiles.tile_set import TileSet
+from histo_mlflow.tracking.addresses import address_of
 from histo_mlflow.tracking.kept_checkpoints import BEST, FOLDER
+from histo_mlflow.tracking.registry import REGISTERED_TAG
 from histo_mlflow.tracking.runs import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture
 
-CURVES = "curves.png"
+CURVES, FOLD_PAGE = "curves.png", "folds.html"
 _CPU = torch.device("cpu")
-_SMALLEST_MAPPED_PX = 96  # the last convolution has 3 x 3 cells; fewer say nothing of where
 
 History = Mapping[str, Sequence[float]]
 """The public metrics of each epoch."""
+
+Curves = Callable[[Sequence[str]], "Picture"]
+"""From names of figures, as `FIGURES` has them, to a picture of these, epoch by epoch."""
 
 Attempt = Callable[[Run, str], AbstractContextManager[None]]
 """From a run and what is drawn into it, in words, to the context in which that is done: it says what becomes of an error."""
@@ -54,29 +57,32 @@ class Drawable:
     Attributes:
         run: That keeps them.
         findings: Of each scored split.
-        curves: Draws how it went, epoch by epoch; None where it has not learnt.
+        curves: Draws how it went, epoch by epoch, the named figures; None where it has not learnt.
         network: Returns whom to ask for the evidence in a tile, or None.
         device: That this works on.
+        training: From what it has learnt, where that is at hand.
     """
 
     run: Run
     findings: Sequence[Findings]
-    curves: Callable[[], Picture] | None = None
+    curves: Curves | None = None
     network: Callable[[], TileClassifier | None] | None = None
     device: torch.device = _CPU
+    training: Training | None = None
 
 
-def curves_of(history: History, recipe: Recipe, title: str) -> Callable[[], Picture]:
+def curves_of(history: History, recipe: Recipe, title: str) -> Curves:
     """Return what draws how a training went."""
     best_epoch = 1 + int(np.argmin(np.nan_to_num(history["val/loss"], nan=np.inf)))
     aug_cutoff = recipe.augmentation.last_epoch(epochs=recipe.fit.epochs)
-    return partial(draw_curves, history, aug_cutoff=aug_cutoff, best_epoch=best_epoch, title=title)
+    return lambda figures: draw_curves(history, aug_cutoff=aug_cutoff, best_epoch=best_epoch, title=title, figures=figures)
 
 
-def fold_curves_of(histories: Sequence[History], recipe: Recipe, source: str) -> Callable[[], Picture]:
+def fold_curves_of(histories: Sequence[History], recipe: Recipe, source: str) -> Curves:
     """Return what draws how the trainings of all folds of the tiles `source` went."""
     aug_cutoff = recipe.augmentation.last_epoch(epochs=recipe.fit.epochs)
-    return partial(draw_fold_curves, histories, aug_cutoff=aug_cutoff, title=f"cross-validation: {source}")
+    title = f"cross-validation: {source}"
+    return lambda figures: draw_fold_curves(histories, aug_cutoff=aug_cutoff, title=title, figures=figures)
 
 
 def draw(drawable: Drawable, tiles: Mapping[str, TileSet], attempt: Attempt = not_at_the_cost_of_the_model) -> None:
@@ -88,18 +94,20 @@ def draw(drawable: Drawable, tiles: Mapping[str, TileSet], attempt: Attempt = no
         attempt: Each picture or page is made in; by default one that fails costs a warning.
     """
     run, network = drawable.run, drawable.network and cache(drawable.network)
+    made = Made(run.tags().get(REGISTERED_TAG, ""), address_of(run))
+    panels: Sequence[Picture] = ()
     if drawable.curves is not None:
         with attempt(run, CURVES):
-            run.write(CURVES, png_of(drawable.curves()))
+            run.write(CURVES, png_of(drawable.curves(FIGURES)))
+            panels = panels_of(drawable.curves)
     for findings in drawable.findings:
-        split = findings.about.split
+        split, album = findings.about.split, Album()
         say(f"drawing the report on the {SPLITS.get(split, split)} tiles ...")
-        gallery: list[GalleryRow] = []
         if split in tiles and not tiles[split].encoder:
             with attempt(run, f"the gallery of evaluation/{split}"):
-                gallery = collect_errors(findings.predictions, tiles[split], findings.indices, network, drawable.device)
+                album = collect_album(findings, tiles[split], network, drawable.device, drawable.training)
         with attempt(run, f"the report of evaluation/{split}"), run.draft(f"evaluation/{split}") as folder:
-            draw_report(folder, findings, gallery)
+            draw_report(folder, findings, album, panels, made)
 
 
 def draw_split(session: Session, recorded: RecordedSplit) -> None:
@@ -107,8 +115,9 @@ def draw_split(session: Session, recorded: RecordedSplit) -> None:
     curves = curves_of(recorded.history, session.options.recipe, f"{recorded.title}: {recorded.split.tiles.source}")
     findings, device = list(recorded.findings.values()), recorded.best.compute.device
     # Read back only if it is asked for.
-    network = partial(load_best_network, recorded.run) if recorded.facts.tile_size_px >= _SMALLEST_MAPPED_PX else None
-    draw(Drawable(recorded.run, findings, curves, network, device), session.inputs.by_split)
+    network = partial(load_best_network, recorded.run) if recorded.facts.tile_size_px >= SMALLEST_MAPPED_PX else None
+    training = Training(recorded.split.tiles, recorded.split.train.rows, session.options.recipe)
+    draw(Drawable(recorded.run, findings, curves, network, device, training), session.inputs.by_split)
     recorded.run.settle()
 
 
@@ -118,6 +127,22 @@ def draw_folds(session: Session, folds: Folds, pooled: Findings) -> None:
         draw_split(session, recorded)
     curves = fold_curves_of([fold.history for fold in folds.recorded], session.options.recipe, folds.tiles.source)
     draw(Drawable(session.run, [pooled], curves), session.inputs.by_split)
+    recipe = session.options.recipe
+    shown = [(f"fold {k}", fold.findings["val"], fold.history) for k, fold in enumerate(folds.recorded, start=1)]
+    draw_fold_page(
+        session.run, [ShownRun(name, found, panels_of(curves_of(past, recipe, name))) for name, found, past in shown]
+    )
+
+
+def panels_of(curves: Curves) -> list[Picture]:
+    """Return a picture of each figure of the curves."""
+    return [curves([figure]) for figure in FIGURES]
+
+
+def draw_fold_page(run: Run, folds: Sequence[ShownRun], attempt: Attempt = not_at_the_cost_of_the_model) -> None:
+    """Draw the page of all folds side by side into the run of a cross-validation."""
+    with attempt(run, FOLD_PAGE):
+        run.write(FOLD_PAGE, lambda file: draw_runs(file, folds, f"{len(folds)} folds side by side"))
 
 
 def draw_models(
@@ -134,28 +159,6 @@ def draw_models(
     """
     with attempt(run, "the page of comparison"), run.draft("comparison") as folder:
         draw_comparison(folder, comparison, about, None if tiles is None or tiles.encoder else tiles.images, verdicts)
-
-
-def collect_errors(
-    predictions: Predictions,
-    tiles: TileSet,
-    rows: NDArray[np.int64],
-    network: Callable[[], TileClassifier | None] | None,
-    device: torch.device,
-) -> list[GalleryRow]:
-    """Return the errors to look at, with the evidence for the called class where there is a `network` to ask."""
-    gallery = []
-    for heading, chosen in choose_errors(predictions):
-        images = np.array(tiles.images[rows[chosen]])
-        asked, maps = network and network(), None
-        if asked is not None and asked.pooling is not None and asked.tile_size_px >= _SMALLEST_MAPPED_PX:
-            maps = grad_cam(asked, images, predictions.predicted[chosen], device=device)
-        shown = [
-            Shown(image, None if maps is None else lay_over(image, maps[k]), caption(predictions, int(row), int(rows[row])))
-            for k, (image, row) in enumerate(zip(images, chosen, strict=True))
-        ]
-        gallery.append(GalleryRow(heading, tuple(shown)))
-    return gallery
 
 
 def load_best_network(run: Run) -> TileClassifier | None:

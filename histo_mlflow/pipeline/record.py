@@ -20,7 +20,7 @@ from histo_mlflow.models.checkpoint import epoch_file_name, load_state, load_wei
 from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.models.facts import ModelFacts
 from histo_mlflow.options import flatten
-from histo_mlflow.pipeline.contents import log_datasets
+from histo_mlflow.pipeline.contents import SPLIT_FILE, log_datasets
 from histo_mlflow.pipeline.description import (
     Description,
     describe_figures,
@@ -45,8 +45,6 @@ from histo_mlflow.tracking.about import note
 from histo_mlflow.tracking.found_runs import count_looks, note_looks
 from histo_mlflow.tracking.kept_checkpoints import BEST, FOLDER, LAST, keep_weights, load_last_state
 from histo_mlflow.tracking.runs import Run
-
-_SPLIT = "split.npz"
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +101,7 @@ def record_split(session: Session, split: Split, *, title: str) -> RecordedSplit
     _check_same_split(run, split)
     fingerprint = np.array(split.tiles.fingerprint)
     rows = partial(np.savez_compressed, train=split.train.rows, val=split.val.rows, fingerprint=fingerprint)
-    run.write(_SPLIT, rows)
+    run.write(SPLIT_FILE, rows)
     state = load_last_state(run, load_state)
     observer = _Observer(session, split, state)
     result = run_split(inputs, split, session.options.recipe, on_epoch=observer, ranks=session.ranks, resume=state)
@@ -129,9 +127,9 @@ def record_split(session: Session, split: Split, *, title: str) -> RecordedSplit
 
 def _check_same_split(run: Run, split: Split) -> None:
     """Raise `RequestError` if the run began with another split of these tiles, as an earlier version may have made."""
-    if not run.has_file(_SPLIT):
+    if not run.has_file(SPLIT_FILE):
         return
-    before = run.read(_SPLIT, lambda file: dict(np.load(file)))
+    before = run.read(SPLIT_FILE, lambda file: dict(np.load(file)))
     if not all(np.array_equal(before[part.name], part.rows) for part in (split.train, split.val)):
         raise RequestError(
             f"run {run.id} began with another split of these tiles, made by an earlier version; start a new run from its "

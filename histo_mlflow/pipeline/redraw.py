@@ -2,17 +2,35 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from histo_mlflow.base.plain_values import read_yaml_mapping, reason_of
 from histo_mlflow.console import say
 from histo_mlflow.errors import RequestError, WorkError
 from histo_mlflow.evaluation.kept_numbers import read_comparison, read_numbers
+from histo_mlflow.evaluation.runs_sections import ShownRun
 from histo_mlflow.learning.options import Recipe
 from histo_mlflow.options import build
-from histo_mlflow.pipeline.contents import FOLD_TAG, REPORT_TAG
-from histo_mlflow.pipeline.draw import CURVES, Drawable, curves_of, draw, draw_models, fold_curves_of, load_best_network
+from histo_mlflow.pipeline.albums import Training
+from histo_mlflow.pipeline.contents import FOLD_TAG, REPORT_TAG, SPLIT_FILE
+from histo_mlflow.pipeline.draw import (
+    CURVES,
+    FOLD_PAGE,
+    Drawable,
+    curves_of,
+    draw,
+    draw_fold_page,
+    draw_models,
+    fold_curves_of,
+    load_best_network,
+    panels_of,
+)
 from histo_mlflow.tiles.open import open_tiles
 from histo_mlflow.tiles.options import DataOptions, ReadingOptions
 from histo_mlflow.tiles.tile_set import TileSet
@@ -29,13 +47,26 @@ def redraw(run: Run) -> dict[str, list[str]]:
         TileFormatError: What it keeps of a scored split is damaged, or of a version that has kept less.
     """
     open_once = cache(_open)
-    return {each.id: _draw(each, open_once) for each in (*nested_runs(run, FOLD_TAG).values(), run)}
+    folds = nested_runs(run, FOLD_TAG)
+    drawn = {each.id: _draw(each, open_once) for each in (*folds.values(), run)}
+    read = {f"fold {k}": read_drawable(fold) for k, fold in folds.items()}
+    shown = [
+        ShownRun(name, findings, panels_of(fold.curves) if fold.curves else [])
+        for name, fold in read.items()
+        for findings in fold.findings
+        if findings.about.split == "val"
+    ]
+    if len(shown) > 1:
+        draw_fold_page(run, shown, _or_end)
+        run.settle()
+        drawn[run.id].append(FOLD_PAGE)
+    return drawn
 
 
 def _draw(run: Run, open_once: Callable[[str, ReadingOptions, int, str], TileSet | None]) -> list[str]:
     """Draw all that a run keeps, and return what that is."""
-    config = run.read("config.yaml", read_yaml_mapping) if run.has_file("config.yaml") else {}
-    drawable = _read_drawable(run, config)
+    config = _config_of(run)
+    drawable = read_drawable(run, config)
     asked = build(DataOptions, config)
     is_learner = "test_data" in config
     learnt_from = (asked.data, asked.reading)
@@ -46,6 +77,9 @@ def _draw(run: Run, open_once: Callable[[str, ReadingOptions, int, str], TileSet
         source, reading = learnt_from if about.is_selected_on else scored
         found = open_once(source, reading, about.tile_size_px, about.fingerprint)
         tiles |= {} if found is None else {split: found}
+    if (own := tiles.get("val")) is not None and run.has_file(SPLIT_FILE):
+        recipe, rows = build(Recipe, config), run.read(SPLIT_FILE, _read_learnt)
+        drawable = replace(drawable, training=Training(own, rows, recipe))
     draw(drawable, tiles, _or_end)
     drawn = [*([CURVES] if drawable.curves else []), *(f"evaluation/{findings.about.split}" for findings in drawable.findings)]
     if run.has_file("comparison/comparison.json"):
@@ -59,8 +93,13 @@ def _draw(run: Run, open_once: Callable[[str, ReadingOptions, int, str], TileSet
     return drawn
 
 
-def _read_drawable(run: Run, config: Mapping[str, Any]) -> Drawable:
+def _config_of(run: Run) -> Mapping[str, Any]:
+    return run.read("config.yaml", read_yaml_mapping) if run.has_file("config.yaml") else {}
+
+
+def read_drawable(run: Run, config: Mapping[str, Any] | None = None) -> Drawable:
     """Return what the curves and reports of a run are drawn from; it may be nothing."""
+    config = _config_of(run) if config is None else config
     kept = (f"evaluation/{split}" for split in ("val", "test", "oof"))
     findings = [run.read(folder, read_numbers) for folder in kept if run.has_file(f"{folder}/summary.json")]
     source = findings[0].about.source if findings else config.get("data")
@@ -71,6 +110,12 @@ def _read_drawable(run: Run, config: Mapping[str, Any]) -> Drawable:
         return Drawable(run, findings, curves, partial(load_best_network, run))
     histories = [each for fold in nested_runs(run, FOLD_TAG).values() if (each := _read_history(fold))]
     return Drawable(run, findings, fold_curves_of(histories, recipe, str(source)) if histories else None)
+
+
+def _read_learnt(file: Path) -> NDArray[np.int64]:
+    with np.load(file) as split:
+        rows: NDArray[np.int64] = split["train"]
+        return rows
 
 
 def _read_history(run: Run) -> dict[str, Sequence[float]]:

@@ -68,5 +68,5 @@ def find_caveats(model: Model, tiles: TileSet) -> tuple[Caveat, ...]:
     found += [other_scale(note) for note in tiles.notes if note.startswith(SCALE_NOTE)]
     lacking = {"the tiles": tiles.microns_per_pixel, "what the model has learnt from": model.facts.microns_per_pixel}
     if not tiles.encoder and (whose := [name for name, known in lacking.items() if known is None]):
-        found.append(scale_not_stated(" and ".join(whose)))
+        found.append(scale_not_stated(" and of ".join(whose)))
     return tuple(found)

@@ -23,6 +23,11 @@ def run_page(run: Run, artifact: str = "") -> str:
     return f"#/experiments/{run.experiment_id}/runs/{run.id}{inside}{_KIND}"
 
 
+def address_of(run: Run) -> str:
+    """Return the address of a run's page, or nothing where the store is a file that no server is known to show."""
+    return whole_address(run.store, run_page(run)) if _has_server(run.store) else ""
+
+
 def runs_page(experiment_id: str) -> str:
     """Return the page that lists the runs of an experiment, as a link within MLflow's pages."""
     return f"#/experiments/{experiment_id}/runs{_KIND}"

@@ -31,14 +31,22 @@ def with_whole_names(options: OptionsT, job: str) -> OptionsT:
         SourceNotFoundError: There is no such run.
         RequestError: There are several.
     """
-    client, whole = read_store().client, {}
-    for name, (kind, value) in naming_values(options).items():
-        if is_short(value):
-            jobs = {OWN_RUN: (job,), CV_RUN: ("cv",), MODEL: _LEARNING}.get(kind, ())
-            before, run, after = split_address(value)
-            # Of several processes one may have begun the next run by now, which has no model yet.
-            tag = MODEL_URI_TAG if kind == MODEL and not after else ENTRY_POINT_TAG
-            whole[name] = f"{before}{whole_id(client, run, asked=f'{name}={value}', jobs=jobs, tag=tag)}{after}"
+    client = read_store().client
+
+    def in_full(name: str, kind: str, value: str) -> str:
+        if not is_short(value):
+            return value
+        before, run, after = split_address(value)
+        jobs = {OWN_RUN: (job,), CV_RUN: ("cv",), MODEL: _LEARNING}.get(kind, ())
+        # Of several processes one may have begun the next run by now, which has no model yet.
+        tag = MODEL_URI_TAG if kind == MODEL and not after else ENTRY_POINT_TAG
+        return f"{before}{whole_id(client, run, asked=f'{name}={value}', jobs=jobs, tag=tag)}{after}"
+
+    whole = {
+        name: " ".join(in_full(name, kind, value) for value in given)
+        for name, (kind, given) in naming_values(options).items()
+        if any(map(is_short, given))
+    }
     return build(type(options), flatten(options) | whole, given=options.given)
 
 

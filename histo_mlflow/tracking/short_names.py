@@ -32,18 +32,22 @@ def is_of_the_store(address: str) -> bool:
     return address.startswith(("models:/", "runs:/")) or _WHOLE.fullmatch(address) is not None or is_short(address)
 
 
-def naming_values(options: Options) -> Mapping[str, tuple[str, str]]:
-    """Return by the name of each option that names a run or a model what it may name, and its value."""
+def naming_values(options: Options) -> Mapping[str, tuple[str, list[str]]]:
+    """Return by the name of each option that names a run or a model what it may name, and the values: one, or several."""
     known, values = option_fields(type(options)), flatten(options)
-    kinds = {name: part.metadata["option"].names for name, part in known.items()}
-    return {name: (kind, values[name]) for name, kind in kinds.items() if kind}
+    facts = {name: part.metadata["option"] for name, part in known.items()}
+    return {
+        name: (fact.names, values[name].split() if fact.is_several else [values[name]])
+        for name, fact in facts.items()
+        if fact.names
+    }
 
 
 def asks_the_store(options: Options) -> bool:
     """Return whether an option names what only the store knows."""
-    return any(is_of_the_store(value) for _, value in naming_values(options).values())
+    return any(is_of_the_store(value) for _, given in naming_values(options).values() for value in given)
 
 
 def has_short_names(options: Options) -> bool:
     """Return whether an option names a run in short."""
-    return any(is_short(value) for _, value in naming_values(options).values())
+    return any(is_short(value) for _, given in naming_values(options).values() for value in given)

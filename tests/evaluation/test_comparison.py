@@ -132,10 +132,10 @@ def test_page(pair: tuple[Predictions, Predictions], tmp_path: Path) -> None:
     assert "B is better" in page
     assert "<b>" not in page
     assert 'src="http' not in page
-    assert page.count("data:image/jpeg") == 18
+    assert page.count("data:image/png;base64") == 18
 
     kept, kept_about, _ = read_comparison(tmp_path)
     draw_comparison(tmp_path, kept, kept_about, images)
     assert (tmp_path / "comparison.html").read_text() == page, "drawn from what is kept, it is the same"
     draw_comparison(tmp_path, found, about)
-    assert "data:image/jpeg" not in (tmp_path / "comparison.html").read_text()
+    assert "data:image/png;base64" not in (tmp_path / "comparison.html").read_text()

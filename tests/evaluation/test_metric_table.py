@@ -135,7 +135,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> _Shown:
     folder, findings = tmp_path_factory.mktemp("evaluation"), find()
     write_numbers(folder, findings)
     values = show_findings(folder, findings)
-    sections = [html.unescape(render(f"report/{section}.html.j2", values)) for section in ("overall", "per_class")]
+    sections = [html.unescape(render(f"report/{section}.html.j2", values)) for section in ("overall", "class_figures")]
     return _Shown(findings.evaluation, read_numbers(folder).evaluation, folder, *sections)
 
 

@@ -1,7 +1,10 @@
+import base64
+import html
 import io
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +13,13 @@ import pytest
 from PIL import Image
 
 from histo_mlflow.errors import TileFormatError
+from histo_mlflow.evaluation.caveats import learnt_from
 from histo_mlflow.evaluation.curves import draw_curves, draw_fold_curves
 from histo_mlflow.evaluation.findings import Findings
 from histo_mlflow.evaluation.kept_numbers import read_numbers, write_numbers
 from histo_mlflow.evaluation.page import png_of
 from histo_mlflow.evaluation.report_sections import draw_report
+from histo_mlflow.evaluation.verdict import as_json, verdict_of
 from tests.evaluation.found import CLASSES, find, find_everything
 
 
@@ -49,7 +54,7 @@ def test_what_a_version_with_fewer_metrics_has_kept_is_drawn(folder: Path) -> No
     summary.write_text(json.dumps(kept))
     draw_report(folder, read_numbers(folder))
     page = (folder / "report.html").read_text()
-    assert "<th>AUROC</th></tr>" in page
+    assert '<th scope="col">AUROC</th></tr>' in page
     assert "kappa" not in page
 
 
@@ -88,6 +93,53 @@ def test_tables_and_arrays(folder: Path) -> None:
         assert arrays["labels"].shape == (40,)
 
 
+def test_errors_are_found_again_by_file_and_group(tmp_path: Path) -> None:
+    names = np.array([f"ADI/tile {k}.png" for k in range(40)])
+    found = replace(find_everything(), given_names=names)
+    write_numbers(tmp_path, found)
+    errors = pd.read_csv(tmp_path / "errors.csv")
+    assert [*errors.columns] == ["index", "true", "predicted", "probability", "loss", "name", "group"]
+    assert errors["name"].tolist() == [names[k] for k in errors["index"]]
+    assert errors["group"].tolist() == [f"p{k // 10 + 1}" for k in errors["index"]]
+    with np.load(tmp_path / "predictions.npz") as arrays:
+        assert (arrays["names"] == names).all()
+    assert (read_numbers(tmp_path).names == names).all()
+    write_numbers(tmp_path, find())
+    assert read_numbers(tmp_path).given_names is None, "of an npz the position is the name"
+    assert read_numbers(tmp_path).names.tolist() == [str(k) for k in range(40)]
+
+
+def test_the_verdict_and_what_limits_it_stand_in_page_and_summary(tmp_path: Path) -> None:
+    found = find_everything()
+    found = replace(found, details=replace(found.details, caveats=(learnt_from("models:/m/1"),)))
+    write_numbers(tmp_path, found)
+    draw_report(tmp_path, read_numbers(tmp_path))
+    summary, page = json.loads((tmp_path / "summary.json").read_text()), (tmp_path / "report.html").read_text()
+    assert summary["verdict"] == as_json(verdict_of(found))
+    assert summary["verdict"]["sentence"] in html.unescape(page)
+    names = [caveat["name"] for caveat in summary["caveats"]]
+    assert names == ["learnt_from_these_tiles", "synthetic", "looked_at_before", "no_interval", "classes_missing"]
+    assert all(caveat["words"] in html.unescape(page) for caveat in summary["caveats"])
+
+
+def test_a_page_has_contents_that_lead_to_its_sections(folder: Path) -> None:
+    page = (folder / "report.html").read_text()
+    links = re.findall(r'<a href="#(\w+)">', page)
+    assert len(links) >= 10
+    assert set(links) < set(re.findall(r'<section id="(\w+)"', page))
+    assert page.count('class="details"') == 1, "essentials first, then the rest on new printed pages"
+
+
+def test_figures_of_a_page_are_svg_whose_texts_are_texts_of_ten_pixels_or_more(folder: Path) -> None:
+    pictures = re.findall(r'src="data:image/svg\+xml;base64,([^"]+)"', (folder / "report.html").read_text())
+    assert len(pictures) >= 5
+    for svg in (base64.b64decode(each).decode() for each in pictures):
+        sizes = [float(size) for size in re.findall(r"font: ([\d.]+)px system-ui", svg)]
+        assert sizes
+        assert min(sizes) > 10
+        assert "sensitivity" in svg or "share" in svg, "words, not outlines of letters"
+
+
 def test_summary(folder: Path) -> None:
     summary = json.loads((folder / "summary.json").read_text())
     assert (summary["n"], summary["looks"]) == (40, 4)
@@ -98,8 +150,8 @@ def test_summary(folder: Path) -> None:
 
 def test_page_is_one_file_that_says_what_it_must(folder: Path) -> None:
     page = (folder / "report.html").read_text()
-    assert not re.findall(r"<script|(?:src|href)=[\"'](?!data:)", page), "nothing may be fetched"
-    for words in ("Synthetic tiles", "4, this one included", "epoch 2 of 3", "not defined", "f" * 64, "Not for diagnosis"):
+    assert not re.findall(r"<script|(?:src|href)=[\"'](?!data:|#)", page), "nothing may be fetched"
+    for words in ("synthetic drawings", "4, this one included", "epoch 2 of 3", "not defined", "f" * 64, "Not for diagnosis"):
         assert words in page
     assert "<b>" not in page, "names from the data must be escaped"
 

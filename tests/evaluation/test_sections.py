@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from histo_mlflow.evaluation import comparison_sections, page, report_sections
+from histo_mlflow.evaluation import comparison_sections, page, report_sections, runs_sections
+from histo_mlflow.evaluation.curves import draw_curves
+from histo_mlflow.evaluation.gallery import Album
 from histo_mlflow.evaluation.page import render
 from histo_mlflow.evaluation.paired import compare_predictions
+from histo_mlflow.evaluation.runs_sections import ShownRun
 from tests.evaluation.found import find, find_everything, show_errors
 
 TEMPLATES = Path(page.__file__).parent / "templates"
@@ -18,7 +21,7 @@ TEMPLATES = Path(page.__file__).parent / "templates"
 
 def _check(html: str) -> None:
     assert len(re.findall("<h[12]>", html)) == 1, "one heading"
-    assert not re.findall(r"<script|(?:src|href)=[\"'](?!data:)", html), "nothing may be fetched"
+    assert not re.findall(r"<script|(?:src|href)=[\"'](?!data:|#)", html), "nothing may be fetched"
     assert "<b>" not in html, "names from the data must be escaped"
     assert not re.search(r"\bnan\b|None", html), "what is not there is said in words"
     for tag in ("table", "div", "ul", "p", "dl", "details"):
@@ -28,15 +31,18 @@ def _check(html: str) -> None:
 @pytest.fixture(scope="module", params=[find, find_everything])
 def report(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     found = request.param()
-    gallery = show_errors(found) if request.param is find_everything else ()
-    return report_sections.show_findings(tmp_path_factory.mktemp("report"), found, gallery)
+    if request.param is find:
+        return report_sections.show_findings(tmp_path_factory.mktemp("report"), found)
+    rows = show_errors(found)
+    curves = [draw_curves({"val/loss": [1.0, 0.5]}, aug_cutoff=1, best_epoch=2, title="", figures=["loss"])]
+    return report_sections.show_findings(tmp_path_factory.mktemp("report"), found, Album(rows, rows, rows), curves)
 
 
 @pytest.mark.parametrize("section", report_sections.SECTIONS)
 def test_a_section_of_the_report_shows_little_and_everything(report: dict[str, Any], section: str) -> None:
     shown = render(f"report/{section}.html.j2", report)
-    if section == "folds" and report["folds"] is None:
-        assert not shown, "left out only where there is nothing to show"
+    if section in {"folds", "curves", "seen", "examples"} and report["folds"] is None:
+        assert not shown.strip(), "left out only where there is nothing to show"
     else:
         _check(shown)
 
@@ -50,8 +56,29 @@ def test_a_section_of_the_comparison_shows_little_and_everything(tmp_path: Path,
     _check(render(f"comparison/{section}.html.j2", comparison_sections.show_comparison(tmp_path, comparison, about, images)))
 
 
+@pytest.mark.parametrize("has_learnt", [True, False])
+@pytest.mark.parametrize("section", runs_sections.SECTIONS)
+def test_a_section_of_the_page_of_runs_shows_little_and_everything(section: str, has_learnt: bool) -> None:
+    history = {f"{split}/{name}": [1.0, 0.5] for split in ("train", "val") for name in ("loss", "accuracy")}
+
+    def curves() -> list[Any]:
+        return [draw_curves(history, aug_cutoff=1, best_epoch=2, title="", figures=[name]) for name in ("loss", "accuracy")]
+
+    runs = [ShownRun(name, find(), curves() if has_learnt else ()) for name in ("one", "<b>two")]
+    shown = render(f"runs/{section}.html.j2", runs_sections.show_runs(runs, "two runs"))
+    if section == "curves" and not has_learnt:
+        assert not shown.strip()
+    else:
+        _check(shown)
+
+
 @pytest.mark.parametrize(
-    ("folder", "sections"), [("report", report_sections.SECTIONS), ("comparison", comparison_sections.SECTIONS)]
+    ("folder", "sections"),
+    [
+        ("report", report_sections.SECTIONS),
+        ("comparison", comparison_sections.SECTIONS),
+        ("runs", runs_sections.SECTIONS),
+    ],
 )
 def test_each_template_is_that_of_one_section(folder: str, sections: tuple[str, ...]) -> None:
     assert sorted(f"{name}.html.j2" for name in sections) == sorted(file.name for file in (TEMPLATES / folder).iterdir())

@@ -57,6 +57,8 @@ def test_last_is_the_newest_that_fits(store: Store, monkeypatch: pytest.MonkeyPa
         pass
     judged = _begun(store, "judged", "evaluate")
     assert with_whole_names(build(Report, {"run": "last"}), "report").run == judged
+    several = with_whole_names(build(Report, {"run": trained, "others": f"{crossed} last"}), "report")
+    assert (several.run, several.others) == (trained, f"{crossed} {judged}")
     assert with_whole_names(build(Train, {"resume": "last"}), "train").keeping.resume == trained
     asked = with_whole_names(build(Evaluate, {"model": "last", "data": "x"}, given=frozenset({"model"})), "evaluate")
     assert (asked.scoring.model, asked.given) == (parent.id, {"model"})
