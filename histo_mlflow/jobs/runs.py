@@ -27,9 +27,10 @@ class Runs(JobOptions):
 def runs(options: Runs) -> "Sequence[ListedRun]":
     """Print the runs, and return them."""
     from histo_mlflow.console import format_table, say
-    from histo_mlflow.tracking.addresses import how_to_see, runs_page, whole_address
+    from histo_mlflow.tracking.addresses import how_to_see, whole_address
     from histo_mlflow.tracking.listed_runs import list_runs
     from histo_mlflow.tracking.named_runs import SHORT_CHARACTERS
+    from histo_mlflow.tracking.pages import runs_page
     from histo_mlflow.tracking.store import read_store
 
     store = read_store()

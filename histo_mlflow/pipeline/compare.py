@@ -33,10 +33,11 @@ from histo_mlflow.pipeline.report import VERDICT_TAG, find_baselines, judge_by_c
 from histo_mlflow.pipeline.scale import at_scale_of, find_caveats
 from histo_mlflow.pipeline.split import score_part
 from histo_mlflow.tiles.tile_set import TileSet, with_class_order
-from histo_mlflow.tracking.addresses import run_page, version_page
+from histo_mlflow.tracking.addresses import run_page
 from histo_mlflow.tracking.bars import BAR, Bar, write_bar
 from histo_mlflow.tracking.decisions import PROMOTED, REFUSED, Decision, carry_out
 from histo_mlflow.tracking.found_runs import count_looks, note_looks
+from histo_mlflow.tracking.pages import version_page
 from histo_mlflow.tracking.runs import Run
 
 COMPARISON_PAGE = "comparison/comparison.html"

@@ -10,9 +10,9 @@ from histo_mlflow.pipeline.compare import Candidacy, describe_decision, pass_gat
 from histo_mlflow.pipeline.record import RecordedSplit, read_best_network
 from histo_mlflow.pipeline.session import Session
 from histo_mlflow.served_model.kept_backbone import backbones_folder
-from histo_mlflow.tracking.addresses import version_page
 from histo_mlflow.tracking.decisions import REFUSED, Decision, Registration, register_model
 from histo_mlflow.tracking.logged_models import log_model, show_model
+from histo_mlflow.tracking.pages import version_page
 from histo_mlflow.tracking.registry import LEARNT_IN_TAG, MODEL_URI_TAG, REGISTERED_TAG, SOURCE_RUN_TAG, VersionFacts
 
 

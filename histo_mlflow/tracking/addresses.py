@@ -7,35 +7,23 @@ import mlflow
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
 from histo_mlflow.base.secrets import hide_secrets
+from histo_mlflow.tracking.pages import page_of_run
 from histo_mlflow.tracking.runs import Run
 from histo_mlflow.tracking.sqlite_file import sqlite_file
 from histo_mlflow.tracking.store import Store
 from histo_mlflow.tracking.writes import Target
 
 _UI = "http://127.0.0.1:5000"  # where `mlflow ui` shows its pages
-_KIND = "?workflowType=machine_learning"
-"""Without this MLflow 3.17 opens a page among its tools for language models, and calls runs evaluations."""
 
 
 def run_page(run: Run, artifact: str = "") -> str:
     """Return the page of a run, or of an artifact of it, as a link within MLflow's pages."""
-    inside = f"/artifacts/{artifact}" if artifact else ""
-    return f"#/experiments/{run.experiment_id}/runs/{run.id}{inside}{_KIND}"
+    return page_of_run(run.experiment_id, run.id, artifact)
 
 
 def address_of(run: Run) -> str:
     """Return the address of a run's page, or nothing where the store is a file that no server is known to show."""
     return whole_address(run.store, run_page(run)) if _has_server(run.store) else ""
-
-
-def runs_page(experiment_id: str) -> str:
-    """Return the page that lists the runs of an experiment, as a link within MLflow's pages."""
-    return f"#/experiments/{experiment_id}/runs{_KIND}"
-
-
-def version_page(name: str, version: str) -> str:
-    """Return the page of a version of a registered model, as a link within MLflow's pages."""
-    return f"#/models/{name}/versions/{version}{_KIND}"
 
 
 def whole_address(store: Store, page: str) -> str:
