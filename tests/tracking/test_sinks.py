@@ -172,9 +172,9 @@ def test_the_options_say_where_runs_are_mirrored(store: Store) -> None:
 
 
 def test_links_within_mlflow_lead_there_from_elsewhere_or_are_plain_words() -> None:
-    described = "**Fails**\n\n[Report](#/experiments/0/runs/1/artifacts/report.html?a=b) · [a\\] b](#/x)"
+    described = "**No**\n\n[Report](#/experiments/0/runs/1/report.html?a=b) · [a\\] b](#/x)"
     assert _Place("MLflow: x", "http://host/").describe(described) == (
-        "**Fails**\n\n[Report](http://host/#/experiments/0/runs/1/artifacts/report.html?a=b) · [a\\] b](http://host/#/x)\n\nMLflow: x"
+        "**No**\n\n[Report](http://host/#/experiments/0/runs/1/report.html?a=b) · [a\\] b](http://host/#/x)\n\nMLflow: x"
     )
-    assert _Place("MLflow: x", "sqlite:///a.db").describe(described) == "**Fails**\n\nReport · a\\] b\n\nMLflow: x"
+    assert _Place("MLflow: x", "sqlite:///a.db").describe(described) == "**No**\n\nReport · a\\] b\n\nMLflow: x"
     assert _Place("MLflow: x", "sqlite:///a.db").describe("") == "MLflow: x"
