@@ -127,7 +127,7 @@ def test_every_run_ended_well_under_one_parent(story: Story, folds: list[Run], p
         assert tags.get("mlflow.user") or parent.data.tags.get("mlflow.user")
         assert set(tags) >= {"histo.entry_point", "histo.process", "histo.alive", "histo.ended"}
         assert len([name for name in tags if not name.startswith("mlflow.")]) <= 14, "a person is to read them"
-    notes = json.loads((story.folder / f"mlruns/0/{parent.info.run_id}/artifacts/about.json").read_text())
+    notes = json.loads(Path(story.client.download_artifacts(parent.info.run_id, "about.json")).read_text())
     assert {"command", "git_commit", "torch", "mlflow", "split_by", "selected"} <= set(notes)
     assert notes["seed"] == 0
     assert len(parent.data.tags["histo.data_fingerprint"]) == 64

@@ -144,7 +144,7 @@ def _note_result(session: Session, result: SplitResult, selected: str) -> None:
     facts = {
         "compute": result.best.compute.describe() + (f", {n_processes} processes" if n_processes > 1 else ""),
         "weights": result.weights_origin,
-        "weights_sha256": session.inputs.initial.sha256,
+        "weights_sha256": session.inputs.initial.sha256 or None,
         "selected": selected,
     }
     note(session.run, facts)
