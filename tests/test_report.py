@@ -86,7 +86,7 @@ def test_tiles_that_are_gone_or_others_are_left_out_with_a_line(scored: str, tin
         [line] = [line for line in done.stdout.splitlines() if line.startswith("no tiles are shown")]
         assert words in line
     page = _kept(scored, "evaluation/val")["report.html"]
-    assert b"There are none, or none was drawn" in page
+    assert b"The tiles were not at hand when this page was drawn" in page
 
 
 def test_what_can_not_be_drawn_again_is_one_line(

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from histo_mlflow.evaluation.findings import About
 from histo_mlflow.evaluation.gate import first_ruling
 from histo_mlflow.evaluation.lettering import write_key
@@ -25,7 +28,12 @@ _SHOWN = 18
 
 
 def draw_comparison(
-    folder: Path, comparison: Comparison, about: About, images: Pixels | None = None, verdicts: Sequence[Verdict] = ()
+    folder: Path,
+    comparison: Comparison,
+    about: About,
+    images: Pixels | None = None,
+    verdicts: Sequence[Verdict] = (),
+    names: NDArray[np.str_] | None = None,
 ) -> None:
     """Draw ``differences.png`` and ``comparison.html`` into the folder.
 
@@ -35,12 +43,19 @@ def draw_comparison(
         about: What was compared.
         images: ``(n_tiles, size, size, 3)`` uint8, or None where the tiles are not at hand.
         verdicts: On the difference, on A and on B; none of a version that has kept none.
+        names: ``(n_tiles,)`` files of the tiles, or None.
     """
-    write_page(folder / "comparison.html", "comparison", SECTIONS, show_comparison(folder, comparison, about, images, verdicts))
+    shown = show_comparison(folder, comparison, about, images, verdicts, names)
+    write_page(folder / "comparison.html", "comparison", SECTIONS, shown)
 
 
 def show_comparison(
-    folder: Path, comparison: Comparison, about: About, images: Pixels | None, verdicts: Sequence[Verdict] = ()
+    folder: Path,
+    comparison: Comparison,
+    about: About,
+    images: Pixels | None,
+    verdicts: Sequence[Verdict] = (),
+    names: NDArray[np.str_] | None = None,
 ) -> dict[str, Any]:
     """Draw the picture into `folder`, and return what the sections show."""
     classes = comparison.a.classes
@@ -58,6 +73,7 @@ def show_comparison(
         ],
         "reach_of": _reach_of(comparison),
         "images": images,
+        "names": names,
         "shown": [] if images is None else comparison.disagree[:_SHOWN].tolist(),
     }
 

@@ -61,19 +61,27 @@ def read_numbers(folder: Path) -> Findings:
             return _from_kept(summary, arrays)
 
 
-def write_comparison(folder: Path, comparison: Comparison, about: About, verdicts: Sequence[Verdict] = ()) -> None:
+def write_comparison(
+    folder: Path,
+    comparison: Comparison,
+    about: About,
+    verdicts: Sequence[Verdict] = (),
+    names: NDArray[np.str_] | None = None,
+) -> None:
     """Write ``comparison.json``, ``predictions.npz`` and ``disagreements.csv``, from which the page is drawn.
 
-    `verdicts` are on the difference, on A and on B, or none.
+    `verdicts` are on the difference, on A and on B, or none; `names` ``(n_tiles,)`` are files of the tiles.
     """
     a, b = comparison.a, comparison.b
     arrays: dict[str, Any] = {"labels": a.labels, "probabilities_a": a.probabilities, "probabilities_b": b.probabilities}
+    if names is not None:
+        arrays["names"] = names
     if a.groups is not None:
         arrays["groups"] = a.groups
     np.savez_compressed(folder / "predictions.npz", **arrays)
     said = {name: verdict.as_json(each) for name, each in zip(_VERDICTS, verdicts, strict=False)}
     (folder / "comparison.json").write_text(json.dumps(said | _as_content(comparison, about), indent=2) + "\n")
-    disagreement_table(comparison).to_csv(folder / "disagreements.csv", index=False)
+    disagreement_table(comparison, names).to_csv(folder / "disagreements.csv", index=False)
 
 
 def read_comparison(folder: Path) -> tuple[Comparison, About, tuple[Verdict, ...]]:

@@ -127,7 +127,7 @@ def svg_data(picture: Picture) -> str:
     buffer = io.StringIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "histo"}):  # salted: the same picture is the same text
         picture.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    svg = re.sub(r"(font: [^;\"]*?px) [^;\"]*", rf"\1 {_TYPE}", buffer.getvalue())
+    svg = re.sub(r"font-family: [^;\"]*", f"font-family: {_TYPE}", buffer.getvalue())
     return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
 
 

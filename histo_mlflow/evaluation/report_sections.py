@@ -69,7 +69,7 @@ def show_findings(
     verdict = verdict_of(findings)
     write_key(folder, predictions.classes)
     return {
-        "title": f"{verdict.sign.symbol} {verdict.sign.word}, {_title(findings)}",
+        "title": f"{verdict.sign.symbol} {verdict.word}, {_title(findings)}",
         "findings": findings,
         "split": SPLITS[findings.about.split],
         "details": details,

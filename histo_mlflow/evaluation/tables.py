@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from histo_mlflow.evaluation.findings import Findings
 from histo_mlflow.evaluation.intervals import Estimate
@@ -57,7 +58,7 @@ def baseline_table(findings: Findings) -> pd.DataFrame:
     return pd.DataFrame([{"classifier": name, **_in_columns(figures)} for name, figures in findings.compared.items()])
 
 
-def disagreement_table(comparison: Comparison) -> pd.DataFrame:
+def disagreement_table(comparison: Comparison, names: NDArray[np.str_] | None = None) -> pd.DataFrame:
     """Return one row per tile that two models call differently, the most confident disagreement first."""
     a, b, classes, rows = comparison.a, comparison.b, comparison.a.classes, comparison.disagree
     return pd.DataFrame(
@@ -68,6 +69,8 @@ def disagreement_table(comparison: Comparison) -> pd.DataFrame:
             "a_probability": a.confidence[rows],
             "b": [classes[k] for k in b.predicted[rows]],
             "b_probability": b.confidence[rows],
+            "name": rows if names is None else names[rows],
+            "group": "" if a.groups is None else a.groups[rows],
         }
     )
 

@@ -53,15 +53,22 @@ class Verdict:
         sign: At a glance.
         sentence: With figures, without a full stop.
         next_step: What to do now, a sentence.
+        label: What it comes to, in a word or two; "" for the word of the sign.
     """
 
     sign: Sign
     sentence: str
     next_step: str
+    label: str = ""
+
+    @property
+    def word(self) -> str:
+        """What it comes to, in a word or two."""
+        return self.label or self.sign.word
 
     def describe(self) -> str:
         """Return sign and sentence in one line."""
-        return f"{self.sign.symbol} {self.sign.word}: {self.sentence}"
+        return f"{self.sign.symbol} {self.word}: {self.sentence}"
 
 
 _NEXT = {
@@ -88,7 +95,7 @@ def verdict_of(findings: Findings) -> Verdict:
     tiles = f"{'synthetic ' if about.is_synthetic else ''}{SPLITS[about.split]} tiles"
     found = _judge(balanced, predictions, of_colour, tiles)
     if grave := [caveat.words for caveat in caveats if caveat.is_grave]:
-        figure = _describe_figure(balanced, predictions, tiles)
+        figure = _describe_figure(balanced, predictions, "tiles")
         return Verdict(Sign.NOTHING, f"Says nothing about new tiles, for {'; '.join(grave)}: {figure}", _NEXT["others"])
     if about.is_synthetic and found.sign is not Sign.BAD:
         sentence = (
@@ -174,20 +181,21 @@ def verdict_on_difference(comparison: Comparison, ruling: Ruling) -> Verdict:
         said = "These tiles don't tell them apart"
     if ruling.is_passed:
         sign = Sign.DOUBT if said == "A is better" else Sign.GOOD
-        may = f"B is shown to be no worse than A by more than the margins allow, so it may replace it ({words})"
-        return Verdict(sign, f"{said}; {may}", _NEXT["decide"])
+        shown = f"{said}, and B is shown to be no worse than A by more than the margins allow: {words}"
+        return Verdict(sign, shown, _NEXT["decide"], "B may replace A")
     lacking = "; ".join(each.removeprefix("NOT MET: ") for each in ruling.reasons if each.startswith("NOT MET"))
-    may = f"that B is no worse than A is not shown, so it may not replace it ({words}; not met: {lacking})"
     step = "Keep A." if said == "A is better" else "Keep A, or compare on more labelled tiles."
     sign = {"A is better": Sign.BAD, "B is better": Sign.DOUBT}.get(said, Sign.NOTHING)
-    return Verdict(sign, f"{said}; {may}", step)
+    joint = "but" if said == "B is better" else "and"
+    shown = f"{said}, {joint} it is not shown that B is no worse than A: {words}; not met: {lacking}"
+    return Verdict(sign, shown, step, "Keep A")
 
 
 def as_json(verdict: Verdict) -> dict[str, str]:
     """Return the verdict as what JSON can hold."""
-    return {"sign": verdict.sign.name, "sentence": verdict.sentence, "next_step": verdict.next_step}
+    return {"sign": verdict.sign.name, "sentence": verdict.sentence, "next_step": verdict.next_step, "label": verdict.label}
 
 
 def from_json(content: Mapping[str, str]) -> Verdict:
     """Return what `as_json` was given."""
-    return Verdict(Sign[content["sign"]], content["sentence"], content["next_step"])
+    return Verdict(Sign[content["sign"]], content["sentence"], content["next_step"], content.get("label", ""))

@@ -77,7 +77,7 @@ staging or the choice of a treatment.
 ## Data and selection
 
 - **Learnt from:** {markdown(facts.data_source)} (SHA-256 `{facts.data_fingerprint}`)
-- **Organ, stain, scanner and patients:** not stated
+- **Organ, stain and scanner:** not stated
 - **Kept together when it was split:** {facts.split_unit}
 - **Selected:** {markdown(facts.selected)}
 
@@ -115,9 +115,9 @@ def _describe_input(facts: ModelFacts) -> str:
     if facts.takes_features:
         return f"features `(n, {n_features_of(facts.backbone)})` by {markdown(facts.encoder)}, and of nothing else"
     is_known = facts.microns_per_pixel is not None
-    scale = f"{facts.microns_per_pixel:g} microns per pixel" if is_known else "scale not stated"
+    scale = f"{facts.microns_per_pixel:g} microns per pixel at" if is_known else "scale not stated; brought to"
     return (
-        f"uint8 RGB `(n, height, width, 3)`, or PNG, JPEG or TIFF files; {scale} at\n"
+        f"uint8 RGB `(n, height, width, 3)`, or PNG, JPEG or TIFF files; {scale}\n"
         f"  {facts.tile_size_px} px; other sizes are resized to that, whatever their scale"
     )
 

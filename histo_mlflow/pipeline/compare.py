@@ -100,7 +100,7 @@ def compare_models(
     )
     verdicts = (verdict_on_difference(comparison, ruling), of_a, of_b)
     with run.draft("comparison") as folder:
-        write_comparison(folder, comparison, about, verdicts)
+        write_comparison(folder, comparison, about, verdicts, tiles.given_names)
     run.set_tags({VERDICT_TAG: verdicts[0].describe()})
     run.log_metrics(
         {f"difference/{name}": figure.value for name, figure in comparison.differences.items() if figure.is_defined}

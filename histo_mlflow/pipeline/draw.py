@@ -128,10 +128,15 @@ def draw_folds(session: Session, folds: Folds, pooled: Findings) -> None:
     curves = fold_curves_of([fold.history for fold in folds.recorded], session.options.recipe, folds.tiles.source)
     draw(Drawable(session.run, [pooled], curves), session.inputs.by_split)
     recipe = session.options.recipe
-    shown = [(f"fold {k}", fold.findings["val"], fold.history) for k, fold in enumerate(folds.recorded, start=1)]
-    draw_fold_page(
-        session.run, [ShownRun(name, found, panels_of(curves_of(past, recipe, name))) for name, found, past in shown]
-    )
+
+    def show() -> list[ShownRun]:
+        named = {f"fold {k}": fold for k, fold in enumerate(folds.recorded, start=1)}
+        return [
+            ShownRun(name, fold.findings["val"], panels_of(curves_of(fold.history, recipe, name)))
+            for name, fold in named.items()
+        ]
+
+    draw_fold_page(session.run, show)
 
 
 def panels_of(curves: Curves) -> list[Picture]:
@@ -139,9 +144,10 @@ def panels_of(curves: Curves) -> list[Picture]:
     return [curves([figure]) for figure in FIGURES]
 
 
-def draw_fold_page(run: Run, folds: Sequence[ShownRun], attempt: Attempt = not_at_the_cost_of_the_model) -> None:
-    """Draw the page of all folds side by side into the run of a cross-validation."""
+def draw_fold_page(run: Run, show: Callable[[], Sequence[ShownRun]], attempt: Attempt = not_at_the_cost_of_the_model) -> None:
+    """Draw the page of all folds side by side, as `show` gives them, into the run of a cross-validation."""
     with attempt(run, FOLD_PAGE):
+        folds = show()
         run.write(FOLD_PAGE, lambda file: draw_runs(file, folds, f"{len(folds)} folds side by side"))
 
 
@@ -158,7 +164,8 @@ def draw_models(
     `verdicts` are on the difference, on A and on B; none where an earlier version has kept none.
     """
     with attempt(run, "the page of comparison"), run.draft("comparison") as folder:
-        draw_comparison(folder, comparison, about, None if tiles is None or tiles.encoder else tiles.images, verdicts)
+        images = None if tiles is None or tiles.encoder else tiles.images
+        draw_comparison(folder, comparison, about, images, verdicts, None if tiles is None else tiles.given_names)
 
 
 def load_best_network(run: Run) -> TileClassifier | None:

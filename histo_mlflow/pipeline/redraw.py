@@ -1,11 +1,13 @@
 """Pictures and pages of an ended run made again from what it keeps; tiles are shown where they still are the same."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +39,9 @@ from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.found_runs import nested_runs
 from histo_mlflow.tracking.runs import Run
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Picture
+
 _CURVES = (*(f"{split}/{figure}" for split in ("train", "val", "test") for figure in ("loss", "accuracy")), "head/C")
 
 
@@ -50,14 +55,13 @@ def redraw(run: Run) -> dict[str, list[str]]:
     folds = nested_runs(run, FOLD_TAG)
     drawn = {each.id: _draw(each, open_once) for each in (*folds.values(), run)}
     read = {f"fold {k}": read_drawable(fold) for k, fold in folds.items()}
-    shown = [
-        ShownRun(name, findings, panels_of(fold.curves) if fold.curves else [])
-        for name, fold in read.items()
-        for findings in fold.findings
-        if findings.about.split == "val"
-    ]
-    if len(shown) > 1:
-        draw_fold_page(run, shown, _or_end)
+    judged = {name: findings for name, fold in read.items() for findings in fold.findings if findings.about.split == "val"}
+    if len(judged) > 1:
+
+        def show() -> list[ShownRun]:
+            return [ShownRun(name, found, _panels(read[name])) for name, found in judged.items()]
+
+        draw_fold_page(run, show, _or_end)
         run.settle()
         drawn[run.id].append(FOLD_PAGE)
     return drawn
@@ -91,6 +95,10 @@ def _draw(run: Run, open_once: Callable[[str, ReadingOptions, int, str], TileSet
         run.set_tags({REPORT_TAG: "made"})
     run.settle()
     return drawn
+
+
+def _panels(drawable: Drawable) -> list[Picture]:
+    return panels_of(drawable.curves) if drawable.curves else []
 
 
 def _config_of(run: Run) -> Mapping[str, Any]:

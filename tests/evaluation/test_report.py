@@ -134,7 +134,7 @@ def test_figures_of_a_page_are_svg_whose_texts_are_texts_of_ten_pixels_or_more(f
     pictures = re.findall(r'src="data:image/svg\+xml;base64,([^"]+)"', (folder / "report.html").read_text())
     assert len(pictures) >= 5
     for svg in (base64.b64decode(each).decode() for each in pictures):
-        sizes = [float(size) for size in re.findall(r"font: ([\d.]+)px system-ui", svg)]
+        sizes = [float(size) for size in re.findall(r"font-size: ([\d.]+)px; font-family: system-ui", svg)]
         assert sizes
         assert min(sizes) > 10
         assert "sensitivity" in svg or "share" in svg, "words, not outlines of letters"
