@@ -93,7 +93,7 @@ class JobCommand(click.Command):
         }
         path = stated(typed.pop("config", "none"))
         given = ({} if path is None else read_yaml(Path(path), self.job.options)) | typed
-        return self.job.run(build(self.job.options, given, given=frozenset(given)))
+        return self.job.do(build(self.job.options, given, given=frozenset(given)))
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options by section, in the order of the job's groups."""

@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from tqdm import tqdm
 
@@ -39,8 +39,8 @@ def show_log() -> None:
     log.propagate = False  # a library that sets the root logger up, as W&B does, would have each line said twice
 
 
-def describe_epoch(epoch: int, epochs: int, metrics: Mapping[str, float], *, is_best: bool) -> str:
-    """Return one line on an epoch, or on one of several heads."""
+def describe_epoch(epoch: int, epochs: int, metrics: Mapping[str, float], *, is_best: bool, left: str = "") -> str:
+    """Return one line on an epoch, or on one of several heads; `left` says how long it will take yet."""
     splits = " | ".join(
         f"{split} loss {metrics[f'{split}/loss']:.4f} acc {metrics[f'{split}/accuracy']:.4f}"
         for split in ("train", "val", "test")
@@ -51,16 +51,20 @@ def describe_epoch(epoch: int, epochs: int, metrics: Mapping[str, float], *, is_
     if "head/C" in metrics:  # all heads are there when the first is told of
         name, best = f"C={metrics['head/C']:<8.3g}", "chosen"
     speed = f" | {metrics['train/tiles_per_second']:.0f} tiles/s" if "train/tiles_per_second" in metrics else ""
-    return f"{name} | {splits}{speed}{f' | {best}' if is_best else ''}"
+    return " | ".join(part for part in (name, splits + speed, left, best if is_best else "") if part)
 
 
-def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return rows as aligned columns, the first to the left and the others to the right."""
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, words: Collection[str] = ()) -> str:
+    """Return rows as aligned columns: the first and those that hold `words` to the left, the others to the right."""
     table = [[visible(cell) for cell in row] for row in [header, *rows]]
     widths = [max(len(row[k]) for row in table) for k in range(len(header))]
+    left = {0} | {k for k, name in enumerate(header) if name in words}
     lines = []
     for row in table:
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        cells = [
+            cell.ljust(width) if k in left else cell.rjust(width)
+            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
         lines.append("  ".join(cells).rstrip())
     lines.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join(lines)

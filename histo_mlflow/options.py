@@ -19,6 +19,9 @@ from histo_mlflow.errors import OptionError, SourceNotFoundError
 
 OptionsT = TypeVar("OptionsT", bound="Options")
 
+RUN, CV_RUN, OWN_RUN, MODEL = "run", "run of cv", "run of this job", "model"
+"""What the value of an option may name; see `Option`."""
+
 _INT_BOUND = 2**63
 _LIMITS = {"at_least": operator.ge, "above": operator.gt, "at_most": operator.le, "below": operator.lt}
 
@@ -40,6 +43,8 @@ class Option:
         positional: Whether the command line takes it by its place.
         is_several: Whether it takes all that is left there; the value is a text with spaces between them.
         missing: What is said where it is not given, of an option that must be.
+        names: `RUN`, `CV_RUN`, `OWN_RUN` or `MODEL` where the value may name one; the first characters of a run's id do too
+            then, or ``last``.
     """
 
     help: str
@@ -53,6 +58,7 @@ class Option:
     positional: bool = False
     is_several: bool = False
     missing: str = ""
+    names: str = ""
 
     def find_fault(self, value: object) -> str | None:
         """Return what is wrong with a value of the right type, in words, or None."""

@@ -2,12 +2,14 @@
 
 import contextlib
 import io
+import json
 import logging
 import os
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 # Before torch is imported: two test processes on two cores, one thread each.
@@ -20,9 +22,11 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
+from histo_mlflow.base.liveness import Process
 from histo_mlflow.tiles.demo import draw_demo
 from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.decisions import FORCED, Decision, carry_out
+from histo_mlflow.tracking.kept import PROCESS_TAG
 from histo_mlflow.tracking.store import Store, open_store
 from tests.forking import Forks
 from tests.small_network import using_small_network
@@ -137,6 +141,12 @@ def copy_store(file: Path, folder: Path) -> None:
 def put_into_production(version: str = "1") -> None:
     """Do what a person may: a model that has learnt for an epoch or two is no better than chance, and stays a candidate."""
     carry_out(open_store(), "histo-b3", Decision(FORCED, version, None, "for what comes after"))
+
+
+def tags_of_process(pid: int | None = None, **changes: str) -> dict[str, str]:
+    """Return the tag of a run that this process keeps, or that of another number, with what is said otherwise."""
+    process = {**asdict(Process.of(os.getpid())), **({} if pid is None else {"pid": pid}), **changes}
+    return {PROCESS_TAG: json.dumps(process)}
 
 
 def save_npz(path: Path, tiles: TileSet, *, compressed: bool = False) -> Path:

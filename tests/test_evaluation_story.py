@@ -41,7 +41,7 @@ def _run_id(text: str) -> str:
 
 def test_everything_after_training(trained: Path, histo_here: Histo) -> None:
     client = MlflowClient()
-    source_run = client.get_model_version("histo-b3", "1").run_id
+    source_run = client.get_model_version("histo-b3", "1").tags["learnt_in_run"]
     checkpoint = f"runs:/{source_run}/checkpoints/best.safetensors"
     tiles = np.load(trained / "test.npz")["data"]
 

@@ -212,7 +212,7 @@ def test_a_head_is_trained_registered_and_answers_as_its_run_did(
     run = store.client.get_run(found.run_id)
     files = {Path(item.path).name for item in store.client.list_artifacts(found.run_id, "checkpoints")}
     assert files == {"best.safetensors", f"epoch_{found.best_epoch:03d}.safetensors"}, "one network, whatever was tried"
-    assert run.data.tags["histo.selected"].startswith("C=")
+    assert mlflow.artifacts.load_dict(f"runs:/{found.run_id}/about.json")["selected"].startswith("C=")
     costs = [each.value for each in store.client.get_metric_history(found.run_id, "head/C")]
     assert len(costs) >= found.best_epoch
     assert "learning_rate" not in run.data.metrics

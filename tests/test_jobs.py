@@ -14,7 +14,8 @@ from histo_mlflow.jobs import STAGES, Job, as_function, find_jobs
 from histo_mlflow.options import JobOptions, build, flatten, option_fields
 from tests.conftest import PROJECT
 
-OF_THE_COMMAND_LINE_ALONE = {"history", "rollback", "report", "mirror", "deliver", "download", "cache"}
+OF_THE_COMMAND_LINE_ALONE = {"runs", "history", "rollback", "report", "mirror", "deliver", "download", "cache"}
+pytestmark = pytest.mark.usefixtures("work")  # a job asks whether the store answers
 EVERY_JOB = pytest.mark.parametrize("job", find_jobs().values(), ids=lambda job: job.name)
 
 

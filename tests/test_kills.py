@@ -123,8 +123,9 @@ def _runs(store: Store, entry_point: str = "") -> list[Run]:
 
 def _nested(store: Store, run_id: str) -> dict[str, str]:
     found = store.client.search_runs([store.experiment_id], f"tags.`mlflow.parentRunId` = '{run_id}'")
-    assert len({run.info.run_name for run in found}) == len(found), "a part was begun twice"
-    return {run.info.run_name: run.info.run_id for run in found}
+    parts = {f"fold {run.data.tags['histo.fold']}": run.info.run_id for run in found}
+    assert len(parts) == len(found), "a part was begun twice"
+    return parts
 
 
 def _assert_true_states() -> Store:

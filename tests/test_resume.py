@@ -1,6 +1,5 @@
 """Interrupted runs go on, and end as if nothing had happened."""
 
-import json
 import os
 import random
 import signal
@@ -14,14 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mlflow.entities import Run
+from mlflow.entities import Run as KeptRun
 
 from histo_mlflow.errors import OptionError, RequestError, SourceNotFoundError, WorkError
 from histo_mlflow.jobs.cv import Cv, cv
 from histo_mlflow.jobs.train import Train, train
 from histo_mlflow.options import build
 from histo_mlflow.tiles.tile_set import TileSet
+from histo_mlflow.tracking.about import note, read_notes
 from histo_mlflow.tracking.options import KeepingOptions
+from histo_mlflow.tracking.runs import Run
 from histo_mlflow.tracking.store import Store
 from tests.conftest import Histo
 from tests.learnings import assert_same_metrics, assert_same_weights, weights
@@ -39,7 +40,12 @@ def _spelled(options: dict[str, Any]) -> list[str]:
     return [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
 
 
-def _runs(store: Store, entry_point: str = "train") -> list[Run]:
+def _part(run: KeptRun) -> str:
+    """Return which part of a cross-validation a run is."""
+    return f"fold {run.data.tags['histo.fold']}" if "histo.fold" in run.data.tags else "cv"
+
+
+def _runs(store: Store, entry_point: str = "train") -> list[KeptRun]:
     """Runs of an entry point, the newest first."""
     return list(store.client.search_runs([store.experiment_id], f"tags.`histo.entry_point` = '{entry_point}'"))
 
@@ -93,12 +99,12 @@ def test_killed_while_writing_a_checkpoint_and_resumed(
     with pytest.raises(RequestError, match="epochs was 3, now 4"):
         _train(resume=killed, epochs=4)
 
-    store.client.set_tag(killed, "histo.torch", "2.0.0")
-    command = store.client.get_run(killed).data.tags["histo.command"]
+    note(Run(store, killed), {"torch": "2.0.0"})
+    command = read_notes(Run(store, killed))["command"]
     capsys.readouterr()
     _train(resume=killed)
     assert "goes on with other versions: torch was 2.0.0, now 2" in capsys.readouterr().err
-    earlier = json.loads(store.client.get_run(killed).data.tags["histo.earlier_origin.1"])
+    (earlier,) = read_notes(Run(store, killed))["earlier"]
     assert (earlier["command"], earlier["torch"]) == (command, "2.0.0")
     assert [run.info.status for run in _runs(store)] == ["FINISHED", "FINISHED"]
     assert "error" not in store.client.get_run(killed).data.tags
@@ -193,7 +199,7 @@ def test_what_cannot_be_resumed_is_refused_by_name(histo: Histo, tiny_npz: Path,
 def test_a_cross_validation_goes_on_in_the_fold_that_was_interrupted(work: Path, tiny_npz: Path, store: Store) -> None:
     options = {"data": tiny_npz, "folds": 2, "epochs": 2, **OPTIONS}
     cv(build(Cv, {**options, "data": str(tiny_npz)}))
-    whole = {run.info.run_name: run.info.run_id for run in _runs(store, "cv")}
+    whole = {_part(run): run.info.run_id for run in _runs(store, "cv")}
 
     process = subprocess.Popen(
         [sys.executable, "-m", "histo_mlflow", "cv", *_spelled(options)],
@@ -202,7 +208,7 @@ def test_a_cross_validation_goes_on_in_the_fold_that_was_interrupted(work: Path,
     new: dict[str, str] = {}
 
     def is_in_the_second_fold() -> bool:
-        new.update({r.info.run_name: r.info.run_id for r in _runs(store, "cv") if r.info.run_id not in whole.values()})
+        new.update({_part(r): r.info.run_id for r in _runs(store, "cv") if r.info.run_id not in whole.values()})
         return "fold 2" in new and bool(store.client.get_run(new["fold 2"]).data.metrics)
 
     end = time.monotonic() + 120
@@ -248,8 +254,9 @@ def test_learning_starts_from_any_model(work: Path, tiny_npz: Path, tiny_tiles: 
         # With next to no learning rate the head stays what it was to begin with.
         _train(data=few, epochs=1, weights=begun_from, learning_rate=1e-9, register=False)
         newest = _runs(store)[0]
-        assert newest.data.tags["histo.weights"].startswith(f"{begun_from}; its head for ADI BACK")
-        assert "of which BACK ADI taken over and NEW new" in newest.data.tags["histo.weights"]
+        said = read_notes(Run(store, newest.info.run_id))["weights"]
+        assert said.startswith(f"{begun_from}; its head for ADI BACK")
+        assert "of which BACK ADI taken over and NEW new" in said
         head = weights(store, newest.info.run_id, "best.safetensors")["backbone.classifier.1.weight"]
         torch.testing.assert_close(head[:2], best[[1, 0]], atol=1e-5, rtol=0)
     with pytest.raises(SourceNotFoundError, match="weights=models:/histo-b3/7 is not in the store"):

@@ -121,7 +121,7 @@ def test_no_command_leaves_a_secret_anywhere(
         histo("train", *short, "--wandb", "true")
         histo("cv", *short, "--folds", "2")
         [run] = mlflow.MlflowClient().search_runs(
-            [mlflow.get_experiment_by_name("secrets").experiment_id], "attributes.run_name = 'train'"
+            [mlflow.get_experiment_by_name("secrets").experiment_id], "tags.`histo.entry_point` = 'train'"
         )
         first = "models:/histo-b3/1"
         reason = ["--force", "true", "--reason", f"because token={SECRET}-4 and {SECRET}-2"]

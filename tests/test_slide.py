@@ -67,7 +67,10 @@ def test_each_square_is_in_its_place_and_all_is_kept_with_the_run(histo_here: Hi
     run = _last_run()
     assert run.info.status == "FINISHED"
     assert run.data.tags["histo.model"] == "models:/histo-b3/1"
-    assert run.data.tags["histo.model_sha256"] == state["model_sha256"]
+    about = json.loads(
+        Path(mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path="about.json")).read_text()
+    )
+    assert about["model_sha256"] == state["model_sha256"]
     shares = {name: run.data.metrics[f"slide/share/{name}"] for name in CLASSES}
     assert shares == pytest.approx({name: np.mean(called[called >= 0] == k) for k, name in enumerate(CLASSES)}, abs=1e-6)
     client = mlflow.MlflowClient()

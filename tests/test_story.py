@@ -110,18 +110,26 @@ def test_cv_prints_a_table_the_version_and_what_to_do_next(story: Story) -> None
     assert [line.split()[0] for line in output.splitlines() if line.startswith(("mean ", "sd "))] == ["mean", "sd"]
     assert re.search(r"models:/histo-b3/1, a candidate: (No better than chance|Worse than what colour)", output)
     assert "histo promote --version 1 --model-name histo-b3 --force --reason TEXT" in output
-    assert "Next: mlflow ui" in output
+    (run_id,) = set(re.findall(r"^run (\w{8}): tiles efficientnet_b3", output, re.MULTILINE))
+    page = rf"mlflow ui    then http://127\.0\.0\.1:5000/#/experiments/0/runs/{run_id}\w{{24}}\?workflowType=machine_learning"
+    assert len(re.findall(page, output)) == 2, "at the beginning and at the end"
+    (report,) = re.findall(r"^report: (.*)$", output, re.MULTILINE)
+    assert Path(report).is_file()
+    assert re.search(r"^next:   \w", output, re.MULTILINE)
 
 
-def test_every_run_ended_well_under_one_parent(folds: list[Run], parent: Run) -> None:
+def test_every_run_ended_well_under_one_parent(story: Story, folds: list[Run], parent: Run) -> None:
     assert len(folds) == 2
     assert {run.info.status for run in [*folds, parent]} == {"FINISHED"}
     assert parent.data.params["learning_rate"] == "0.0001"
     for run in [*folds, parent]:
         tags = run.data.tags
-        for name in ("histo.command", "histo.git_commit", "histo.torch", "histo.mlflow", "histo.seed", "mlflow.user"):
-            assert tags.get(name) or parent.data.tags.get(name), name
-    assert parent.data.tags["histo.seed"] == "0"
+        assert tags.get("mlflow.user") or parent.data.tags.get("mlflow.user")
+        assert set(tags) >= {"histo.entry_point", "histo.process", "histo.alive", "histo.ended"}
+        assert len([name for name in tags if not name.startswith("mlflow.")]) <= 14, "a person is to read them"
+    notes = json.loads(Path(story.client.download_artifacts(parent.info.run_id, "about.json")).read_text())
+    assert {"command", "git_commit", "torch", "mlflow", "split_by", "selected"} <= set(notes)
+    assert notes["seed"] == 0
     assert len(parent.data.tags["histo.data_fingerprint"]) == 64
 
 
@@ -155,8 +163,44 @@ def test_pooled_figures_are_those_of_the_pooled_predictions(story: Story, folds:
     best = table.loc[table["loss"].idxmin()]
     assert parent.data.tags["histo.best_fold"] == str(int(best["fold"]))
     version = story.client.get_model_version("histo-b3", "1")
-    assert version.run_id == best["run_id"]
+    assert (version.run_id, version.tags["learnt_in_run"]) == (parent.info.run_id, best["run_id"])
     assert version.tags["best_fold"] == str(int(best["fold"]))
+    models = [output.model_id for output in parent.outputs.model_outputs]
+    assert [f"models:/{model_id}" for model_id in models] == [parent.data.tags["histo.model_uri"]], "its page shows the model"
+
+
+def test_runs_are_told_apart_by_name_and_begin_with_the_verdict(story: Story, folds: list[Run], parent: Run) -> None:
+    given = "weights=none epochs=2 learning_rate=0.0001 batch_size=9 +1"
+    assert re.fullmatch(rf"tiles efficientnet_b3 2-fold {re.escape(given)} oof 0\.\d{{3}}", parent.info.run_name)
+    for number, run in enumerate(folds, start=1):
+        assert re.fullmatch(rf"fold {number} test 0\.\d{{3}}", run.info.run_name)
+    whole, of_fold = (run.data.tags["mlflow.note.content"] for run in (parent, folds[0]))
+    pages = f"#/experiments/0/runs/{parent.info.run_id}"
+    verdict, figures, *_ = whole.split("\n\n")
+    assert re.match(r"\*\*[✓✗!?] \w+", verdict)
+    assert re.match(r"54 out-of-fold tiles: balanced accuracy 0\.\d+ \(.* to .*\), log loss ", figures)
+    assert f"[Report]({pages}/artifacts/evaluation/oof/report.html?workflowType=machine_learning)" in figures
+    assert "[Model histo-b3 version 1](#/models/histo-b3/versions/1" in figures
+    assert all(f"[{number}](#/experiments/0/runs/{run.info.run_id}" in whole for number, run in enumerate(folds, start=1))
+    assert f"[Cross-validation]({pages}?workflowType=machine_learning)" in of_fold
+    assert f"({pages.replace(parent.info.run_id, folds[0].info.run_id)}/artifacts/evaluation/test/report.html?" in of_fold
+
+
+def test_a_few_metrics_stand_for_a_run(story: Story, folds: list[Run], parent: Run) -> None:
+    oof = json.loads(Path(story.client.download_artifacts(parent.info.run_id, "evaluation/oof/summary.json")).read_text())
+    shown = {name.partition("/")[2]: value for name, value in parent.data.metrics.items() if name.startswith("at_a_glance/")}
+    balanced = oof["balanced_accuracy"]
+    assert {name: shown[f"balanced_accuracy{name}"] for name in ("", "_low", "_high")} == {
+        "": pytest.approx(balanced["value"]), "_low": pytest.approx(balanced["low"]), "_high": pytest.approx(balanced["high"]),
+    }  # fmt: skip
+    assert shown["chance"] == pytest.approx(1 / 9)
+    assert 0 < shown["colour_alone"] < 1
+    assert shown["log_loss"] == pytest.approx(oof["log_loss"]["value"])
+    for run in folds:
+        assert min(run.data.metrics) == "at_a_glance/balanced_accuracy", "by the alphabet they come first"
+        tests = json.loads(Path(story.client.download_artifacts(run.info.run_id, "evaluation/test/summary.json")).read_text())
+        figure = run.data.metrics["at_a_glance/balanced_accuracy"]
+        assert figure == pytest.approx(tests["balanced_accuracy"]["value"]), "a test set tells more than validation tiles"
 
 
 def test_artifacts_of_the_contract(story: Story, folds: list[Run], parent: Run) -> None:

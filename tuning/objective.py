@@ -12,12 +12,13 @@ from histo_mlflow.jobs.train import Train
 from histo_mlflow.learning.reports import EpochReport
 from histo_mlflow.options import build, flatten
 from histo_mlflow.pipeline.inputs import LearningInputs
+from histo_mlflow.pipeline.names import RunName
 from histo_mlflow.pipeline.split import epoch_metrics, run_split
 from histo_mlflow.tiles.splits import Split
 from histo_mlflow.tracking.runs import Run, open_run
 
 from .search_space import Space, suggest
-from .study import RUN_ID_ATTRIBUTE, describe_values, refuse_surplus
+from .study import RUN_ID_ATTRIBUTE, describe_left, describe_standing, describe_values, refuse_surplus
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +48,13 @@ class Objective:
         name = f"trial {trial.number}"
         say(f"\n{name}: {describe_values(trial.params)}")
         try:
-            return self.learn(values, name, {"histo.trial": trial.number}, trial)
+            loss = self.learn(values, name, {"histo.trial": trial.number}, trial)
+            standing = describe_standing(trial.study, loss)
+            say(f"{name}: validation loss {loss:.4f}{standing}; {describe_left(trial, self.n_trials)}")
+            return loss
+        except optuna.TrialPruned as pruned:
+            say(f"{name}: pruned {pruned}{describe_standing(trial.study, None)}; {describe_left(trial, self.n_trials)}")
+            raise
         except Interrupted:
             # Optuna ends a trial for exceptions, not for this one, and would leave it RUNNING for good.
             trial.study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
@@ -77,6 +84,7 @@ class Objective:
                 raise
             loss = sum(losses) / len(losses)
             run.log_metrics({"best/val_loss": loss})
+            RunName(name).end(run, f"loss {loss:.4f}")
         return loss
 
     def _learn_split(self, run: Run, split: Split, config: Train, fold: int, trial: optuna.Trial | None) -> float:
@@ -86,7 +94,8 @@ class Objective:
             metrics = epoch_metrics(epoch)
             # The epochs of the folds follow one another on one axis.
             run.log_metrics(metrics, step=(fold - 1) * epoch.epochs + epoch.epoch)
-            say(describe_epoch(epoch.epoch, epoch.epochs, metrics, is_best=epoch.is_best))
+            line = describe_epoch(epoch.epoch, epoch.epochs, metrics, is_best=epoch.is_best, left=epoch.describe_left())
+            say(f"{run.name}{'' if is_only else f', fold {fold}'} | {line}")  # of several workers each says whose line it is
             if is_only:
                 _report(trial, epoch.val.loss, epoch.epoch, epoch.epochs)
 
@@ -100,4 +109,4 @@ def _report(trial: optuna.Trial | None, loss: float, step: int, n_steps: int) ->
     if trial is not None:
         trial.report(loss, step)
         if step < n_steps and trial.should_prune():  # after the last one nothing is left to save
-            raise optuna.TrialPruned(f"after step {step}")
+            raise optuna.TrialPruned(f"after step {step} of {n_steps}, at {loss:.4f}")

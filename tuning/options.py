@@ -7,7 +7,7 @@ from histo_mlflow.evaluation.options import CostOptions, GateOptions
 from histo_mlflow.learning.options import FitOptions, Recipe
 from histo_mlflow.options import JobOptions, Options, option
 from histo_mlflow.tiles.options import DataOptions, HoldOutOptions
-from histo_mlflow.tracking.options import MirrorOptions, RegistryOptions
+from histo_mlflow.tracking.options import MirrorOptions, RegistryOptions, RunOptions
 
 TPE, RANDOM = "tpe", "random"
 MEDIAN, HYPERBAND, NONE = "median", "hyperband", "none"
@@ -112,4 +112,5 @@ class Tune(JobOptions):
     costs: CostOptions
     registry: RegistryOptions
     gate: GateOptions
+    naming: RunOptions
     mirror: MirrorOptions

@@ -13,7 +13,7 @@ import yaml
 from numpy.typing import NDArray
 from scipy import stats
 
-from histo_mlflow.console import format_table, warn
+from histo_mlflow.console import format_table, say, warn
 from histo_mlflow.errors import NonFiniteLossError
 from histo_mlflow.jobs.train import Train
 from histo_mlflow.options import option_fields
@@ -22,7 +22,8 @@ from histo_mlflow.tracking.runs import Run
 
 from .figures import draw_study
 from .objective import Objective
-from .study import RUN_ID_ATTRIBUTE, describe_value, describe_values
+from .options import NONE, Tune
+from .study import FINISHED, RUN_ID_ATTRIBUTE, count, describe_value, describe_values
 
 BEST_CONFIG = Path("best_config.yaml")
 _NOISE_ATTRIBUTE = "repeats_on_other_splits"
@@ -77,9 +78,11 @@ def repeat(study: optuna.Study, objective: Objective, n_seeds: int, cut: Callabl
         usual: dict[str, Any] = {name: part.default for name, part in option_fields(Train).items()}
         defaults["aug_cutoff"] = round(usual["aug_cutoff"] / usual["epochs"] * epochs)
     losses: dict[str, list[float]] = {"best": [], "default": []}
-    for seed in range(first, first + n_seeds):
+    for k, seed in enumerate(range(first, first + n_seeds)):
         on_others = replace(objective, splits=cut(seed))
-        for name, values in (("best", study.best_params), ("default", defaults)):
+        for number, (name, values) in enumerate((("best", study.best_params), ("default", defaults)), start=2 * k + 1):
+            said = f"{name} setting, seed {seed} and a split of its own: {describe_values(values)}"
+            say(f"\nrepeat {number} of {2 * n_seeds}: {said}")
             tags: dict[str, object] = {"histo.repeat": name, "histo.seed": seed}
             try:
                 losses[name].append(on_others.learn({**values, "seed": seed}, f"{name} setting, seed {seed}", tags))
@@ -88,6 +91,28 @@ def repeat(study: optuna.Study, objective: Objective, n_seeds: int, cut: Callabl
                 losses[name].append(math.inf)
     study.set_user_attr(_NOISE_ATTRIBUTE, {"params": study.best_params, **losses})
     return Noise(losses["best"], losses["default"], ratio)
+
+
+def describe_cost(study: optuna.Study, options: Tune, split: Split) -> str:
+    """Return what a search will cost, before it begins: how many trainings of how many epochs on how many tiles.
+
+    How long an epoch takes is known when the first has been learnt.
+    """
+    search, epochs, n_splits = options.search, options.recipe.fit.epochs, options.search.folds or 1
+    n_done = count(study, *FINISHED)
+    n_left = max(0, search.trials - n_done)
+    at_most = " at most, for poor trials are pruned" if search.pruner != NONE and n_left else ""
+    each = f"{epochs} epochs" + (f" x {n_splits} folds" if n_splits > 1 else "")
+    lines = [
+        f"study {search.study}: {n_left} of {search.trials} trials to go, each {each} on {len(split.train)} tiles: "
+        f"{n_left * epochs * n_splits} epochs{at_most}"
+    ]
+    if search.repeats:
+        n_epochs = 2 * search.repeats * epochs * n_splits
+        lines.append(f"then {search.repeats} repeats each of the best and of the default setting: {n_epochs} epochs")
+    if search.train_best:
+        lines.append("then a training with the best values, registered through the gate")
+    return "\n  ".join(lines)
 
 
 def record(run: Run, study: optuna.Study, base: dict[str, Any]) -> None:

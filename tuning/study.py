@@ -1,8 +1,10 @@
 """The Optuna study: opened, checked against what is asked, and counted, however many workers share it."""
 
+import math
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from optuna.trial import TrialState
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
+from histo_mlflow.base.progress import in_time
 from histo_mlflow.base.secrets import hide_secrets
 from histo_mlflow.errors import OptionError, WorkError
 
@@ -100,6 +103,27 @@ def describe_values(values: Mapping[str, Any]) -> str:
 def describe_value(value: object) -> str:
     """Return a value in words, a number to four digits."""
     return f"{value:.4g}" if isinstance(value, (int, float)) else str(value)
+
+
+def describe_standing(study: optuna.Study, loss: float | None) -> str:
+    """Return how a loss stands to the lowest of the trials that were completed before, or what that is."""
+    before = [float(trial.value) for trial in study.get_trials(deepcopy=False) if trial.value is not None]
+    if loss is not None and loss < min(before, default=math.inf):
+        return ", the lowest so far"
+    return f" (lowest so far {min(before):.4f})" if before else ""
+
+
+def describe_left(trial: optuna.Trial, n_trials: int) -> str:
+    """Return how many trials are finished, `trial` included, and how long the others will take as those have gone."""
+    trials = trial.study.get_trials(deepcopy=False)
+    finished = [each.duration.total_seconds() for each in trials if each.state in FINISHED and each.duration is not None]
+    if trial.datetime_start is not None:
+        finished.append((datetime.now() - trial.datetime_start).total_seconds())  # as Optuna keeps it: without a zone
+    n_left, n_workers = n_trials - len(finished), max(1, sum(each.state == TrialState.RUNNING for each in trials))
+    if n_left <= 0:
+        return f"{len(finished)} of {n_trials} trials are finished"
+    seconds = sum(finished) / len(finished) * n_left / n_workers
+    return f"{len(finished)} of {n_trials} trials are finished, about {in_time(seconds)} left for the others"
 
 
 def refuse_surplus(trial: optuna.Trial, n_trials: int) -> None:

@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,19 +18,22 @@ from histo_mlflow.base.interruption import stop_with_parent
 from histo_mlflow.console import say
 from histo_mlflow.errors import Interrupted, NonFiniteLossError, OptionError, SourceNotFoundError, WorkError
 from histo_mlflow.jobs.train import Train, train
-from histo_mlflow.options import build, flatten, option_fields
+from histo_mlflow.options import build, flatten, option_fields, stated
+from histo_mlflow.pipeline.contents import Beginning
 from histo_mlflow.pipeline.inputs import LearningInputs, open_learning_inputs, with_backbone
+from histo_mlflow.pipeline.names import RunName
+from histo_mlflow.pipeline.outlook import announce_run, describe_page, short_id
 from histo_mlflow.tiles.options import FoldOptions
 from histo_mlflow.tiles.splits import Split, cut_folds, hold_out
+from histo_mlflow.tracking.about import note
 from histo_mlflow.tracking.acceptance import check_options_accepted
 from histo_mlflow.tracking.kept import kept_run
-from histo_mlflow.tracking.origin import describe_origin
 from histo_mlflow.tracking.runs import Run, open_run
 from histo_mlflow.tracking.store import Store, open_store
 
 from .objective import Objective
 from .options import Tune
-from .report import BEST_CONFIG, describe, describe_run, record, repeat, summarise
+from .report import BEST_CONFIG, describe, describe_cost, describe_run, record, repeat, summarise
 from .search_space import BACKBONE, Space
 from .study import FINISHED, RUN_ID_ATTRIBUTE, SurplusTrialError, count, open_study, place_of, reporting_storage_errors
 from .tune import TuneResult
@@ -51,7 +56,7 @@ def run_trials(options: Tune, space: Space) -> TuneResult | None:
     check_options_accepted(values)
     seed = options.recipe.seed.seed
     # What every training of the search shares, by the names of `train`; none but the last one sees test tiles.
-    base = {name: values[name] for name in option_fields(Train) if name in values}
+    base = {name: values[name] for name in option_fields(Train) if name in values} | {"run_name": "none"}
     if space.backbones:
         base[BACKBONE] = space.backbones[0]
     shared = build(Train, {**base, "test_data": "none"}, given=options.given | {"epochs"})
@@ -74,30 +79,43 @@ def run_trials(options: Tune, space: Space) -> TuneResult | None:
     study = open_study(asked_search, asked, seed=seed)
     if is_worker or study.get_trials(deepcopy=False):
         study.sampler.reseed_rng()
-    store = open_store(options.mirror)
+    store = open_store(options.mirror, experiment=stated(options.naming.experiment))
     trial_base = flatten(shared)
     if is_worker:
         parent = Run(store, os.environ[PARENT_VARIABLE])
         _work(study, Objective(parent, by_backbone, splits, trial_base, space, asked_search.trials), asked_search.storage)
         return None
-    tags = {**describe_origin(), "histo.entry_point": "tune", "histo.study": asked_search.study, "histo.seed": seed}
-    with open_run(store, f"study {asked_search.study}", tags=tags, resumed=_earlier_run(store, study)) as run:
-        study.set_user_attr(RUN_ID_ATTRIBUTE, run.id)
+    say(describe_cost(study, options, splits[0]))
+    name = RunName.of(f"study {asked_search.study}", options.naming)
+    with _begin_study(study, store, options, Beginning.of("tune", name, inputs.tiles, seed=seed)) as run:
         run.log_params({**asked, "study": asked_search.study, "storage": asked_search.storage})
         objective = Objective(run, by_backbone, splits, trial_base, space, asked_search.trials)
         _finish_trials(study, objective, options, base)
+        say("\ndrawing the study ...")
         record(run, study, base)
         noise = repeat(study, objective, asked_search.repeats, cut) if asked_search.repeats else None
         describe_run(run, study, noise)
+        name.end(run, f"loss {study.best_value:.4f}")
         say(f"\n{describe(study)}\n\n{summarise(study, noise)}\n")
-        say(f"best values: {BEST_CONFIG.absolute()}, kept with run {run.id} too")
+        say(f"best values: {BEST_CONFIG.absolute()}, kept with run {short_id(run)} too")
         say(f"study: {place_of(asked_search.storage)}, {asked_search.study}")
-        say(f"plots: mlflow ui, run {run.id}")
+        say(f"plots: run {short_id(run)}: {describe_page(run)}")
     if asked_search.train_best:
         train(build(Train, base | study.best_params, given=frozenset(base)))
     else:
         say(f"Next: mlflow run . -e train --env-manager local -P config={BEST_CONFIG.absolute()}")
     return TuneResult(run.id, study.best_params, study.best_value)
+
+
+@contextmanager
+def _begin_study(study: optuna.Study, store: Store, options: Tune, beginning: Beginning) -> Iterator[Run]:
+    """Open the run of the study, or the one of an earlier call again, and say where it is to be seen."""
+    tags, earlier = {**beginning.tags, "histo.study": options.search.study}, _earlier_run(store, study)
+    with open_run(store, beginning.name.at_first, tags=tags, resumed=earlier) as run:
+        note(run, beginning.about)
+        announce_run(run)
+        study.set_user_attr(RUN_ID_ATTRIBUTE, run.id)
+        yield run
 
 
 def _open_inputs(asked: Train, space: Space) -> tuple[dict[str, LearningInputs], Train]:
@@ -133,6 +151,8 @@ def _finish_trials(study: optuna.Study, objective: Objective, options: Tune, bas
         with reporting_storage_errors(options.search.storage):
             if count(study, TrialState.COMPLETE):
                 record(objective.parent, study, base)
+        done = count(study, *FINISHED)
+        say(f"{done} of {objective.n_trials} trials are finished and kept; to go on: the same command again")
         raise
     if not count(study, TrialState.COMPLETE):
         raise WorkError("no trial was completed; narrow the ranges in tuning/search_space.py")

@@ -3,12 +3,12 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from tqdm import tqdm
 
 from histo_mlflow.auditing import centres, colour, compression, damage, duplicates, labels, shortcuts, siblings
 from histo_mlflow.auditing.finding import SEVERITIES, Check, Finding
 from histo_mlflow.auditing.measuring import measure
 from histo_mlflow.auditing.subject import Subject
+from histo_mlflow.base.progress import Bar
 from histo_mlflow.evaluation.predictions import Predictions
 from histo_mlflow.tiles.tile_set import TileSet
 
@@ -52,5 +52,5 @@ def find_all(subject: Subject, checks: Sequence[Check] = CHECKS) -> list[Finding
 
 
 def _each(subject: Subject, checks: Sequence[Check]) -> Iterator[Finding]:
-    for check in tqdm(checks, unit="check", desc="checks", disable=None, leave=False):
+    for check in Bar(checks, unit="check", desc="checks"):
         yield from check.find(subject)

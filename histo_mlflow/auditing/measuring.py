@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from histo_mlflow.auditing.finding import Check, Measures
+from histo_mlflow.base.progress import Bar
 from histo_mlflow.tiles.mapped import check_unchanged
 from histo_mlflow.tiles.tile_set import TileSet
 
@@ -39,7 +39,7 @@ def measure(tiles: TileSet, checks: Sequence[Check]) -> dict[str, NDArray[Any]]:
 
     with (
         ThreadPoolExecutor(cpu_count()) as pool,
-        tqdm(total=len(tiles), unit="tile", desc="look at tiles", disable=None, leave=False) as bar,
+        Bar[None](total=len(tiles), unit="tile", desc="look at tiles") as bar,
     ):
         waiting = iter(starts)
         # Few at a time: blocks that wait for their turn would be in memory.

@@ -14,12 +14,12 @@ from typing import TypeVar
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from histo_mlflow.auditing.clusters import Clusters, Kind
 from histo_mlflow.auditing.finding import UNASKED, Check, Finding
 from histo_mlflow.auditing.neighbours import nearest, whiten
 from histo_mlflow.auditing.subject import Subject
+from histo_mlflow.base.progress import Bar
 from histo_mlflow.tiles.copies import tie_together
 
 T = TypeVar("T")
@@ -105,7 +105,7 @@ def sibling_pairs(subject: Subject) -> NDArray[np.int64]:
 
 def _on_all_cores(work: Callable[[int], T], items: range, description: str) -> Iterator[T]:
     with ThreadPoolExecutor(cpu_count()) as pool:
-        yield from tqdm(pool.map(work, items), total=len(items), desc=description, disable=None, leave=False)
+        yield from Bar(pool.map(work, items), total=len(items), desc=description)
 
 
 def sibling_clusters(subject: Subject) -> NDArray[np.int64]:

@@ -42,6 +42,7 @@ class Job:
         stage: One of `STAGES`.
         place: Among the jobs of its stage.
         example: A command line.
+        keeps: Whether it can't do without the tracking store, whatever its options are.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Job:
     stage: str
     place: int
     example: str
+    keeps: bool = True
 
     @property
     def function_name(self) -> str:
@@ -61,15 +63,28 @@ class Job:
         """What it does, in a few sentences; the first is a summary."""
         return inspect.cleandoc(self.options.__doc__ or "")
 
+    def do(self, options: JobOptions) -> Any:
+        """Run it, once the tracking store that it needs has answered and the runs that are named in short have been found."""
+        from histo_mlflow.tracking.answer import require_answer
+        from histo_mlflow.tracking.short_names import asks_the_store, has_short_names
 
-def job(stage: str, place: int, *, example: str, name: str = "") -> Callable[[JobT], JobT]:
-    """Make a function of one argument, annotated with its options, a job of the function's name, or of another."""
+        if self.keeps or asks_the_store(options):
+            require_answer()
+        if has_short_names(options):
+            from histo_mlflow.tracking.named_runs import with_whole_names  # this takes MLflow, which the others do without
+
+            options = with_whole_names(options, self.name)
+        return self.run(options)
+
+
+def job(stage: str, place: int, *, example: str, name: str = "", keeps: bool = True) -> Callable[[JobT], JobT]:
+    """Make a function of one argument, annotated with its options, a job of the function's name, or of another; see `Job`."""
 
     def register(function: JobT) -> JobT:
         assert stage in STAGES
         (options, *_) = function.__annotations__.values()
         called = name or function.__name__
-        _JOBS[called] = Job(called, options, function, stage, place, example)
+        _JOBS[called] = Job(called, options, function, stage, place, example, keeps)
         return function
 
     return register
@@ -102,7 +117,7 @@ def as_function(name: str) -> Callable[..., Any]:
         given = dict(zip(by_place, values, strict=False)) | named
         show_log()
         typed = {option: as_type(known[option], value) for option, value in given.items()}
-        return asked.run(build(asked.options, typed, given=frozenset(typed)))
+        return asked.do(build(asked.options, typed, given=frozenset(typed)))
 
     kinds = {True: inspect.Parameter.POSITIONAL_OR_KEYWORD, False: inspect.Parameter.KEYWORD_ONLY}
     parameters = sorted(

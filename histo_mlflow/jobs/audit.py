@@ -6,7 +6,7 @@ from pathlib import Path
 from histo_mlflow.errors import OptionError
 from histo_mlflow.jobs import job
 from histo_mlflow.learning.options import ComputeOptions, SeedOptions
-from histo_mlflow.options import JobOptions, option, stated
+from histo_mlflow.options import CV_RUN, JobOptions, option, stated
 from histo_mlflow.pipeline.shown import Shown
 from histo_mlflow.tiles.options import DataOptions
 
@@ -29,7 +29,9 @@ class Audit(JobOptions):
         "is the fastest; `none` leaves those checks out.",
     )
     run: str = option(
-        "none", "Run id of a `cv` on these very tiles, whose out-of-fold predictions tell which labels are in doubt; or `none`."
+        "none",
+        "Run id of a `cv` on these very tiles, whose out-of-fold predictions tell which labels are in doubt; or `none`.",
+        names=CV_RUN,
     )
     image_size: int = option(0, "Edge length in pixels to which a folder of mixed sizes is brought; 0 = as stored.", at_least=0)
     tiles: DataOptions
@@ -52,7 +54,7 @@ class AuditResult(Shown):
     excluded: tuple[str, ...]
 
 
-@job("Judge", 0, example="histo audit --data tiles.npz --test-data test.npz --backbone lite0")
+@job("Judge", 0, example="histo audit --data tiles.npz --test-data test.npz --backbone lite0", keeps=False)
 def audit(options: Audit) -> AuditResult:
     """Audit one set of tiles, or two against each other."""
     from histo_mlflow.auditing.finding import CLEAR, UNASKED

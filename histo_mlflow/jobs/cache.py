@@ -49,7 +49,7 @@ class CacheResult:
     in_use: tuple["Entry", ...]
 
 
-@job("Keep", 5, example="histo cache clear --older-than 30")
+@job("Keep", 5, example="histo cache clear --older-than 30", keeps=False)
 def cache(options: Cache) -> CacheResult:
     """List or clear the cache, and return what it holds then."""
     from histo_mlflow.console import format_table, say

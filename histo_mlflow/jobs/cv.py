@@ -51,8 +51,9 @@ def cv(options: Cv) -> CvResult:
     from histo_mlflow.console import say
     from histo_mlflow.evaluation.verdict import verdict_of
     from histo_mlflow.pipeline.card import OutOfFold
+    from histo_mlflow.pipeline.description import describe_end, describe_figures, report_links
     from histo_mlflow.pipeline.draw import draw_folds
-    from histo_mlflow.pipeline.folds import record_folds, record_summary
+    from histo_mlflow.pipeline.folds import describe_pooled, record_folds, record_summary
     from histo_mlflow.pipeline.publish import hand_on
     from histo_mlflow.pipeline.session import begin, open_request
     from histo_mlflow.tiles.splits import cut_folds
@@ -62,11 +63,11 @@ def cv(options: Cv) -> CvResult:
     with begin(request, splits) as session:
         folds = record_folds(session, splits)
         pooled = record_summary(session, folds)
-        table = folds.describe()
-        verdict = verdict_of(pooled).describe()
-        session.run.describe(f"{verdict}\n\n```\n{table}\n```")
         out_of_fold, best_fold = OutOfFold(pooled, folds.nested), str(folds.best_fold)
         handed_on = hand_on(session, folds.best, out_of_fold, folds.recorded, best_fold=best_fold)
+        links = {**report_links(session.run, pooled), **handed_on.links}
+        describe_pooled(session.run, folds, pooled).put(session.run, links)
         draw_folds(session, folds, pooled)
-    say(f"\n{verdict}\n{table}\n\n{handed_on.describe()}\n\nNext: mlflow ui    (this run: {session.run.id})")
+    verdict, end = verdict_of(pooled).describe(), describe_end(session.run, pooled)
+    say(f"\n{folds.describe()}\n\n{verdict}\n{describe_figures(pooled)}\n{handed_on.describe()}\n\n{end}")
     return CvResult(session.run.id, handed_on.model_uri, handed_on.version, folds.best_fold, folds.table, pooled.evaluation)

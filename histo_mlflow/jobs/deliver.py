@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from histo_mlflow.errors import OptionError
 from histo_mlflow.jobs import job
-from histo_mlflow.options import JobOptions, option, stated
+from histo_mlflow.options import RUN, JobOptions, option, stated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +15,9 @@ class Deliver(JobOptions):
     RUN is its id in MLflow; nothing is sent twice.
     """
 
-    run: str = option("none", "Id of a run that a server has not got all of, as the warning said.", positional=True)
+    run: str = option(
+        "none", "Id of a run that a server has not got all of, as the warning said, or `last`.", positional=True, names=RUN
+    )
 
 
 @job("Keep", 3, example="histo deliver 3f2b...")

@@ -42,7 +42,7 @@ class DownloadResult(Shown):
     citation: str
 
 
-@job("Keep", 4, example="histo download crc-val-he-7k")
+@job("Keep", 4, example="histo download crc-val-he-7k", keeps=False)
 def download(options: Download) -> DownloadResult:
     """Bring the set into a folder and return where it lies."""
     from histo_mlflow.console import say

@@ -47,8 +47,10 @@ def evaluate(options: Evaluate) -> EvaluateResult:
     """Score a model on labelled tiles."""
     from histo_mlflow.console import say, warn
     from histo_mlflow.evaluation.costs import read_costs
-    from histo_mlflow.pipeline.contents import tags_of
+    from histo_mlflow.pipeline.contents import Beginning
+    from histo_mlflow.pipeline.description import Description, describe_end, report_links
     from histo_mlflow.pipeline.inputs import load_model, open_scored_tiles
+    from histo_mlflow.pipeline.names import RunName, figure_of, short_data, short_model
     from histo_mlflow.pipeline.scale import at_scale_of, find_caveats
     from histo_mlflow.pipeline.scoring import describe_scores, score_model
     from histo_mlflow.pipeline.session import begin_run, open_judging
@@ -66,10 +68,13 @@ def evaluate(options: Evaluate) -> EvaluateResult:
     for caveat in find_caveats(model, tiles):
         if caveat.is_grave:
             warn(f"{caveat.words}: the figures will say nothing about new ones")
-    scored = {"histo.compute": compute.describe(), "histo.model": model.address}
-    with begin_run(store, "evaluate", options, tags_of("evaluate", tiles, scored)) as run:
+    name = RunName.of(f"{short_model(asked.model)} on {short_data(asked.data)}", options.naming)
+    scored = Beginning.of("evaluate", name, tiles, compute=compute.describe(), model=model.address)
+    with begin_run(store, options, scored) as run:
         findings = score_model(run, model, tiles.part("test"), compute, costs, n_tried=options.robustness.robustness)
+        name.end(run, figure_of(findings))
+        Description.of(findings).put(run, report_links(run, findings))
     looks = findings.about.looks
     say(f"\n{model.address} on {tiles.source}, values with 95 % intervals:\n{describe_scores(findings)}")
-    say(f"models were scored {looks} time(s) on this set; report: run {run.id}, evaluation/test/report.html (mlflow ui)")
+    say(f"models were scored {looks} time(s) on this set\n\n{describe_end(run, findings)}")
     return EvaluateResult(run.id, findings.evaluation, looks)

@@ -7,7 +7,7 @@ from histo_mlflow.errors import OptionError, SourceNotFoundError
 from histo_mlflow.evaluation.options import Int8Options
 from histo_mlflow.jobs import job
 from histo_mlflow.models.options import FORMATS, ONNX, OPENVINO_INT8
-from histo_mlflow.options import JobOptions, option, stated
+from histo_mlflow.options import MODEL, JobOptions, option, stated
 from histo_mlflow.tiles.options import given_tiles
 from histo_mlflow.tracking.options import PRODUCTION
 
@@ -19,7 +19,7 @@ class Export(JobOptions):
     It is compared with the model on tiles before it is kept.
     """
 
-    model: str = option(PRODUCTION, "The model to export, as `evaluate --model`.", positional=True)
+    model: str = option(PRODUCTION, "The model to export, as `evaluate --model`.", positional=True, names=MODEL)
     to: str = option(
         ONNX,
         "`onnx`, `torchscript`, `openvino`: from uint8 tiles to logits. `openvino-int8`: the same in integers of 8 bits, which "
@@ -41,7 +41,7 @@ class Export(JobOptions):
     gate: Int8Options
 
 
-@job("Use", 2, example="histo export models:/histo-b3/Production --to onnx --data test.npz")
+@job("Use", 2, example="histo export models:/histo-b3/Production --to onnx --data test.npz", keeps=False)
 def export(options: Export) -> Path:
     """Write a model and return the folder; it appears when its content was compared with the model."""
     import torch

@@ -47,7 +47,7 @@ class FeaturesResult(Shown):
     encoder_sha256: str
 
 
-@job("Learn", 4, example="histo features --data tiles.npz --output features.h5")
+@job("Learn", 4, example="histo features --data tiles.npz --output features.h5", keeps=False)
 def features(options: Features) -> FeaturesResult:
     """Write an HDF5 file and return what is in it; it appears when it is complete."""
     from histo_mlflow.console import say

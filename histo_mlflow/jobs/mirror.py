@@ -4,21 +4,22 @@ from dataclasses import dataclass
 
 from histo_mlflow.errors import WorkError
 from histo_mlflow.jobs import job
-from histo_mlflow.options import JobOptions, option
+from histo_mlflow.options import RUN, JobOptions, option
 
 
 @dataclass(frozen=True, kw_only=True)
 class MirrorRun(JobOptions):
     """Send a run that has ended to Weights & Biases.
 
-    RUN is its id in MLflow; what is there already is not sent again.
+    RUN is its id in MLflow, the first characters of it, or `last`; what is there already is not sent again.
     """
 
     run: str = option(
         "none",
-        "Id of a run that has ended, with those nested in it.",
+        "A run that has ended, by the first characters of its id, or `last`; those nested in it are sent too.",
         positional=True,
-        missing="give the id of a run: histo mirror RUN_ID; `mlflow ui` shows them",
+        names=RUN,
+        missing="give the id of a run, or `last`: histo mirror RUN_ID; `histo runs` lists them",
     )
 
 

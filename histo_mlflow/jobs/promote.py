@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from histo_mlflow.errors import OptionError, RequestError, WorkError
 from histo_mlflow.evaluation.options import GateOptions
 from histo_mlflow.jobs import job
-from histo_mlflow.options import option, stated
+from histo_mlflow.options import MODEL, option, stated
 from histo_mlflow.pipeline.options import JudgingOptions
 from histo_mlflow.tiles.options import ReadingOptions, ScaleOptions
 from histo_mlflow.tracking.options import NameOptions, ReasonOptions
@@ -23,7 +23,7 @@ class Promote(JudgingOptions):
     """
 
     version: str = option("none", "Number of the version; or give `run`.")
-    run: str = option("none", "Id of the run that registered the version.")
+    run: str = option("none", "Run that registered the version, by the first characters of its id, or `last`.", names=MODEL)
     test_data: str = option("none", "Labelled tiles on which it is compared with the version in Production.")
     force: bool = option(False, "Promote it without a comparison; needs a reason.")
     name: NameOptions
@@ -43,12 +43,13 @@ class Promote(JudgingOptions):
 def promote(options: Promote) -> "Decision":
     """Decide on a version and return the decision; a refusal is a `WorkError`, so that scripts can tell."""
     from histo_mlflow.console import say
-    from histo_mlflow.pipeline.compare import Candidacy, describe_decision, keep_decision, pass_gate
+    from histo_mlflow.pipeline.compare import Candidacy, describe_decision, keep_decision, pass_gate, show_decision
+    from histo_mlflow.pipeline.contents import Beginning
     from histo_mlflow.pipeline.inputs import announce
+    from histo_mlflow.pipeline.names import RunName
     from histo_mlflow.pipeline.session import begin_run, open_judging
     from histo_mlflow.tiles.open import check_source, open_tiles
     from histo_mlflow.tracking.decisions import FIRST, FORCED, REFUSED, Decision, complete, last_on
-    from histo_mlflow.tracking.origin import describe_origin
     from histo_mlflow.tracking.production import read_pointers
     from histo_mlflow.tracking.registry import ask_to_register, find_version
 
@@ -81,7 +82,8 @@ def promote(options: Promote) -> "Decision":
         check_source(test_data)
         tiles = announce(open_tiles(test_data, reading=options.reading))
         ask_to_register(store, name)
-    with begin_run(store, "promote", options, {**describe_origin(), "histo.entry_point": "promote"}) as run:
+    made = RunName.of(f"promote {name}/{version}", options.naming)
+    with begin_run(store, options, Beginning.of("promote", made)) as run:
         if tiles is not None and incumbent is not None:
             candidacy = Candidacy(name, version, incumbent)
             decision = pass_gate(run, candidacy, tiles, compute, options.gate, is_rescaled=options.scale.rescale)
@@ -89,6 +91,8 @@ def promote(options: Promote) -> "Decision":
             reason = options.why.stated or "no version was in Production"
             decision = Decision(FORCED if incumbent else FIRST, version, incumbent, reason, run=run.id)
             keep_decision(run, name, decision)
+        made.end(run, decision.what)
+        show_decision(run, name, decision)
     if decision.what == REFUSED:
         raise WorkError("; ".join(line.strip() for line in describe_decision(name, decision).splitlines()))
     say(describe_decision(name, decision))

@@ -6,23 +6,25 @@ from pathlib import Path
 
 from histo_mlflow.errors import RequestError
 from histo_mlflow.jobs import job
-from histo_mlflow.options import JobOptions, option
+from histo_mlflow.options import RUN, JobOptions, option
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report(JobOptions):
     """Make the curves, figures and pages of a run again from what it keeps, or one page of several runs side by side.
 
-    RUN is its id in MLflow; no number changes. With OTHERS one page of all of them is written to a file.
+    RUN is its id in MLflow, the first characters of it, or `last`; no number changes. With OTHERS one page of all of them is
+    written to a file.
     """
 
     run: str = option(
         "none",
-        "Id of a run that has ended; with a cross-validation its folds are drawn too.",
+        "A run that has ended, by the first characters of its id, or `last`; with a cross-validation its folds are drawn too.",
         positional=True,
-        missing="give the id of a run: histo report RUN_ID; `mlflow ui` shows them",
+        names=RUN,
+        missing="give the id of a run, or `last`: histo report RUN_ID; `histo runs` lists them",
     )
-    others: str = option("", "Ids of more runs, to be shown beside the first.", positional=True, is_several=True)
+    others: str = option("", "More runs, to be shown beside the first.", positional=True, is_several=True, names=RUN)
     output: str = option("runs.html", "The file that the page of several runs is written to.")
 
 

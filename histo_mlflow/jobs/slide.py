@@ -47,7 +47,7 @@ def slide(options: Slide) -> SlideResult:
     from histo_mlflow.console import say
     from histo_mlflow.pipeline.session import begin_run, open_judging
     from histo_mlflow.pipeline.slide_batch import DONE, DONE_BEFORE, ELSEWHERE, FAILED_NOW, run_batch
-    from histo_mlflow.pipeline.slide_record import describe_outcomes, record_slides, tags_of_slides
+    from histo_mlflow.pipeline.slide_record import describe_outcomes, how_slides_begin, record_slides
     from histo_mlflow.pipeline.slide_request import open_batch, open_slides
     from histo_mlflow.pipeline.slide_spark import run_on_spark
     from histo_mlflow.tracking.acceptance import check_classes_accepted
@@ -56,7 +56,7 @@ def slide(options: Slide) -> SlideResult:
     slides = open_slides(options)
     batch = open_batch(store, compute, options)
     check_classes_accepted(batch.model.model.classes, where=batch.model.model.address)
-    with begin_run(store, "slide", options, tags_of_slides(batch)) as run:
+    with begin_run(store, options, how_slides_begin(batch, options.asked.slides, options.naming)) as run:
         is_alone = options.batch.spark_master is None
         coming = run_batch(batch, slides) if is_alone else run_on_spark(options, store.uri, slides)
         outcomes = record_slides(run, batch, coming, keep=options.batch.keep)

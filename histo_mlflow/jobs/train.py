@@ -47,6 +47,7 @@ class TrainResult(Shown):
 def train(options: Train) -> TrainResult:
     """Train on one part of the tiles and validate on the other; whatever is wrong with the request is found before."""
     from histo_mlflow.console import say
+    from histo_mlflow.pipeline.description import Description, describe_end, report_links
     from histo_mlflow.pipeline.draw import draw_split
     from histo_mlflow.pipeline.publish import hand_on
     from histo_mlflow.pipeline.record import record_split
@@ -57,11 +58,10 @@ def train(options: Train) -> TrainResult:
     split = hold_out(request.inputs.tiles, request.options.split, seed=request.seed)
     with begin(request, [split]) as session:
         recorded = record_split(session, split, title="hold-out")
-        scores = recorded.describe()
-        session.run.describe(scores.replace("\n", "\n\n"))
-        handed_on = hand_on(session, recorded)
+        handed_on, judged = hand_on(session, recorded), recorded.judged
+        Description.of(judged).put(session.run, {**report_links(session.run, judged), **handed_on.links})
         draw_split(session, recorded)
-    say(f"\n{scores}\n{handed_on.describe()}\n\nNext: mlflow ui    (this run: {session.run.id})")
+    say(f"\n{recorded.describe()}\n{handed_on.describe()}\n\n{describe_end(session.run, judged)}")
     return TrainResult(
         session.run.id, handed_on.model_uri, handed_on.version, recorded.best.best_epoch, recorded.val, recorded.test
     )

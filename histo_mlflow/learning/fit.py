@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from tqdm import tqdm
 
+from histo_mlflow.base.progress import Bar, in_time
 from histo_mlflow.errors import NonFiniteLossError, OptionError
 from histo_mlflow.learning.augmentation import change, transforms_in
 from histo_mlflow.learning.batches import TileSource, batch_rows
@@ -56,9 +56,10 @@ def fit(
     state, compute, epochs, patience = lesson.state, lesson.compute, recipe.fit.epochs, recipe.fit.patience or math.inf
     if resume is not None:
         state.restore(resume, ranks)
+    begun_s, begun_epoch, seconds_left = time.perf_counter(), state.epoch, None
     while state.epoch < epochs and state.epoch - max(state.best_epoch, recipe.fit.epochs_of_head_alone) < patience:
         started, learning_rate = time.perf_counter(), float(state.scheduler.get_last_lr()[0])
-        train_loss, train_accuracy = _learn_epoch(lesson, split.train, recipe)
+        train_loss, train_accuracy = _learn_epoch(lesson, split.train, recipe, seconds_left)
         tiles_per_second = len(split.train) / (time.perf_counter() - started)
 
         norms = learning_norms(network)
@@ -68,18 +69,23 @@ def fit(
         estimate_norms(state.judged, norms, lesson.source, sample, compute, ranks)
         val = score(state.judged, split.val, compute, "validate", ranks)
         is_best = state.note_best(val.loss)
+        test = score(state.judged, split.test, compute, "watch test", ranks) if split.test is not None else None
+        seconds = time.perf_counter() - begun_s
+        seconds_left = seconds / (state.epoch - begun_epoch) * (epochs - state.epoch)
         report = EpochReport(
             epoch=state.epoch,
             epochs=epochs,
             train_loss=train_loss,
             train_accuracy=train_accuracy,
             val=val,
-            test=score(state.judged, split.test, compute, "watch test", ranks) if split.test is not None else None,
+            test=test,
             learning_rate=learning_rate,
             tiles_per_second=tiles_per_second,
             is_best=is_best,
             network=state.judged,
             state=state.capture(ranks),
+            seconds_left=seconds_left,
+            seconds_so_far=seconds,
         )
         on_epoch(report)
     if not state.best_weights:
@@ -132,17 +138,21 @@ def _prepare(network: nn.Module, train: Part, recipe: Recipe, ranks: Ranks) -> _
     return _Lesson(network, learner, state, objective, source, compute, ranks, smallest)
 
 
-def _learn_epoch(lesson: _Lesson, train: Part, recipe: Recipe) -> tuple[float, float]:
-    """Take a step for each batch of the next epoch; return loss and accuracy over all tiles of all processes."""
+def _learn_epoch(lesson: _Lesson, train: Part, recipe: Recipe, seconds_left: float | None) -> tuple[float, float]:
+    """Take a step for each batch of the next epoch; return loss and accuracy over all tiles of all processes.
+
+    `seconds_left` for it and all epochs after it are shown beside the bar, if they can be known.
+    """
     state, compute, ranks, options = lesson.state, lesson.compute, lesson.ranks, recipe.fit
     epoch = state.epoch + 1
     transforms = transforms_in(epoch, recipe.augmentation)
     order = train.rows[torch.randperm(len(train), generator=state.generator).numpy()]
     batches = batch_rows(order, options.batch_size, smallest=lesson.smallest_batch)
     shares = [rows[ranks.share(len(rows))] for rows in batches]
-    bar = tqdm(
-        zip(batches, lesson.source.load(shares), strict=True), total=len(batches), desc=f"epoch {epoch}/{options.epochs}",
-        disable=None if ranks.is_first else True, leave=False,
+    whole = "" if seconds_left is None else f" ({in_time(seconds_left)} left in all)"
+    bar = Bar(
+        zip(batches, lesson.source.load(shares), strict=True), total=len(batches),
+        desc=f"epoch {epoch}/{options.epochs}{whole}", disable=not ranks.is_first,
     )  # fmt: skip
     tally = _Tally(f"in epoch {epoch}, step {{}} of {len(batches)}", compute.device, options)
     learner = lesson.learner.begin(epoch)

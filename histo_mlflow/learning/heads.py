@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
+from histo_mlflow.base.progress import Bar
 from histo_mlflow.errors import NonFiniteLossError
 from histo_mlflow.learning.compute import Compute
 from histo_mlflow.learning.infer import cross_entropy_of
@@ -120,7 +120,7 @@ def _solve_costs(given: FeatureSplit, recipe: Recipe) -> list[_Step]:
     examples = Examples.of(given.views, train.rows, train.labels, weights)
     steps: list[_Step] = []
     costs = _costs_of(recipe)
-    for cost, head in tqdm(solve(examples, n_classes, costs), total=len(costs), desc="head, each C", disable=None, leave=False):
+    for cost, head in Bar(solve(examples, n_classes, costs), total=len(costs), desc="head, each C"):
         train_score = _score(head, given.views[0], train.rows, train.labels)
         steps.append(_Step(head, train_score, given.score_val(head), {"cost": cost}))
         losses = [step.val.loss for step in steps]

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from histo_mlflow.base.progress import Bar
 from histo_mlflow.learning.batches import TileSource
 from histo_mlflow.learning.compute import Compute
 from histo_mlflow.models.classifier import fold_batch_norms
@@ -59,7 +59,7 @@ def infer_batches(
     step = batch_size or choose_batch_size(network, images.shape[1:], compute.device)
     batches = [chosen[start : start + step] for start in range(0, len(chosen), step)]
     loaded = TileSource(images, compute.device).load(batches)
-    bar = tqdm(loaded, total=len(batches), desc=description, disable=True if description is None else None, leave=False)
+    bar = Bar(loaded, total=len(batches), desc=description, disable=description is None)
     yield from infer_stream(network, bar, compute)
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from tqdm import tqdm
 
+from histo_mlflow.base.progress import Bar
 from histo_mlflow.learning.batches import batch_rows
 from histo_mlflow.learning.logistic import Floats, Head, check_numbers, divisors
 from histo_mlflow.learning.optimiser import Objective, make_optimizer, make_scheduler
@@ -38,7 +38,7 @@ def learn_layer(
     for epoch in range(1, options.epochs + 1):
         rate = float(scheduler.get_last_lr()[0])
         batches = batch_rows(generator.permutation(train.rows), options.batch_size)
-        for rows in tqdm(batches, desc=f"head, epoch {epoch}/{options.epochs}", disable=None, leave=False):
+        for rows in Bar(batches, desc=f"head, epoch {epoch}/{options.epochs}"):
             drawn = generator.integers(len(views), size=len(rows))
             features = np.empty((len(rows), len(mean)), np.float32)
             for k, view in enumerate(views):

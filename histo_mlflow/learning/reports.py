@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from histo_mlflow.base.progress import in_time
 from histo_mlflow.learning.compute import Compute
 
 
@@ -37,6 +38,8 @@ class EpochReport:
         learning_rate: At the start of the epoch; None where there is none.
         tiles_per_second: While learning, without validation; None of a head.
         cost: C of the logistic regression that was solved, or None.
+        seconds_left: Until all epochs are over, as the epochs so far have gone; None of a head.
+        seconds_so_far: Since this training began or went on.
     """
 
     epoch: int
@@ -51,6 +54,18 @@ class EpochReport:
     learning_rate: float | None = None
     tiles_per_second: float | None = None
     cost: float | None = None
+    seconds_left: float | None = None
+    seconds_so_far: float = 0.0
+
+    def describe_left(self, n_folds_after: int = 0) -> str:
+        """Return how long it will take yet, and with as many folds after it; nothing if not known."""
+        if self.seconds_left is None:
+            return ""
+        said = f"{in_time(self.seconds_left)} left" if self.seconds_left else ""
+        if not n_folds_after:
+            return said
+        whole = self.seconds_left + n_folds_after * (self.seconds_so_far + self.seconds_left)
+        return f"{said + ', ' if said else ''}{in_time(whole)} with the other folds"
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from histo_mlflow.errors import OptionError
-from histo_mlflow.options import Options, option
+from histo_mlflow.options import MODEL, Options, option
 
 TORCH = "torch"
 ONNX, TORCHSCRIPT, OPENVINO, OPENVINO_INT8 = "onnx", "torchscript", "openvino", "openvino-int8"
@@ -42,6 +42,7 @@ class NetworkOptions(Options):
         "Start from: auto (imagenet for real tiles, none for demo), imagenet (the published weights of the backbone), none "
         "(random), a model (models:/histo-b3/Production, a run id, runs:/RUN_ID/checkpoints/epoch_007.safetensors) or a file: "
         "a checkpoint (.safetensors) or weights of the backbone (.safetensors, .pth).",
+        names=MODEL,
     )
     image_size: int = option(0, "Edge length in pixels to which tiles are resized on the device; 0 = as stored.", at_least=0)
 

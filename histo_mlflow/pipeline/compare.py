@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
+from histo_mlflow.base.escaping import markdown
 from histo_mlflow.console import format_table, say, warn
 from histo_mlflow.errors import RequestError
 from histo_mlflow.evaluation.costs import default_costs
@@ -19,21 +20,27 @@ from histo_mlflow.evaluation.options import GateOptions
 from histo_mlflow.evaluation.paired import COMPARED, Comparison, compare_predictions
 from histo_mlflow.evaluation.predictions import Predictions, match_classes
 from histo_mlflow.evaluation.verdict import Verdict, verdict_of, verdict_on_difference
-from histo_mlflow.evaluation.wording import as_json
+from histo_mlflow.evaluation.wording import as_json, signed
 from histo_mlflow.learning.compute import Compute
 from histo_mlflow.learning.infer import probabilities_of
 from histo_mlflow.models.model import Model
 from histo_mlflow.pipeline.contents import log_datasets
+from histo_mlflow.pipeline.description import Description
 from histo_mlflow.pipeline.draw import draw_models
 from histo_mlflow.pipeline.inputs import check_form, load_model
+from histo_mlflow.pipeline.names import RunName
 from histo_mlflow.pipeline.report import VERDICT_TAG, find_baselines, judge_by_colour
 from histo_mlflow.pipeline.scale import at_scale_of, find_caveats
 from histo_mlflow.pipeline.split import score_part
 from histo_mlflow.tiles.tile_set import TileSet, with_class_order
+from histo_mlflow.tracking.addresses import run_page
 from histo_mlflow.tracking.bars import BAR, Bar, write_bar
 from histo_mlflow.tracking.decisions import PROMOTED, REFUSED, Decision, carry_out
 from histo_mlflow.tracking.found_runs import count_looks, note_looks
+from histo_mlflow.tracking.pages import version_page
 from histo_mlflow.tracking.runs import Run
+
+COMPARISON_PAGE = "comparison/comparison.html"
 
 
 def check_comparable(a: Model, b: Model) -> None:
@@ -99,6 +106,21 @@ def compare_models(
         {f"difference/{name}": figure.value for name, figure in comparison.differences.items() if figure.is_defined}
     )
     return Compared(comparison, about, ruling, verdicts)
+
+
+def show_comparison(run: Run, name: RunName, compared: Compared) -> None:
+    """Put the verdict on two models where `mlflow ui` shows it, and the difference into the name of the run."""
+    comparison, (verdict, *of_each) = compared.comparison, compared.verdicts
+    difference = comparison.differences["balanced_accuracy"]
+    figures = ", ".join(
+        f"{OVERALL_METRICS[figure].words.lower()} {signed(comparison.differences[figure])}"
+        for figure in ("balanced_accuracy", "log_loss")
+    )
+    said = [f"- {letter}: {markdown(each.describe())}" for letter, each in zip("AB", of_each, strict=True)]
+    more = ["\n".join(said), f"Next: {markdown(verdict.next_step)}"]
+    described = Description(verdict.describe(), f"B minus A: {figures}", more)
+    described.put(run, {"Page": run_page(run, COMPARISON_PAGE)})
+    name.end(run, f"{difference.value:+.3f}")
 
 
 def _verdict_on(run: Run, model: Model, view: TileSet, said: Predictions, looks: int) -> Verdict:
@@ -209,6 +231,15 @@ def keep_decision(run: Run, name: str, decision: Decision) -> None:
     carry_out(run.store, name, decision)
     run.write("decision.json", json.dumps({"model_name": name, **asdict(decision)}, indent=2) + "\n")
     run.set_tags({"histo.decision": decision.what, "histo.decided_version": decision.version})
+
+
+def show_decision(run: Run, name: str, decision: Decision) -> None:
+    """Put a decision where `mlflow ui` shows its run."""
+    first, *reasons = (line.strip() for line in describe_decision(name, decision).splitlines())
+    links = {f"Model {name} version {decision.version}": version_page(name, decision.version)}
+    if run.has_file(COMPARISON_PAGE):
+        links["Page"] = run_page(run, COMPARISON_PAGE)
+    Description(first, more=["\n".join(f"- {markdown(reason)}" for reason in reasons)]).put(run, links)
 
 
 def describe_decision(name: str, decision: Decision) -> str:

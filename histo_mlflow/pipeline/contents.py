@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import yaml
 from histo_mlflow.base.secrets import hide_secrets
 from histo_mlflow.console import warn
 from histo_mlflow.errors import StoreError
+from histo_mlflow.pipeline.names import RunName
 from histo_mlflow.tiles.tile_set import Part, TileSet
 from histo_mlflow.tracking.origin import describe_origin
 from histo_mlflow.tracking.runs import Run
@@ -24,16 +26,28 @@ REPORT_TAG = "histo.report"
 """Of a run whose report has failed, or was made later."""
 
 
-def tags_of(job: str, tiles: TileSet, more: Mapping[str, object]) -> dict[str, object]:
-    """Return the tags that say how a run came about: by which job, from which tiles, and `more`."""
-    return {
-        **describe_origin(),
-        "histo.entry_point": job,
-        "histo.data_fingerprint": tiles.fingerprint,
-        "histo.synthetic": str(tiles.is_synthetic).lower(),
-        **({"histo.tiles": "; ".join(tiles.notes)} if tiles.notes else {}),
-        **more,
-    }
+@dataclass(frozen=True)
+class Beginning:
+    """How a run begins.
+
+    Attributes:
+        name: What it is called.
+        tags: What others look for.
+        about: What explains it, in ``about.json``.
+    """
+
+    name: RunName
+    tags: Mapping[str, object]
+    about: Mapping[str, object]
+
+    @classmethod
+    def of(cls, job: str, name: RunName, tiles: TileSet | None = None, **about: object) -> "Beginning":
+        """Return the beginning of a run of a job, on these tiles if there are any; more about it can be given."""
+        tags: dict[str, object] = {"histo.entry_point": job}
+        if tiles is not None:
+            tags["histo.data_fingerprint"] = tiles.fingerprint
+            about = {"synthetic": tiles.is_synthetic, "tiles": list(tiles.notes), **about}
+        return cls(name, tags, {**describe_origin(), **about})
 
 
 def log_datasets(run: Run, parts: Sequence[Part], title: str) -> None:

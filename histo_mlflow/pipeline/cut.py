@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
+from histo_mlflow.base.progress import Bar
 from histo_mlflow.console import warn
 from histo_mlflow.errors import OptionError, RequestError, SourceNotFoundError, UnreadableSlideError
 from histo_mlflow.slides.annotations import IGNORE, Annotations, read_annotations
@@ -169,7 +169,7 @@ def cut_slides(plan: CutPlan, marked: Marked, folder: Path) -> tuple[list[SlideP
     """
     parts, faults = [], dict(marked.faults)
     asked = [pair for pair in marked.pairs if pair.slide.name in marked.annotations]
-    with tqdm(total=len(asked), desc="slides", unit="slide", disable=None, leave=False) as bar:
+    with Bar[None](total=len(asked), desc="slides", unit="slide") as bar:
         for pair in asked:
             name = pair.slide.name
             file, key = folder / f"{name}.npz", _key_of(plan, pair, marked.new_names)
@@ -196,7 +196,7 @@ def _cut_slide(plan: CutPlan, pair: AnnotatedSlide, marked: Marked, *, file: Pat
         ground = Ground(slide.size_px, areas_of(annotations, marked.new_names), find_tissue(slide, plan.tissue))
         generator = np.random.default_rng([plan.seed, zlib.crc32(asked.name.encode())])
         cut = choose_tiles(grid_everywhere, ground, plan.rules, least_tissue=plan.grid.least_tissue, generator=generator)
-        with tqdm(total=len(cut.places), desc=asked.name, unit="tile", disable=None, leave=False) as bar:
+        with Bar[None](total=len(cut.places), desc=asked.name, unit="tile") as bar:
             write_part(file, key, slide, cut, plan.size_px, bar)
     finally:
         slide.close()
@@ -257,6 +257,6 @@ def join_parts(parts: Sequence[SlidePart], plan: CutPlan, marked: Marked, output
         "microns_per_pixel": np.array(plan.microns_per_pixel),
     }
     n_tiles, size = sum(sizes), plan.size_px
-    with tqdm(total=n_tiles, desc=f"join {output.name}", unit="tile", disable=None, leave=False) as bar:
+    with Bar[None](total=n_tiles, desc=f"join {output.name}", unit="tile") as bar:
         blocks = (block for part in parts for block in part.blocks() if bar.update(len(block)) or True)
         write_npz(output, blocks, (n_tiles, size, size, 3), arrays)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from histo_mlflow.console import say
 from histo_mlflow.evaluation.comparison_sections import draw_comparison
 from histo_mlflow.evaluation.curves import FIGURES, draw_curves, draw_fold_curves
 from histo_mlflow.evaluation.findings import About, Findings
@@ -19,7 +20,7 @@ from histo_mlflow.evaluation.page import png_of
 from histo_mlflow.evaluation.paired import Comparison
 from histo_mlflow.evaluation.report_sections import Made, draw_report
 from histo_mlflow.evaluation.runs_sections import ShownRun, draw_runs
-from histo_mlflow.evaluation.verdict import Verdict
+from histo_mlflow.evaluation.verdict import SPLITS, Verdict
 from histo_mlflow.learning.options import Recipe
 from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.pipeline.albums import SMALLEST_MAPPED_PX, Training, collect_album
@@ -28,8 +29,8 @@ from histo_mlflow.pipeline.folds import Folds
 from histo_mlflow.pipeline.record import RecordedSplit, read_best_network
 from histo_mlflow.pipeline.session import Session
 from histo_mlflow.tiles.tile_set import TileSet
+from histo_mlflow.tracking.addresses import address_of
 from histo_mlflow.tracking.kept_checkpoints import BEST, FOLDER
-from histo_mlflow.tracking.links import address_of
 from histo_mlflow.tracking.registry import REGISTERED_TAG
 from histo_mlflow.tracking.runs import Run
 
@@ -101,6 +102,7 @@ def draw(drawable: Drawable, tiles: Mapping[str, TileSet], attempt: Attempt = no
             panels = panels_of(drawable.curves)
     for findings in drawable.findings:
         split, album = findings.about.split, Album()
+        say(f"drawing the report on the {SPLITS.get(split, split)} tiles ...")
         if split in tiles and not tiles[split].encoder:
             with attempt(run, f"the gallery of evaluation/{split}"):
                 album = collect_album(findings, tiles[split], network, drawable.device, drawable.training)

@@ -14,11 +14,15 @@ from histo_mlflow.evaluation.predictions import Predictions
 from histo_mlflow.learning.options import HEAD
 from histo_mlflow.options import flatten
 from histo_mlflow.pipeline.contents import FOLD_TAG, log_config, log_datasets
+from histo_mlflow.pipeline.description import Description, folds_table, report_links
+from histo_mlflow.pipeline.names import RunName, figure_of
 from histo_mlflow.pipeline.record import RecordedSplit, record_split
 from histo_mlflow.pipeline.report import record_findings
 from histo_mlflow.pipeline.session import Session
 from histo_mlflow.tiles.splits import Split
 from histo_mlflow.tiles.tile_set import TileSet
+from histo_mlflow.tracking.about import note
+from histo_mlflow.tracking.addresses import run_page
 from histo_mlflow.tracking.found_runs import nested_runs
 from histo_mlflow.tracking.runs import Run, open_run
 
@@ -128,6 +132,13 @@ class Folds:
         return f"{format_table(header, rows)}\n* lowest validation loss; nested: mean with each epoch chosen by the other folds"
 
 
+def describe_pooled(run: Run, folds: Folds, pooled: Findings) -> Description:
+    """Return what MLflow shows of a cross-validation: the folds too, with links to their runs."""
+    rows = [{str(name): value for name, value in row.items()} for row in folds.table.to_dict("records")]
+    best = f"Best fold, whose model is handed on: {folds.best_fold}."
+    return Description.of(pooled, folds_table(run, rows, list(_FIGURES)), best)
+
+
 def record_folds(session: Session, splits: Sequence[Split]) -> Folds:
     """Fit and score each fold in a run nested in the session's; a fold that is done already is only scored again."""
     tiles = session.inputs.tiles
@@ -140,7 +151,9 @@ def record_folds(session: Session, splits: Sequence[Split]) -> Folds:
         tags = {"histo.entry_point": "cv", FOLD_TAG: number}
         with open_run(session.run.store, title, parent=session.run, tags=tags, resumed=resumed) as run:
             log_config(run, flatten(session.options))
-            of_fold = record_split(replace(session, run=run), split, title=title)
+            links = {"Cross-validation": run_page(session.run)}
+            own = replace(session, run=run, name=RunName(title), links=links, n_splits_after=len(splits) - number)
+            of_fold = record_split(own, split, title=title)
         # A handle of its own for what is drawn later: the mirror of this one has ended with the run.
         recorded.append(replace(of_fold, run=Run(run.store, run.id)))
     return Folds(tiles, recorded)
@@ -162,6 +175,7 @@ def record_summary(session: Session, folds: Folds) -> Findings:
     chosen = "C" if session.options.recipe.fit.trainable == HEAD else "epoch"
     selected = f"each tile scored by the fold that did not train on it; each fold's {chosen} by its own validation loss"
     part = tiles.part("oof")
+    say("figures of all folds with their intervals ...")
     details = Details(
         flow={"scored": part.count_classes()},
         split_unit=folds.recorded[0].split.unit.describe(),
@@ -177,6 +191,9 @@ def record_summary(session: Session, folds: Folds) -> Findings:
         metrics |= {f"cv/{name}/mean": table[name].mean(), f"cv/{name}/sd": table[name].std(ddof=1)}
         metrics[f"cv/{name}/nested"] = table[f"nested_{name}"].mean()
     run.log_metrics(metrics)
-    run.set_tags({"histo.best_fold": folds.best_fold, "histo.selected": selected})
+    session.name.end(run, figure_of(pooled))
+    describe_pooled(run, folds, pooled).put(run, report_links(run, pooled))
+    run.set_tags({"histo.best_fold": folds.best_fold})
+    note(run, {"selected": selected})
     run.write("folds.csv", table.to_csv(index=False))
     return pooled

@@ -26,7 +26,9 @@ from histo_mlflow.tiles.tile_set import Form, Part, TileSet, with_class_order
 from histo_mlflow.tracking.acceptance import check_classes_accepted
 from histo_mlflow.tracking.found_runs import find_run
 from histo_mlflow.tracking.model_flavor import load_saved, load_summary
-from histo_mlflow.tracking.registry import located_model, names_a_model, version_of
+from histo_mlflow.tracking.named_runs import SHORT_CHARACTERS
+from histo_mlflow.tracking.registry import REGISTERED_TAG, located_model, names_a_model, version_of
+from histo_mlflow.tracking.short_names import is_of_the_store
 from histo_mlflow.tracking.store import Store, read_store
 
 OptionsT = TypeVar("OptionsT", bound=LearningOptions)
@@ -213,6 +215,18 @@ def _read_validated(file: Path) -> NDArray[np.int64]:
     with np.load(file) as split:
         rows: NDArray[np.int64] = split["val"]
         return rows
+
+
+def describe_model(store: Store, model: Model) -> str:
+    """Return how a model was named, and which version that is or from which run it comes, if that is known."""
+    if (version := version_of(store, model.address)) is not None:
+        return f"{model.address}, version {version}"
+    run = find_run(store, model.run_id) if is_of_the_store(model.address) else None
+    if run is None:
+        return model.address
+    registered, short = run.tags().get(REGISTERED_TAG), run.id[:SHORT_CHARACTERS]
+    facts = [registered if registered != model.address else None, f"run {short}" if run.id != model.address else None]
+    return ", ".join([model.address, *(fact for fact in facts if fact)])
 
 
 def load_model(store: Store, address: str, device: torch.device) -> Model:

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from histo_mlflow.evaluation.options import CalibrationOptions, CostOptions, GateOptions
 from histo_mlflow.learning.options import ComputeOptions, Recipe
-from histo_mlflow.options import JobOptions, Options, option
+from histo_mlflow.options import MODEL, JobOptions, Options, option
 from histo_mlflow.tiles.options import DataOptions, given_tiles
-from histo_mlflow.tracking.options import PRODUCTION, KeepingOptions, MirrorOptions, RegistryOptions
+from histo_mlflow.tracking.options import PRODUCTION, KeepingOptions, MirrorOptions, RegistryOptions, RunOptions
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class LearningOptions(JobOptions):
     registry: RegistryOptions
     gate: GateOptions
     keeping: KeepingOptions
+    naming: RunOptions
     mirror: MirrorOptions
 
 
@@ -33,6 +34,7 @@ class JudgingOptions(JobOptions):
     """What every job is asked that runs registered or logged models on labelled tiles, and keeps what it finds."""
 
     compute: ComputeOptions
+    naming: RunOptions
     mirror: MirrorOptions
 
 
@@ -44,5 +46,6 @@ class ScoringOptions(Options):
         PRODUCTION,
         "A registered model (models:/histo-b3/Production), a run id, a checkpoint of any epoch "
         "(runs:/RUN_ID/checkpoints/epoch_007.safetensors) or a path.",
+        names=MODEL,
     )
     data: str = given_tiles("Tiles to apply it to, as in `train --data`; must be given.")

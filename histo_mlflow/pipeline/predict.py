@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
-from tqdm import tqdm
 
+from histo_mlflow.base.progress import Bar
 from histo_mlflow.base.scratch import scratch_folder
 from histo_mlflow.console import say
 from histo_mlflow.errors import OptionError
@@ -22,6 +22,7 @@ from histo_mlflow.pipeline.drift import Compared, Watch
 from histo_mlflow.pipeline.inputs import open_calibration
 from histo_mlflow.pipeline.quantize import describe_int8, put_quantized
 from histo_mlflow.pipeline.scale import middle_of
+from histo_mlflow.pipeline.tally import Tally
 from histo_mlflow.tiles.mapped import check_unchanged
 from histo_mlflow.tiles.unlabelled import ImageSource
 from histo_mlflow.tracking.store import Store
@@ -72,13 +73,14 @@ def _at_scale(tiles: NDArray[Any], source: ImageSource, model: Model) -> NDArray
 
 
 def write_predictions(
-    model: Model, compute: Compute, images: ImageSource, output: Path, *, abstain_below: float | None
+    model: Model, compute: Compute, images: ImageSource, output: Path, *, tally: Tally
 ) -> tuple[list[str], Compared]:
     """Write a line for each image, in order; return a sentence for each that could not be read, and how all others compare.
 
-    The file appears when it is complete. With `abstain_below` it has a column `abstain`: true below that probability. The
-    images are compared with what the model was tried on.
+    The file appears when it is complete. Where the `tally`, which counts them, knows when to abstain it has a column `abstain`:
+    true below that probability. The images are compared with what the model was tried on.
     """
+    abstain_below = tally.abstain_below
     failures: list[str] = []
     watch = Watch(model)
     # A device such as /dev/stdout is written as it is; a file is renamed into place when it is complete.
@@ -86,7 +88,7 @@ def write_predictions(
     try:
         with (
             draft.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-            tqdm(total=len(images), unit="tile", desc="predict", disable=None, leave=False) as bar,
+            Bar[None](total=len(images), unit="tile", desc="predict") as bar,
         ):
             writer = csv.writer(file)
             abstaining = [] if abstain_below is None else ["abstain"]
@@ -95,6 +97,7 @@ def write_predictions(
                 rows: dict[int, list[str]] = {}
                 for block in blocks:
                     probabilities = probabilities_of(watch.infer(_at_scale(block.images, images, model), compute=compute))
+                    tally.add(probabilities)
                     for position, of_tile in zip(block.positions, probabilities, strict=True):
                         label, highest = model.classes[int(of_tile.argmax())], of_tile.max()
                         abstains = [] if abstain_below is None else [str(bool(highest < abstain_below)).lower()]

@@ -14,8 +14,9 @@ from histo_mlflow.pipeline.session import Session
 from histo_mlflow.pipeline.summary import summarise_training
 from histo_mlflow.served_model.kept_backbone import backbones_folder
 from histo_mlflow.tracking.decisions import REFUSED, Decision, Registration, register_model
-from histo_mlflow.tracking.logged_models import log_model
-from histo_mlflow.tracking.registry import MODEL_URI_TAG, REGISTERED_TAG, VersionFacts
+from histo_mlflow.tracking.logged_models import log_model, show_model
+from histo_mlflow.tracking.pages import version_page
+from histo_mlflow.tracking.registry import LEARNT_IN_TAG, MODEL_URI_TAG, REGISTERED_TAG, SOURCE_RUN_TAG, VersionFacts
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,14 @@ class HandedOn:
     def version(self) -> str | None:
         """Number of the registered version, or None."""
         return None if self.registration is None else self.registration.version
+
+    @property
+    def links(self) -> dict[str, str]:
+        """The page of the version, by its words; nothing if it was not registered."""
+        if self.registration is None:
+            return {}
+        name, version = self.registration.name, self.registration.version
+        return {f"Model {name} version {version}": version_page(name, version)}
 
     def describe(self) -> str:
         """Return what became of the model, in a few sentences."""
@@ -93,13 +102,17 @@ def hand_on(
     both = {run.id: run, own_run.id: own_run}.values()
     for each in both:
         each.set_tags({MODEL_URI_TAG: model_uri})
+    if own_run.id != run.id:
+        show_model(run, model_uri, step=recorded.best.best_epoch)
     if not options.registry.register:
         return HandedOn(model_uri)
+    say(f"registering it as {name} ...")
+    about = {"data_fingerprint": facts.data_fingerprint, SOURCE_RUN_TAG: run.id, LEARNT_IN_TAG: own_run.id, **tags}
     registration = register_model(
         run.store,
         model_uri,
         name,
-        VersionFacts(own_run.id, card, {"data_fingerprint": facts.data_fingerprint, "source_run": run.id, **tags}),
+        VersionFacts(run.id, card, about),
         objection=object_to(recorded.findings["val"]),
     )
     for each in both:

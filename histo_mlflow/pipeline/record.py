@@ -21,6 +21,14 @@ from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.models.facts import ModelFacts
 from histo_mlflow.options import flatten
 from histo_mlflow.pipeline.contents import SPLIT_FILE, log_datasets
+from histo_mlflow.pipeline.description import (
+    Description,
+    describe_figures,
+    glance_so_far,
+    report_links,
+    show_at_a_glance,
+)
+from histo_mlflow.pipeline.names import figure_of
 from histo_mlflow.pipeline.report import (
     calibrate,
     calibration_of,
@@ -33,6 +41,7 @@ from histo_mlflow.pipeline.report import (
 from histo_mlflow.pipeline.session import Session
 from histo_mlflow.pipeline.split import SplitResult, epoch_metrics, run_split
 from histo_mlflow.tiles.splits import Split
+from histo_mlflow.tracking.about import note
 from histo_mlflow.tracking.found_runs import count_looks, note_looks
 from histo_mlflow.tracking.kept_checkpoints import BEST, FOLDER, LAST, keep_weights, load_last_state
 from histo_mlflow.tracking.runs import Run
@@ -74,18 +83,15 @@ class RecordedSplit:
         """Its evaluation on the test set that was watched, if there was one."""
         return self.findings["test"].evaluation if "test" in self.findings else None
 
+    @property
+    def judged(self) -> Findings:
+        """What it is judged by: what was found out on the test set, if there was one, else on the validation tiles."""
+        return self.findings.get("test", self.findings["val"])
+
     def describe(self) -> str:
-        """Return the verdict of what was scored last, and the headline figures, one line per scored set."""
-        judged = self.findings.get("test", self.findings["val"])
-        lines = [verdict_of(judged).describe(), f"Selected {self.facts.selected}."]
-        for name, evaluation in (("validation", self.val), ("test", self.test)):
-            if evaluation is not None:
-                figures = evaluation.overall
-                lines.append(
-                    f"{name}: loss {figures['log_loss'].value:.4f}, accuracy {figures['accuracy'].value:.4f}, "
-                    f"balanced accuracy {figures['balanced_accuracy'].value:.4f}"
-                )
-        return "\n".join(lines)
+        """Return the verdict, what was selected, and the headline figures, one line per scored set."""
+        lines = [verdict_of(self.judged).describe(), f"Selected {self.facts.selected}."]
+        return "\n".join([*lines, *(describe_figures(each) for each in self.findings.values())])
 
 
 def record_split(session: Session, split: Split, *, title: str) -> RecordedSplit:
@@ -99,6 +105,7 @@ def record_split(session: Session, split: Split, *, title: str) -> RecordedSplit
     state = load_last_state(run, load_state)
     observer = _Observer(session, split, state)
     result = run_split(inputs, split, session.options.recipe, on_epoch=observer, ranks=session.ranks, resume=state)
+    say("figures with their intervals ...")
     n_epochs = len(observer.history["val/loss"])
     selected = f"{result.best.describe(n_epochs)}, by validation loss, on {title} validation tiles"
     _note_result(session, result, selected)
@@ -112,7 +119,10 @@ def record_split(session: Session, split: Split, *, title: str) -> RecordedSplit
         abstain_below=calibration.abstain_below,
     )
     findings, baselines = _judge(session, split, facts, result, n_epochs)
-    return RecordedSplit(run, split, title, facts, result.best, result.val.loss, findings, baselines, observer.history)
+    recorded = RecordedSplit(run, split, title, facts, result.best, result.val.loss, findings, baselines, observer.history)
+    session.name.end(run, figure_of(recorded.judged))
+    Description.of(recorded.judged).put(run, {**report_links(run, recorded.judged), **session.links})
+    return recorded
 
 
 def _check_same_split(run: Run, split: Split) -> None:
@@ -131,14 +141,13 @@ def _note_result(session: Session, result: SplitResult, selected: str) -> None:
     n_processes = session.ranks.size
     best = {"best/epoch": result.best.best_epoch, "best/val_loss": result.best.best_val_loss}
     session.run.log_metrics({**best, **result.neighbours})
-    session.run.set_tags(
-        {
-            "histo.compute": result.best.compute.describe() + (f", {n_processes} processes" if n_processes > 1 else ""),
-            "histo.weights": result.weights_origin,
-            "histo.weights_sha256": session.inputs.initial.sha256 or "none",
-            "histo.selected": selected,
-        }
-    )
+    facts = {
+        "compute": result.best.compute.describe() + (f", {n_processes} processes" if n_processes > 1 else ""),
+        "weights": result.weights_origin,
+        "weights_sha256": session.inputs.initial.sha256 or None,
+        "selected": selected,
+    }
+    note(session.run, facts)
 
 
 def _judge(
@@ -206,14 +215,23 @@ class _Observer:
             self._send(report.epoch)
             raise
         self._send(report.epoch)
-        say(describe_epoch(report.epoch, report.epochs, metrics, is_best=report.is_best))
+        left = report.describe_left(self._session.n_splits_after)
+        say(describe_epoch(report.epoch, report.epochs, metrics, is_best=report.is_best, left=left))
 
     def _send(self, epoch: int) -> None:
         if epoch in self._sent:
             return
+        show_at_a_glance(self._run, self._best_of(epoch))
         self._run.log_metrics({name: values[epoch - 1] for name, values in self.history.items()}, step=epoch)
         if self._watched is not None:
             note_looks(self._run, self._watched.fingerprint, epoch)
+
+    def _best_of(self, n_epochs: int) -> dict[str, float]:
+        """Return what stands for the training after so many epochs."""
+        best = int(np.nan_to_num(self.history["val/loss"][:n_epochs], nan=np.inf).argmin())
+        name = "val" if self._watched is None else "test"
+        figure, loss = self.history[f"{name}/balanced_accuracy"][best], self.history[f"{name}/loss"][best]
+        return glance_so_far(figure, loss, len(np.unique(self._split.val.labels)))
 
     def _keep_weights(self, report: EpochReport, network: Module) -> None:
         assert isinstance(network, TileClassifier)  # what `run_split` gives `fit`

@@ -22,6 +22,7 @@ from histo_mlflow.learning.infer import probabilities_of
 from histo_mlflow.learning.reports import Scored
 from histo_mlflow.models.facts import ModelFacts
 from histo_mlflow.pipeline.contents import not_at_the_cost_of_the_model
+from histo_mlflow.pipeline.description import glance_of, show_at_a_glance
 from histo_mlflow.tiles.splits import Split
 from histo_mlflow.tiles.tile_set import Part, TileSet
 from histo_mlflow.tracking.acceptance import CLASS_FIGURES, class_metric
@@ -119,6 +120,7 @@ def record_findings(run: Run, predictions: Predictions, part: Part, about: About
     folder, remedy = f"evaluation/{about.split}", "Once that is corrected, score the model with histo evaluate."
     with run.draft(folder) as draft, not_at_the_cost_of_the_model(run, f"the tables of {folder}", then=remedy):
         write_numbers(draft, findings)
+    show_at_a_glance(run, glance_of(findings))  # first: MLflow lists the metrics of a run as they have come
     values = {
         class_metric(about.split, figure, of_class.name): of_class.estimates[figure].value
         for of_class in findings.evaluation.per_class

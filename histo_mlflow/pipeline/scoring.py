@@ -5,8 +5,8 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
+from histo_mlflow.base.progress import Bar
 from histo_mlflow.evaluation.caveats import caveats_of
 from histo_mlflow.evaluation.findings import About, Details, Findings
 from histo_mlflow.evaluation.intervals import Floats
@@ -119,6 +119,6 @@ def probe(
     clean = predict(images)
     found = [Perturbed("none", "as stored", labels, clean, clean)]
     changes = [(kind, strength, change) for kind, strengths in PROTOCOL.items() for strength, change in strengths.items()]
-    for kind, strength, change in tqdm(changes, desc="robustness", unit="change", disable=None, leave=False):
+    for kind, strength, change in Bar(changes, desc="robustness", unit="change"):
         found.append(Perturbed(kind, strength, labels, clean, predict(np.stack([change(tile) for tile in images]))))
     return found

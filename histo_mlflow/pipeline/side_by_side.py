@@ -7,7 +7,7 @@ from histo_mlflow.errors import RequestError
 from histo_mlflow.evaluation.runs_sections import ShownRun, draw_runs
 from histo_mlflow.pipeline.draw import Drawable, panels_of
 from histo_mlflow.pipeline.redraw import read_drawable
-from histo_mlflow.tracking.links import address_of
+from histo_mlflow.tracking.addresses import address_of
 from histo_mlflow.tracking.runs import Run
 
 _TELLING = ("test", "oof", "val")

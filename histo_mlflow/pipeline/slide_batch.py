@@ -10,11 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from histo_mlflow.base.claims import claimed
 from histo_mlflow.base.interruption import shielded
 from histo_mlflow.base.plain_values import reason_of
+from histo_mlflow.base.progress import Bar
 from histo_mlflow.console import say, warn
 from histo_mlflow.errors import RequestError, UnreadableSlideError, WorkError
 from histo_mlflow.pipeline.slide import SlideModel, SlideRules, SlideScore, opened_slide, regions_for, score_slide
@@ -117,7 +116,7 @@ def run_batch(batch: Batch, slides: Sequence[SlideFile]) -> Generator[Outcome, N
             f"output={batch.folder} can't be written ({reason_of(error)}); check the path and permissions"
         ) from None
     try:
-        for file in tqdm(slides, desc="slides", unit="slide", disable=None, leave=False):
+        for file in Bar(slides, desc="slides", unit="slide"):
             yield _do(batch, file)
     finally:
         with shielded():
@@ -178,7 +177,7 @@ def _do_anew(batch: Batch, file: SlideFile, identity: SlideIdentity) -> None:
 
 def _score(batch: Batch, file: SlideFile, draft: Path) -> SlideScore:
     with opened_slide(file, batch.rules, batch.model) as slide:
-        with tqdm(desc=file.name[:40], unit="tile", disable=None, leave=False) as bar:
+        with Bar[None](desc=file.name[:40], unit="tile") as bar:
 
             def advance(n_done: int, n_tiles: int) -> None:
                 bar.total = n_tiles

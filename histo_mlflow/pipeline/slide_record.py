@@ -4,16 +4,18 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Generator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import yaml
 
 from histo_mlflow.base.escaping import visible
+from histo_mlflow.pipeline.contents import Beginning
+from histo_mlflow.pipeline.names import RunName, short_data, short_model
 from histo_mlflow.pipeline.slide_batch import DONE, DONE_BEFORE, ELSEWHERE, FAILED_NOW, Batch, Outcome
 from histo_mlflow.pipeline.slide_files import GEOJSON, PICTURE, TABLE
 from histo_mlflow.pipeline.slide_state import read_state
 from histo_mlflow.slides.summary import SlideSummary, write_summary
-from histo_mlflow.tracking.origin import describe_origin
+from histo_mlflow.tracking.options import RunOptions
 from histo_mlflow.tracking.runs import Run
 
 _FOLDER = "slides"
@@ -40,18 +42,18 @@ class Outcomes:
         return f"{len(failed)} of {n_all} slides could not be scored (all others were): {named}{more}"
 
 
-def tags_of_slides(batch: Batch) -> dict[str, object]:
-    """Return the tags that say how a run on slides came about, and with which model."""
+def how_slides_begin(batch: Batch, source: str, naming: RunOptions) -> Beginning:
+    """Return how a run on slides begins, with which model and on what."""
     model = batch.model.model
-    return {
-        **describe_origin(),
-        "histo.entry_point": "slide",
-        "histo.synthetic": str(model.facts.is_synthetic).lower(),
-        "histo.model": model.address,
-        "histo.model_sha256": batch.model.digest,
-        "histo.compute": batch.model.compute.describe(),
-        "histo.output": str(batch.folder),
+    about = {
+        "synthetic": model.facts.is_synthetic,
+        "model_sha256": batch.model.digest,
+        "compute": batch.model.compute.describe(),
+        "output": str(batch.folder),
     }
+    name = RunName.of(f"{short_model(model.address)} on {short_data(source)}", naming)
+    beginning = Beginning.of("slide", name, **about)
+    return replace(beginning, tags={**beginning.tags, "histo.model": model.address})
 
 
 def record_slides(run: Run, batch: Batch, coming: Generator[Outcome, None, None], *, keep: str) -> Outcomes:

@@ -16,9 +16,9 @@ from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from histo_mlflow.base.plain_values import reason_of
+from histo_mlflow.base.progress import Bar
 from histo_mlflow.errors import TileFormatError
 from histo_mlflow.tiles.cache import About, cache_key, unpacked_once
 from histo_mlflow.tiles.mapped import Checksum, FileStamp, map_tiles
@@ -153,7 +153,7 @@ class Member:
         size, title = math.prod(self.shape), f"unpack {self.archive.path.name}"
         with (
             target.open("wb") as file,
-            tqdm(total=size, unit="B", unit_scale=True, desc=title, disable=None, leave=False) as bar,
+            Bar[None](total=size, unit="B", unit_scale=True, desc=title) as bar,
         ):
             for block in self._blocks():
                 bar.update(file.write(block))

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from tqdm import tqdm
 
 from histo_mlflow.base.escaping import visible
+from histo_mlflow.base.progress import Bar
 from histo_mlflow.errors import TileFormatError
 from histo_mlflow.tiles.cache import create_array
 from histo_mlflow.tiles.fingerprint import BLOCK_TILES, BlockHashes
@@ -72,7 +72,7 @@ def _decode(paths: Sequence[Path], target: Path, size_px: int, *, is_exact: bool
         for row in range(n_finished):
             hashes.add(os.pread(file.fileno(), n_bytes, first_byte + row * n_bytes))
         done = pool.map(decode, range(n_finished, len(paths)))
-        bar = tqdm(done, total=len(paths), initial=n_finished, unit="tile", desc="decode tiles", disable=None, leave=False)
+        bar = Bar(done, total=len(paths), initial=n_finished, unit="tile", desc="decode tiles")
         try:
             for row, found in enumerate(bar, start=n_finished):
                 if isinstance(found, TileFormatError):

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from tqdm import tqdm
 
+from histo_mlflow.base.progress import Bar
 from histo_mlflow.tiles.cache import cache_key, recall, remember
 from histo_mlflow.tiles.tile_set import TileSet
 
@@ -49,9 +49,7 @@ def _digests(tiles: TileSet) -> NDArray[np.bytes_]:
     starts = range(0, len(tiles), _BLOCK_TILES)
     with ThreadPoolExecutor(cpu_count()) as pool:
         blocks = pool.map(of_block, starts)
-        bar = tqdm(
-            blocks, total=len(starts), desc="copies", unit="block", disable=None, leave=False, delay=_SECONDS_WITHOUT_A_BAR
-        )
+        bar = Bar(blocks, total=len(starts), desc="copies", unit="block", delay=_SECONDS_WITHOUT_A_BAR)
         return np.array([digest for block in bar for digest in block], dtype=np.dtype("S32"))
 
 

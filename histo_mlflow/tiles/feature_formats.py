@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from histo_mlflow.base.plain_values import reason_of, shorten
+from histo_mlflow.base.progress import Bar
 from histo_mlflow.errors import RequestError, TileFormatError
 from histo_mlflow.tiles import slide_tables
 from histo_mlflow.tiles.cache import About, create_array, unpacked_once
@@ -128,7 +128,7 @@ def unpacked_features(
     def unpack(target: Path) -> None:
         out = create_array(target, shape, np.float32)
         start = 0
-        with tqdm(total=shape[0], unit="tile", desc="read features", disable=None, leave=False, delay=1) as bar:
+        with Bar[None](total=shape[0], unit="tile", desc="read features", delay=1) as bar:
             for block in blocks():
                 with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused as such
                     rows = block.astype(np.float32)

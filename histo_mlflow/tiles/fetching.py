@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from histo_mlflow.base.plain_values import reason_of
+from histo_mlflow.base.progress import Bar
 from histo_mlflow.base.secrets import hide_secrets
 from histo_mlflow.errors import DownloadError
 
@@ -240,14 +239,12 @@ class _Draft:
     def _write(self, file: Any, answer: Answer) -> None:
         if self._is_summed:
             self._sum_up(answer.start)
-        with tqdm(
+        with Bar[None](
             total=answer.n_bytes,
             initial=answer.start,
             unit="B",
             unit_scale=True,
             desc=f"fetch {self._target.name}",
-            disable=None,
-            leave=False,
         ) as bar:
             for block in answer.blocks:
                 file.write(block)

@@ -9,8 +9,8 @@ from os import cpu_count
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
+from histo_mlflow.base.progress import Bar
 from histo_mlflow.tiles.cache import cache_folder, cache_key, checksum_blocks, recall, remember
 from histo_mlflow.tiles.mapped import FileStamp, MappedTiles, Origin, check_unchanged
 from histo_mlflow.tiles.pixels import JoinedTiles, Pixels, parts_of
@@ -88,7 +88,7 @@ def _hash_tiles(images: Pixels, labels: NDArray[np.int64]) -> str:
 
     def hashed_blocks() -> Iterator[memoryview]:
         hashes = pool.map(lambda start: hashlib.sha256(block(start)).digest(), starts)
-        bar = tqdm(starts, unit="block", desc="hash tiles", disable=None, leave=False, delay=_SECONDS_WITHOUT_A_BAR)
+        bar = Bar(starts, unit="block", desc="hash tiles", delay=_SECONDS_WITHOUT_A_BAR)
         for start, hashed in zip(bar, hashes, strict=True):
             digests.append(hashed)
             yield block(start)

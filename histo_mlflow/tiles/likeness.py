@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import MiniBatchKMeans
-from tqdm import tqdm
 
+from histo_mlflow.base.progress import Bar
 from histo_mlflow.tiles.tile_set import TileSet
 
 _TILES_PER_CLUSTER = 25
@@ -40,7 +40,7 @@ def _colours(tiles: TileSet) -> NDArray[np.float64]:
     step = max(1, tiles.tile_size_px // _EDGE_PX)
     found = []
     starts = range(0, len(tiles), _BLOCK)
-    for start in tqdm(starts, desc="colours", unit="block", disable=None, leave=False, delay=_SECONDS_WITHOUT_A_BAR):
+    for start in Bar(starts, desc="colours", unit="block", delay=_SECONDS_WITHOUT_A_BAR):
         density = -np.log((np.asarray(tiles.images[start : start + _BLOCK, ::step, ::step], dtype=np.float64) + 1) / 256)
         found.append(np.concatenate([density.mean(axis=(1, 2)), density.std(axis=(1, 2))], axis=1))
     return np.concatenate(found)

@@ -11,9 +11,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from tqdm import tqdm
-
 from histo_mlflow.base.plain_values import reason_of, shorten
+from histo_mlflow.base.progress import Bar
 from histo_mlflow.base.secrets import hide_secrets
 from histo_mlflow.errors import DownloadError, OptionError
 from histo_mlflow.tiles.cache import About, cache_folder, cache_key, made_once, recall, remember
@@ -239,7 +238,7 @@ def _fetch_all(files: list[_Listed], folder: Path) -> None:
     title, n_bytes = f"fetch {folder.name}", sum(int(file.info["size"]) for file in files)
     pool = ThreadPoolExecutor(_AT_ONCE)
     try:
-        with tqdm(total=n_bytes, unit="B", unit_scale=True, desc=title, disable=None, leave=False) as bar:
+        with Bar[None](total=n_bytes, unit="B", unit_scale=True, desc=title) as bar:
             for done in pool.map(bring, files):
                 bar.update(done)
     except BrokenOffError as error:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from histo_mlflow.base.plain_values import reason_of
+from histo_mlflow.base.progress import Bar
 from histo_mlflow.errors import TileFormatError
 from histo_mlflow.tiles.cache import cache_key
 from histo_mlflow.tiles.feature_formats import FeatureFile, is_feature_file, open_feature_file, unpacked_features
@@ -71,7 +71,7 @@ def _list_files(folder: Path) -> list[Path]:
 
 def _open_all(path: Path, table: str | None) -> list[FeatureFile]:
     paths = [path] if is_feature_file(path) else _list_files(path)
-    bar = tqdm(paths, unit="file", desc="open features", disable=None, leave=False, delay=1)
+    bar = Bar(paths, unit="file", desc="open features", delay=1)
     files = [open_feature_file(each, table) for each in bar]
     first = files[0]
     for file in files:

@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from tqdm import tqdm
-
 from histo_mlflow.base.escaping import visible
 from histo_mlflow.base.plain_values import reason_of, shorten
+from histo_mlflow.base.progress import Bar
 from histo_mlflow.errors import DownloadError
 
 _BLOCK_BYTES = 2**20
@@ -40,7 +39,7 @@ def unpack_zip(archive: Path, folder: Path, *, most_files: int, most_bytes: int)
                     f"{folder} has {free / 1e9:.2f} GB of room, and {archive.name} unpacks to {n_bytes / 1e9:.2f} GB; "
                     "make room, or take a folder on another disk"
                 )
-            with tqdm(total=n_bytes, unit="B", unit_scale=True, desc="unpack", disable=None, leave=False) as bar:
+            with Bar[None](total=n_bytes, unit="B", unit_scale=True, desc="unpack") as bar:
                 for member in members:
                     _unpack_member(opened, member, folder, bar)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:

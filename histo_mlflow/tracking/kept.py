@@ -1,9 +1,11 @@
 """Runs as the store has kept them: how one stands, what is nested in it, which process keeps it and whether that lives."""
 
+import json
 import os
 import socket
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 
 from mlflow import MlflowClient
@@ -11,15 +13,19 @@ from mlflow.entities import LoggedModelStatus, Run
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from histo_mlflow.base.liveness import SIGN_SECONDS, Process, giving_signs
+from histo_mlflow.base.plain_values import build_plain, parse_json
 from histo_mlflow.errors import SourceNotFoundError
 from histo_mlflow.tracking.store_errors import found_or_none, suppressing_refusals
 
 ENDED_TAG = "histo.ended"
 """How a run has ended: FINISHED, FAILED or KILLED."""
-HOST_TAG, PID_TAG, BOOT_TAG, NAMESPACE_TAG, STARTED_TAG = (
-    "histo.host", "histo.pid", "histo.boot", "histo.pid_namespace", "histo.process_started",
-)  # fmt: skip
-"""Tags by which every run names its process."""
+PROCESS_TAG = "histo.process"
+"""By which every run names its process, as JSON."""
+_EARLIER_TAGS = {
+    "host": "histo.host", "boot": "histo.boot", "namespace": "histo.pid_namespace", "pid": "histo.pid",
+    "started": "histo.process_started",
+}  # fmt: skip
+"""The same of runs of earlier versions."""
 SIGN_TAG = "histo.alive"
 
 PATIENCE = timedelta(minutes=5)
@@ -53,17 +59,18 @@ def runs_under(client: MlflowClient, parent: Run) -> list[Run]:
 
 def tags_of_this_process() -> dict[str, str]:
     """Return what names this process, and a first sign of life."""
-    own = Process.of(os.getpid())
-    named = {HOST_TAG: own.host, PID_TAG: str(own.pid), BOOT_TAG: own.boot, NAMESPACE_TAG: own.namespace}
-    return {**named, STARTED_TAG: own.started, SIGN_TAG: _now()}
+    return {PROCESS_TAG: json.dumps(asdict(Process.of(os.getpid()))), SIGN_TAG: _now()}
 
 
 def process_of(tags: Mapping[str, str]) -> Process | None:
     """Return the process that keeps a run, or None if its tags name none."""
-    if not tags.get(PID_TAG, "").isdigit():
-        return None
-    host, boot, namespace, started = (tags.get(name, "") for name in (HOST_TAG, BOOT_TAG, NAMESPACE_TAG, STARTED_TAG))
-    return Process(host, boot, namespace, int(tags[PID_TAG]), started)
+    if PROCESS_TAG in tags:
+        try:
+            return build_plain(Process, parse_json(tags[PROCESS_TAG]))
+        except ValueError:
+            return None
+    known = {name: tags.get(tag, "") for name, tag in _EARLIER_TAGS.items()}
+    return Process(**{**known, "pid": int(known["pid"])}) if known["pid"].isdigit() else None  # type: ignore[arg-type]
 
 
 def last_sign(tags: Mapping[str, str]) -> datetime | None:

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import asdict
 
 import torch
-from mlflow.entities import LoggedModelStatus
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 from mlflow.models import Model
 
 from histo_mlflow.base.interruption import shielded
@@ -21,6 +21,11 @@ from histo_mlflow.tracking.store_errors import reporting_store_errors
 
 MODEL_KIND = "tile classifier"
 _FACTS_TAG = "histo.facts_sha256"
+
+
+def show_model(run: Run, model_uri: str, *, step: int) -> None:
+    """Let the page of `run` show a model that was logged by a run nested in it too."""
+    run.store.client.log_outputs(run.id, [LoggedModelOutput(model_uri.removeprefix("models:/"), step)])
 
 
 def log_model(

@@ -3,13 +3,15 @@
 import re
 from dataclasses import dataclass
 
+from histo_mlflow.base.plain_values import shorten
 from histo_mlflow.base.secrets import hide_secrets
 from histo_mlflow.errors import OptionError
-from histo_mlflow.options import Options, option, stated
+from histo_mlflow.options import OWN_RUN, Options, option, stated
 
 PRODUCTION = "models:/histo-b3/Production"
 
 _MODEL_NAME = re.compile(r"[\w.-]+")
+_MAX_NAME = 250
 _MAX_REASON = 1000  # a decision with its figures has 5000 characters in MLflow's database; SQLite lets more pass
 
 
@@ -26,7 +28,11 @@ class KeepingOptions(Options):
         changes_result=False,
     )
     resume: str = option(
-        "none", "Id of an interrupted run to go on with: its options and tiles, the same result.", changes_result=False
+        "none",
+        "An interrupted run to go on with: its options and tiles, the same result. The first characters of its id name it, or "
+        "`last`.",
+        changes_result=False,
+        names=OWN_RUN,
     )
     take_over: bool = option(
         False,
@@ -88,6 +94,31 @@ class ReasonOptions(Options):
     def stated(self) -> str:
         """The reason, or nothing."""
         return hide_secrets((stated(self.reason) or "").strip())
+
+
+@dataclass(frozen=True)
+class RunOptions(Options):
+    """Run: what it is called, where it is listed."""
+
+    comes_last = True
+
+    run_name: str = option(
+        "none",
+        "Name of the run in MLflow; `none` makes one of data, backbone, what differs from the defaults, and the figure.",
+        changes_result=False,
+    )
+    experiment: str = option(
+        "none",
+        "MLflow experiment that the run goes to, made if there is none; `none`: MLFLOW_EXPERIMENT_NAME, or Default.",
+        changes_result=False,
+    )
+
+    def __post_init__(self) -> None:
+        """Raise `OptionError` for a name that MLflow's database has no room for too."""
+        super().__post_init__()
+        for name, value in (("run_name", self.run_name), ("experiment", self.experiment)):
+            if len(value) > _MAX_NAME or not value.isprintable():
+                raise OptionError(f"{name}={shorten(value)}: give at most {_MAX_NAME} characters, on one line")
 
 
 @dataclass(frozen=True)

@@ -18,21 +18,21 @@ _PROJECT_FOLDER = Path(histo_mlflow.__file__).resolve().parent.parent
 
 
 def describe_origin() -> Mapping[str, str]:
-    """Return tags with the command, the git commit and whether files differ from it, and the versions in use."""
+    """Return the command, the git commit and whether files differ from it, and the versions in use, by name."""
     started, commit = Path(sys.argv[0]), _git("rev-parse", "HEAD")
     program = ["python", "-m", "histo_mlflow"] if started.name == "__main__.py" else [started.name]
-    tags = {
-        "histo.command": shlex.join([*program, *sys.argv[1:]]),
-        "histo.version": histo_mlflow.__version__,
-        "histo.python": platform.python_version(),
-        "histo.platform": platform.platform(),
-        "histo.cpu_count": str(os.cpu_count()),
-        **{f"histo.{name}": version(name) for name in _PACKAGES},
-        "histo.git_commit": commit or "none",
+    facts = {
+        "command": shlex.join([*program, *sys.argv[1:]]),
+        "version": histo_mlflow.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu_count": str(os.cpu_count()),
+        **{name: version(name) for name in _PACKAGES},
+        "git_commit": commit or "none",
     }
     if commit:
-        tags["histo.git_dirty"] = str(bool(_git("status", "--porcelain"))).lower()
-    return tags
+        facts["git_dirty"] = str(bool(_git("status", "--porcelain"))).lower()
+    return facts
 
 
 def user_name() -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import mlflow.artifacts
 from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
@@ -22,6 +23,9 @@ from histo_mlflow.tracking.store_errors import naming_what_is_refused
 
 CANDIDATE_ALIAS = "candidate"
 MODEL_URI_TAG, REGISTERED_TAG = "histo.model_uri", "histo.registered"
+"""Of a run: its logged model, and the version that this has become."""
+SOURCE_RUN_TAG, LEARNT_IN_TAG = "source_run", "learnt_in_run"
+"""Of a version: the run that a user has begun, whose page shows the version, and the one whose network it is."""
 _KIND_TAG = "histo.kind"
 _MAX_DESCRIPTION = 5000  # a column of MLflow's database; SQLite lets more pass, PostgreSQL does not
 _BEST_CHECKPOINT = "checkpoints/best.safetensors"
@@ -60,7 +64,8 @@ class VersionFacts:
 def create_version(store: Store, model_uri: str, name: str, about: VersionFacts) -> str:
     """Return the version of a logged model, a new one unless its run has one: a run that was killed and resumed has."""
     _ensure_registered_model(store.client, name)
-    if earlier := [each for each in versions_of(store.client, name) if each.run_id == about.run_id]:
+    own = {about.run_id, about.tags.get(LEARNT_IN_TAG)}  # an earlier version of this package named the run of the fold
+    if earlier := [each for each in versions_of(store.client, name) if each.run_id in own]:
         return max((str(each.version) for each in earlier), key=int)
     card, rest = about.description, "\n\n... (the whole card lies in the model as model_card.md)"
     created = store.client.create_model_version(
@@ -86,10 +91,15 @@ def find_version(store: Store, name: str, *, version: str, run_id: str) -> str:
         raise OptionError("give either version=N or run=ID of what is to be promoted")
     found = versions_of(store.client, name)
     for each in sorted(found, key=lambda one: int(one.version), reverse=True):
-        if str(each.version) == version or (is_given[1] and run_id in {each.run_id, each.tags.get("source_run")}):
+        if str(each.version) == version or (is_given[1] and run_id in _runs_of(each)):
             return str(each.version)
     asked = f"version={version}" if is_given[0] else f"run={run_id}"
     raise SourceNotFoundError(f"{asked}: {name} has no such version; `mlflow ui` shows what is registered")
+
+
+def _runs_of(version: ModelVersion) -> set[str | None]:
+    """Return the runs that a version comes from: the one that a user has begun, and the fold that has learnt it."""
+    return {version.run_id, version.tags.get(SOURCE_RUN_TAG), version.tags.get(LEARNT_IN_TAG)}
 
 
 def _ensure_registered_model(client: MlflowClient, name: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import mlflow
 from mlflow.tracking.context.registry import resolve_tags
@@ -38,6 +38,8 @@ class Run:
     def __init__(self, store: Store, run_id: str) -> None:
         self.store = store
         self.id = run_id
+        self.name = ""
+        self.facts: dict[str, Any] | None = None  # see about.py; unknown until they are read
         self.is_reopened = False
         self._mirrored: list[MirroredRun] = []
 
@@ -45,6 +47,11 @@ class Run:
     def journal(self) -> Journal:
         """What the server has not got of this run."""
         return Journal(Target(self.store.client, self.id))
+
+    @cached_property
+    def experiment_id(self) -> str:
+        """Where it is listed."""
+        return str(self.store.client.get_run(self.id).info.experiment_id)
 
     @property
     def sinks(self) -> tuple[Sink, ...]:
@@ -69,10 +76,10 @@ class Run:
         if not self.journal.wait():
             raise StoreError(hide_secrets(f"the tracking server {self.store.uri} does not answer"))
 
-    def log_metrics(self, metrics: Mapping[str, float], *, step: int = 0) -> None:
-        """Send all `metrics` in one call; of a run that goes on, those that it has not sent with the same value before."""
+    def log_metrics(self, metrics: Mapping[str, float], *, step: int = 0, replaces: bool = False) -> None:
+        """Send all `metrics`; of a run that goes on those not sent with this value before, unless each `replaces` another."""
         values = {name: float(value) for name, value in metrics.items()}
-        self.send(Metrics(values, step, _now_ms(), may_be_there=self.is_reopened))
+        self.send(Metrics(values, step, _now_ms(), may_be_there=self.is_reopened and not replaces))
 
     def log_params(self, params: Mapping[str, object]) -> None:
         """Send the parameters that are not there yet; `mlflow run` has logged its own, in its own spelling.
@@ -84,6 +91,12 @@ class Run:
     def set_tags(self, tags: Mapping[str, object]) -> None:
         """Send all `tags` in one call."""
         self.send(Tags.of(tags))
+
+    def rename(self, name: str, *, made: str) -> None:
+        """Call it `name`, unless its present name is the user's own: one that does not begin as the `made` one."""
+        if self.name.startswith(made):
+            self.set_tags({MLFLOW_RUN_NAME: name})
+            self.name = name
 
     def describe(self, markdown: str) -> None:
         """Set the description that MLflow shows on the run's page."""
@@ -213,8 +226,8 @@ def _begin(store: Store, name: str, parent: Run | None, noted: Mapping[str, obje
     with changing_experiment(store.uri, "create runs in it"):
         if parent is None and (begun := _taken_over(store)):
             own_name = store.client.get_run(begun.id).info.run_name or ""
-            kept = name if not own_name or _MADE_UP_NAME.fullmatch(own_name) else own_name
-            store.client.update_run(begun.id, status="RUNNING", name=kept)
+            begun.facts, begun.name = {}, name if not own_name or _MADE_UP_NAME.fullmatch(own_name) else own_name
+            store.client.update_run(begun.id, status="RUNNING", name=begun.name)
             begun.set_tags(noted)
             return begun
         active = mlflow.active_run()
@@ -223,7 +236,10 @@ def _begin(store: Store, name: str, parent: Run | None, noted: Mapping[str, obje
         tags = {**Tags.of({**resolve_tags(), **noted}).shown(), MLFLOW_RUN_NAME: name}
         if outer:
             tags[MLFLOW_PARENT_RUN_ID] = outer
-        return Run(store, store.client.create_run(store.experiment_id, tags=tags, run_name=name).info.run_id)
+        experiment_id = parent.experiment_id if parent else store.experiment_id  # a parent that goes on may be in another
+        run = Run(store, store.client.create_run(experiment_id, tags=tags, run_name=name).info.run_id)
+        run.facts, run.name = {}, name
+        return run
 
 
 def _taken_over(store: Store) -> Run | None:
@@ -236,7 +252,7 @@ def _taken_over(store: Store) -> Run | None:
 
 def _reopen(run: Run, noted: Mapping[str, object]) -> Run:
     client = run.store.client
-    run.is_reopened = True
+    run.is_reopened, run.name = True, client.get_run(run.id).info.run_name or ""
     run.set_tags(noted)  # first: a run that is RUNNING names its process
     wrapper = begun_run(run.store)
     os.environ.pop("MLFLOW_RUN_ID", None)

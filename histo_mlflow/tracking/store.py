@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import shlex
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from mlflow.entities import Experiment
 
 from histo_mlflow.base.secrets import hide_secrets
 from histo_mlflow.base.system import user_id
-from histo_mlflow.errors import SourceNotFoundError, StoreError
+from histo_mlflow.errors import RequestError, SourceNotFoundError, StoreError
 from histo_mlflow.tracking.kept import end_orphans
 from histo_mlflow.tracking.options import MirrorOptions
 from histo_mlflow.tracking.sinks import Mirror
@@ -74,40 +75,42 @@ def read_store() -> Store:
     return Store(uri)
 
 
-def open_store(mirroring: MirrorOptions | None = None) -> Store:
+def open_store(mirroring: MirrorOptions | None = None, *, experiment: str | None = None) -> Store:
     """Return the store that MLflow's settings name, ready for use, with the mirrors that are asked for.
 
     The store is MLflow's default ``sqlite:///mlflow.db`` in the working folder, or ``MLFLOW_TRACKING_URI``; the experiment is
-    ``MLFLOW_EXPERIMENT_ID``, ``MLFLOW_EXPERIMENT_NAME`` or MLflow's default. A SQLite file is created under a file lock,
-    for two processes that create it at once break it, and is set to write-ahead logging, which makes writing about four
-    times as fast and lets readers read meanwhile. Runs whose process was killed without notice are ended as FAILED.
+    the one of the name `experiment`, else ``MLFLOW_EXPERIMENT_ID``, ``MLFLOW_EXPERIMENT_NAME`` or MLflow's default. A SQLite
+    file is created under a file lock, for two processes that create it at once break it, and is set to write-ahead logging,
+    which makes writing about four times as fast and lets readers read meanwhile. Runs whose process was killed without notice
+    are ended as FAILED.
 
     Raises:
+        RequestError: ``mlflow run`` has begun a run in another experiment than `experiment`.
         StoreError: The store can't be reached, created or written, or was written by another MLflow.
     """
     uri = read_store().uri
-    with changing_experiment(uri, "read it, or to create it"):
+    with changing_experiment(uri, "read it, or to create it", experiment):
         with alone_in(uri):
             file = sqlite_file(uri)
             if file and file.exists():
                 check_schema(file)
             client = client_of(uri)  # creates the tables of a new SQLite store
-            experiment = _experiment(client)
+            chosen = _experiment(client, experiment)
             if file:
                 use_write_ahead_log(file)
-                _refuse_if_of_a_server(experiment)
+                _refuse_if_of_a_server(chosen)
             # Without this tag MLflow's pages open on its tools for language models and call our runs evaluations.
-            if _KIND_TAG not in experiment.tags:
+            if _KIND_TAG not in chosen.tags:
                 with suppressing_refusals():
-                    client.set_experiment_tag(experiment.experiment_id, _KIND_TAG, "custom_model_development")
-        end_orphans(client, experiment.experiment_id)
-    return Store(uri, experiment.experiment_id, (Wandb(),) if mirroring and mirroring.wandb else ())
+                    client.set_experiment_tag(chosen.experiment_id, _KIND_TAG, "custom_model_development")
+        end_orphans(client, chosen.experiment_id)
+    return Store(uri, chosen.experiment_id, (Wandb(),) if mirroring and mirroring.wandb else ())
 
 
 @contextmanager
-def changing_experiment(uri: str, right: str) -> Iterator[None]:
+def changing_experiment(uri: str, right: str, named: str | None = None) -> Iterator[None]:
     """Name the experiment where the user lacks the `right` to do something in it."""
-    chosen = os.environ.get("MLFLOW_EXPERIMENT_ID") or repr(_experiment_name())
+    chosen = repr(named) if named else os.environ.get("MLFLOW_EXPERIMENT_ID") or repr(_experiment_name())
     with naming_what_is_refused(f"experiment {chosen}", right), reporting_store_errors(uri):
         yield
 
@@ -118,7 +121,7 @@ def _refuse_if_of_a_server(experiment: Experiment) -> None:
         raise StoreError(
             f"experiment {experiment.name!r} was made by a server (`mlflow ui` before the first run), which alone can keep its "
             "files; leave the server running and set MLFLOW_TRACKING_URI=http://127.0.0.1:5000, or set "
-            "MLFLOW_EXPERIMENT_NAME=histo to begin another"
+            "MLFLOW_EXPERIMENT_NAME=histo (or give experiment=histo) to begin another"
         )
 
 
@@ -135,10 +138,17 @@ def alone_in(uri: str) -> Iterator[None]:
         yield
 
 
-def _experiment(client: MlflowClient) -> Experiment:
+def _experiment(client: MlflowClient, named: str | None) -> Experiment:
     if chosen := os.environ.get("MLFLOW_EXPERIMENT_ID"):
-        return client.get_experiment(chosen)
-    name = _experiment_name()
+        begun_in = client.get_experiment(chosen)
+        if named in {None, begun_in.name}:
+            return begun_in
+        if "MLFLOW_RUN_ID" in os.environ:
+            raise RequestError(
+                f"experiment={named}: `mlflow run` has begun this run in {begun_in.name!r} already; give the name to mlflow "
+                f"run instead: --experiment-name {shlex.quote(str(named))}"
+            )
+    name = named or _experiment_name()
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         return client.get_experiment(client.create_experiment(name))

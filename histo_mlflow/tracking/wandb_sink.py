@@ -3,17 +3,20 @@
 import importlib
 import logging
 import os
+import re
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from mlflow.entities import Run as KeptRun
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
 
 from histo_mlflow.base.plain_values import reason_of
+from histo_mlflow.tracking.pages import page_of_run
 from histo_mlflow.tracking.sinks import Mirror
-from histo_mlflow.tracking.writes import End, File, Metrics, Params, Write
+from histo_mlflow.tracking.writes import End, File, Metrics, Params, Tags, Write
 
 _log = logging.getLogger(__name__)
 
@@ -22,6 +25,7 @@ _INIT_SECONDS = 20.0
 _PICTURE, _TABLE = ".png", ".csv"
 _MAX_ROWS = 10_000
 _NAMED_FOLDERS = 6
+_LINK = re.compile(r"\[(?P<words>(?:[^\[\]]|\\.)*)\]\(#/[^()\s]*\)")  # to one of MLflow's own pages
 _EXIT_CODES = {"FINISHED": 0, "FAILED": 1, "KILLED": 255}
 
 
@@ -42,19 +46,19 @@ class Wandb(Mirror):
         about, tags = kept.info, kept.data.tags
         link = f"run {about.run_id} in {store_uri}"
         if store_uri.startswith("http"):
-            link = f"{store_uri}/#/experiments/{about.experiment_id}/runs/{about.run_id}"
-        job = tags.get("histo.entry_point", "run")
+            link = f"{store_uri.rstrip('/')}/{page_of_run(about.experiment_id, about.run_id)}"
+        job, where = tags.get("histo.entry_point", "run"), _Place(f"MLflow: {link}", store_uri)
         run = self._init(
             id=about.run_id,
             name=about.run_name or job,
             group=tags.get(MLFLOW_PARENT_RUN_ID, about.run_id),
             job_type=job,
-            notes=f"MLflow: {link}",
+            notes=where.describe(tags.get(MLFLOW_RUN_NOTE, "")),
             config={"mlflow_run_id": about.run_id, "mlflow_link": link},
         )
         self._open.append(run)
         run.define_metric("*", step_metric="epoch")
-        return _WandbRun(self, run), run.settings.sync_dir if run.offline else run.url
+        return _WandbRun(self, run, where), run.settings.sync_dir if run.offline else run.url
 
     def finish(self, run: Any, exit_code: int) -> None:
         """End a run, and after the last open one say how to send what was recorded offline."""
@@ -109,16 +113,37 @@ class Wandb(Mirror):
         return wandb.init(**about, mode="offline")
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where a run is kept in MLflow: in words, and the store that its links lead to."""
+
+    words: str
+    store_uri: str
+
+    def describe(self, markdown: str) -> str:
+        """Return a description of the run as it can be read elsewhere; of a store that is a file the links lead nowhere."""
+        if self.store_uri.startswith("http"):
+            linked = markdown.replace("](#/", f"]({self.store_uri.rstrip('/')}/#/")
+        else:
+            linked = _LINK.sub(r"\g<words>", markdown)
+        return f"{linked}\n\n{self.words}" if markdown else self.words
+
+
 class _WandbRun:
     """One run in W&B."""
 
-    def __init__(self, place: Wandb, run: Any) -> None:
-        self._place, self._run = place, run
+    def __init__(self, place: Wandb, run: Any, where: _Place) -> None:
+        self._place, self._run, self._where = place, run, where
         self._epoch = 0
 
     def write(self, write: Write) -> None:
-        """Keep options, metrics, pictures, tables and the end; W&B has no place for the rest."""
+        """Keep name, description, options, metrics, pictures, tables and the end; W&B has no place for the rest."""
         match write:
+            case Tags(values=tags):
+                if MLFLOW_RUN_NAME in tags:
+                    self._run.name = tags[MLFLOW_RUN_NAME]
+                if MLFLOW_RUN_NOTE in tags:
+                    self._run.notes = self._where.describe(write.shown()[MLFLOW_RUN_NOTE])
             case Params():
                 self._run.config.update(write.shown(), allow_val_change=True)
             case Metrics(step=0):  # of the run as a whole

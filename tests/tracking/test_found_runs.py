@@ -4,14 +4,14 @@ import pytest
 
 from histo_mlflow.errors import Interrupted, RequestError
 from histo_mlflow.tracking.found_runs import find_ended_run
-from histo_mlflow.tracking.kept import BOOT_TAG, SIGN_TAG, giving_signs_of, state_of, tags_of_this_process
+from histo_mlflow.tracking.kept import SIGN_TAG, giving_signs_of, state_of, tags_of_this_process
 from histo_mlflow.tracking.runs import open_run
 from histo_mlflow.tracking.store import Store
+from tests.conftest import tags_of_process
 
 
 def _begun_elsewhere(store: Store, *, minutes_silent: float | None) -> str:
-    tags = tags_of_this_process() | {BOOT_TAG: "another machine", "histo.host": "spot-7", "histo.entry_point": "train"}
-    del tags[SIGN_TAG]
+    tags = tags_of_process(boot="another machine", host="spot-7") | {"histo.entry_point": "train"}
     if minutes_silent is not None:
         tags[SIGN_TAG] = (datetime.now(UTC) - timedelta(minutes=minutes_silent)).isoformat()
     return str(store.client.create_run("0", tags=tags).info.run_id)

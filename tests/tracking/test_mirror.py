@@ -1,6 +1,7 @@
 """The mirror to W&B with its real package, offline, and with everything that can go wrong."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -45,8 +46,11 @@ def test_a_training_is_mirrored_live_and_replayed_the_same(work: Path, tiny_npz:
     [run] = client.search_runs(["0"])
     [recorded] = read_all(work).values()
     about = recorded.about
-    assert (about["id"], about["name"], about["job"]) == (run.info.run_id, "train", "train")
-    assert run.info.run_id in about["notes"]
+    assert (about["id"], about["name"], about["job"]) == (run.info.run_id, run.info.run_name, "train")
+    assert re.fullmatch(r"tiny efficientnet_b3 .* val 0\.\d+", about["name"])
+    assert about["notes"].startswith(run.data.tags["mlflow.note.content"].partition("\n")[0])
+    assert f"run {run.info.run_id} in sqlite:///" in about["notes"]
+    assert "](#/" not in about["notes"], "a link within MLflow's pages leads nowhere from here"
     assert recorded.config["epochs"] == 2
     assert recorded.config["data"] == str(tiny_npz)
     _check_history(client, run.info.run_id, recorded, n_epochs=2)
@@ -88,7 +92,7 @@ def test_folds_and_trials_are_runs_of_one_group(work: Path, tiny_npz: Path, hist
             n_epochs = len(client.get_metric_history(run_id, "val/loss"))
             _check_history(client, run_id, recorded[run_id], n_epochs=n_epochs)
 
-    (parent,) = (run_id for run_id, run in runs.items() if run.info.run_name == "cv")
+    (parent,) = (run_id for run_id, run in runs.items() if "2-fold" in run.info.run_name)
     (work / "wandb").rename(work / "first")
     done = histo("mirror", parent)
     assert "3 run(s) mirrored" in done.stdout, done.stderr

@@ -31,7 +31,7 @@ from histo_mlflow.tracking.decisions import (
     version_before,
 )
 from histo_mlflow.tracking.found_runs import count_looks, note_looks
-from histo_mlflow.tracking.kept import STARTED_TAG
+from histo_mlflow.tracking.kept import PROCESS_TAG
 from histo_mlflow.tracking.logged_models import log_model
 from histo_mlflow.tracking.model_flavor import load_saved
 from histo_mlflow.tracking.options import RegistryOptions
@@ -39,6 +39,7 @@ from histo_mlflow.tracking.production import production_version
 from histo_mlflow.tracking.registry import VersionFacts, ask_to_register, located_model
 from histo_mlflow.tracking.runs import open_run
 from histo_mlflow.tracking.store import Store, open_store
+from tests.conftest import tags_of_process
 
 FACTS = ModelFacts(("a", "b", "c"), 32, "f" * 64, is_synthetic=True, selected="epoch 1")
 
@@ -110,7 +111,9 @@ def test_a_model_whose_logging_was_cut_short_has_failed(store: Store, error: typ
             patch.setattr(MlflowClient, "set_terminated", cut_short)
         log_model(run, Small(0.0), FACTS, "a card", step=1)
     if error is _Killed:
-        store.client.set_tag(run.id, STARTED_TAG, "1")  # of another process, which has gone
+        store.client.set_tag(
+            run.id, PROCESS_TAG, tags_of_process(started="1")[PROCESS_TAG]
+        )  # of another process, which has gone
         open_store()
     (model,) = store.client.search_logged_models(["0"])
     assert model.status == LoggedModelStatus.FAILED
@@ -122,7 +125,9 @@ def test_a_model_of_a_finished_fold_that_a_kill_cut_short_has_failed(store: Stor
         pass
     pending = store.client.create_logged_model("0", "model", fold.id)
     store.client.update_run(parent.id, status="RUNNING")
-    store.client.set_tag(parent.id, STARTED_TAG, "1")  # of another process, which has gone
+    store.client.set_tag(
+        parent.id, PROCESS_TAG, tags_of_process(started="1")[PROCESS_TAG]
+    )  # of another process, which has gone
     open_store()
     assert store.client.get_logged_model(pending.model_id).status == LoggedModelStatus.FAILED
     assert store.client.get_run(fold.id).info.status == "FINISHED"

@@ -11,8 +11,10 @@ from mlflow import MlflowClient
 
 from histo_mlflow.base.interruption import interruptible, shielded
 from histo_mlflow.errors import Interrupted
+from histo_mlflow.tracking.kept import PROCESS_TAG, process_of
 from histo_mlflow.tracking.runs import Run, begun_run, open_run
 from histo_mlflow.tracking.store import Store
+from tests.conftest import tags_of_process
 
 
 def _status(store: Store, run_id: str) -> str:
@@ -97,12 +99,14 @@ def test_a_run_that_a_kill_cuts_short_as_it_begins_names_its_process(store: Stor
             with contextlib.suppress(_Killed), open_run(store, "one", tags={"histo.fold": 1}, resumed=resumed):
                 raise _Killed
 
-    store.client.set_tag(ended.id, "histo.pid", "0")
+    store.client.set_tag(ended.id, PROCESS_TAG, tags_of_process(0)[PROCESS_TAG])
     for resumed in (None, Run(store, ended.id)):
         left[0] = step
         begin(resumed)
         for run in store.client.search_runs(["0"], "attributes.status = 'RUNNING'"):
-            assert (run.data.tags["histo.pid"], run.data.tags["histo.fold"]) == (str(os.getpid()), "1")
+            process = process_of(run.data.tags)
+            assert process is not None
+            assert (process.pid, run.data.tags["histo.fold"]) == (os.getpid(), "1")
 
 
 def test_parameters_of_mlflow_run_keep_their_spelling(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

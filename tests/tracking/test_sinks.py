@@ -13,7 +13,7 @@ from histo_mlflow.tracking.options import MirrorOptions
 from histo_mlflow.tracking.runs import open_run
 from histo_mlflow.tracking.sinks import Mirror, MirroredRun, Sink
 from histo_mlflow.tracking.store import Store, open_store
-from histo_mlflow.tracking.wandb_sink import Wandb
+from histo_mlflow.tracking.wandb_sink import Wandb, _Place
 from histo_mlflow.tracking.writes import Deletion, End, File, Metrics, Params, Tags, Target, Tiles, Write
 from tests.wandb_records import read_all
 
@@ -169,3 +169,12 @@ def test_a_mirror_that_breaks_costs_one_warning_and_nothing_else(
 def test_the_options_say_where_runs_are_mirrored(store: Store) -> None:
     assert open_store().mirrors == open_store(MirrorOptions()).mirrors == ()
     assert [mirror.name for mirror in open_store(MirrorOptions(wandb=True)).mirrors] == ["W&B"]
+
+
+def test_links_within_mlflow_lead_there_from_elsewhere_or_are_plain_words() -> None:
+    described = "**No**\n\n[Report](#/experiments/0/runs/1/report.html?a=b) · [a\\] b](#/x)"
+    assert _Place("MLflow: x", "http://host/").describe(described) == (
+        "**No**\n\n[Report](http://host/#/experiments/0/runs/1/report.html?a=b) · [a\\] b](http://host/#/x)\n\nMLflow: x"
+    )
+    assert _Place("MLflow: x", "sqlite:///a.db").describe(described) == "**No**\n\nReport · a\\] b\n\nMLflow: x"
+    assert _Place("MLflow: x", "sqlite:///a.db").describe("") == "MLflow: x"

@@ -14,19 +14,12 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
+from histo_mlflow.base.liveness import Process
 from histo_mlflow.errors import RequestError, SourceNotFoundError, StoreError
-from histo_mlflow.tracking.kept import (
-    BOOT_TAG,
-    HOST_TAG,
-    NAMESPACE_TAG,
-    PID_TAG,
-    SIGN_TAG,
-    STARTED_TAG,
-    tags_of_this_process,
-)
+from histo_mlflow.tracking.kept import SIGN_TAG, tags_of_this_process
 from histo_mlflow.tracking.runs import open_run
 from histo_mlflow.tracking.store import Store, alone_in, open_store, read_store
-from tests.conftest import Histo
+from tests.conftest import Histo, tags_of_process
 
 
 def test_sqlite_gets_a_write_ahead_log(work: Path) -> None:
@@ -91,23 +84,29 @@ def test_unusable_store_is_one_error(uri: str, advice: str, work: Path, monkeypa
 def test_runs_of_vanished_processes_are_ended(store: Store) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    here, long_ago = tags_of_this_process(), {SIGN_TAG: "2020-01-01T00:00:00+00:00"}
-    number_of_the_gone = here | {PID_TAG: str(gone.pid)}
-    other_container = number_of_the_gone | {NAMESPACE_TAG: "pid:[1]"}
+    now, long_ago = {SIGN_TAG: tags_of_this_process()[SIGN_TAG]}, {SIGN_TAG: "2020-01-01T00:00:00+00:00"}
+    other_container = tags_of_process(gone.pid, namespace="pid:[1]")
+    own = Process.of(os.getpid())
+    of_before = {
+        "histo.host": own.host, "histo.pid": str(gone.pid), "histo.boot": own.boot, "histo.pid_namespace": own.namespace,
+        "histo.process_started": own.started,
+    }  # fmt: skip
     tags: dict[str, dict[str, str]] = {
-        "gone": number_of_the_gone,
-        "number given again": here | {STARTED_TAG: "1"},
+        "gone": tags_of_process(gone.pid) | now,
+        "number given again": tags_of_process(started="1") | now,
         "lost container of our name": other_container | long_ago,
-        "machine started anew": number_of_the_gone | {BOOT_TAG: "before"} | long_ago,
-        "here": here | long_ago,
-        "other container": other_container,
-        "elsewhere": number_of_the_gone | {BOOT_TAG: "other", HOST_TAG: "another machine"} | long_ago,
-        "an earlier release's": {HOST_TAG: here[HOST_TAG], PID_TAG: str(gone.pid)},
+        "machine started anew": tags_of_process(gone.pid, boot="before") | long_ago,
+        "gone, and of an earlier version": of_before | now,
+        "here": tags_of_process() | long_ago,
+        "other container": other_container | now,
+        "elsewhere": tags_of_process(gone.pid, boot="other", host="another machine") | long_ago,
+        "of a version before that": {"histo.host": own.host, "histo.pid": str(gone.pid)},
+        "of a damaged tag": {"histo.process": "{"} | long_ago,
     }
     ids = {name: store.client.create_run("0", tags=values).info.run_id for name, values in tags.items()}
     open_store()
     states = {name: store.client.get_run(run_id).info.status for name, run_id in ids.items()}
-    assert states == dict.fromkeys(list(tags)[:4], "FAILED") | dict.fromkeys(list(tags)[4:], "RUNNING")
+    assert states == dict.fromkeys(list(tags)[:5], "FAILED") | dict.fromkeys(list(tags)[5:], "RUNNING")
     assert "without notice" in store.client.get_run(ids["gone"]).data.tags["error"]
 
 
@@ -144,7 +143,7 @@ def test_an_experiment_that_mlflow_ui_made_is_refused_with_the_way_out(work: Pat
 
 
 def test_who_only_reads_changes_and_creates_nothing(work: Path, store: Store) -> None:
-    dead = tags_of_this_process() | {STARTED_TAG: "1"}
+    dead = tags_of_process(started="1")
     left = store.client.create_run("0", tags=dead).info.run_id
     store.client.delete_experiment_tag("0", "mlflow.experimentKind")
     assert read_store().client.get_run(left).info.status == "RUNNING"

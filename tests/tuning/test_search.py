@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -41,7 +42,16 @@ def test_a_study_leaves_runs_a_table_and_a_configuration_and_goes_on(work: Path,
     assert best["learning_rate"] == study.best_params["learning_rate"]
     assert f"-P config={work / 'best_config.yaml'}" in done.stdout
     assert f"study: sqlite:///{work / 'optuna.db'}, histo-b3" in done.stdout
-    assert "validation loss" in done.stdout
+    cost, last = (
+        "study histo-b3: 2 of 3 trials to go, each 1 epochs on 43 tiles: 2 epochs at most",
+        "3 of 3 trials are finished",
+    )
+    assert cost in done.stdout
+    assert last in done.stdout
+    assert done.stdout.index(cost) < done.stdout.index("trial 1 | epoch 1/1") < done.stdout.index(last)
+    assert re.search(
+        r"trial 1: validation loss \d\.\d+(, the lowest so far| \(lowest so far .*\)); 2 of 3 .*about \d+ s left", done.stdout
+    )
 
     client = open_store().client
     runs = client.search_runs(["0"], "tags.`histo.entry_point` = 'tune'")
@@ -51,9 +61,13 @@ def test_a_study_leaves_runs_a_table_and_a_configuration_and_goes_on(work: Path,
         run = trials[trial.user_attrs["mlflow_run_id"]]
         assert run.info.status == "FINISHED"
         assert run.data.metrics["best/val_loss"] == pytest.approx(trial.value)
+        assert run.info.run_name == f"trial {trial.number} loss {trial.value:.4f}"
+    parent = next(run for run in runs if run.info.run_id not in trials)
+    assert parent.info.run_name == f"study histo-b3 loss {study.best_value:.4f}"
+    assert f"runs/{parent.info.run_id}?workflowType=machine_learning" in done.stdout
 
 
-def test_a_hopeless_trial_is_pruned_and_its_run_says_so(work: Path, tiny_npz: Path) -> None:
+def test_a_hopeless_trial_is_pruned_and_its_run_says_so(work: Path, tiny_npz: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """After three trials better than any training could be, whatever comes next is stopped as soon as the rule allows."""
     arguments = ["--data", str(tiny_npz), "--epochs", "6"]
     assert _search(*arguments, "--trials", "1") == 0
@@ -73,6 +87,7 @@ def test_a_hopeless_trial_is_pruned_and_its_run_says_so(work: Path, tiny_npz: Pa
     run = open_store().client.get_run(pruned.user_attrs["mlflow_run_id"])
     assert run.info.status == "KILLED"
     assert run.data.tags["pruned"] == "true"
+    assert re.search(r"trial 4: pruned after step 2 of 6, at \d\.\d+ \(lowest so far 0.0000\); 5 of 5", capsys.readouterr().out)
     assert "error" not in run.data.tags or "TrialPruned" in run.data.tags["error"]
 
 
