@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import yaml
 
@@ -45,7 +46,7 @@ class Outcomes:
 def how_slides_begin(batch: Batch, source: str, naming: RunOptions) -> Beginning:
     """Return how a run on slides begins, with which model and on what."""
     model = batch.model.model
-    about = {
+    about: dict[str, Any] = {
         "synthetic": model.facts.is_synthetic,
         "model_sha256": batch.model.digest,
         "compute": batch.model.compute.describe(),
