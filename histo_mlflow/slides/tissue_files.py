@@ -11,7 +11,7 @@ from PIL import Image
 from histo_mlflow.base.plain_values import reason_of
 from histo_mlflow.base.whole_file import written_whole
 from histo_mlflow.errors import AnnotationError, OptionError, SourceNotFoundError
-from histo_mlflow.slides.annotations import ENDINGS, IGNORE, read_annotations
+from histo_mlflow.slides.annotations import IGNORE, read_annotations
 from histo_mlflow.slides.outlines import filled, outlines_of
 from histo_mlflow.slides.overview import overview_downsample
 from histo_mlflow.slides.slide import Slide
@@ -20,6 +20,7 @@ from histo_mlflow.slides.tissue import Mask, Tissue
 _CLASS, _COLOUR = "Tissue", (0, 114, 178)
 _IDS = uuid.uuid5(uuid.NAMESPACE_URL, "https://geojson.org/histo-mlflow/tissue")
 _MOST_OFF_PX = 1.0
+_REGIONS = (".geojson", ".json", ".gz", ".zip")
 
 
 def read_tissue(path: Path, slide: Slide) -> Tissue:
@@ -38,9 +39,9 @@ def read_tissue(path: Path, slide: Slide) -> Tissue:
     name = path.name.lower()
     if name.endswith(".png"):
         return _of_mask(path, slide)
-    if name.endswith(ENDINGS):
+    if name.endswith(_REGIONS):
         return _of_regions(path, slide)
-    raise OptionError(f"tissue={path} is neither a mask (.png) nor regions ({', '.join(ENDINGS[:4])})")
+    raise OptionError(f"tissue={path} is neither a mask (.png) nor regions ({', '.join(_REGIONS)})")
 
 
 def write_tissue(tissue: Tissue, slide: Slide, path: Path) -> None:
