@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from histo_mlflow.base.escaping import visible
 from histo_mlflow.base.palette import channels
 from histo_mlflow.base.whole_file import written_whole
 from histo_mlflow.slides.cells import cells_of
@@ -37,7 +38,7 @@ def write_probability_map(scored: ScoredSlide, path: Path) -> None:
     microns = scored.places.stride_px * scored.microns_per_pixel
     metadata = {
         "axes": "CYX",
-        "Name": f"{scored.name}: probabilities",
+        "Name": f"{visible(scored.name)}: probabilities",
         "PhysicalSizeX": microns,
         "PhysicalSizeXUnit": "µm",
         "PhysicalSizeY": microns,

@@ -54,7 +54,7 @@ def draw_scored(
     probabilities = np.exp(logits - logits.max(axis=1, keepdims=True))
     probabilities = (probabilities / probabilities.sum(axis=1, keepdims=True)).astype(np.float32)
     size = int(places.left.max(initial=0)) + edge_px + 7, int(places.top.max(initial=0)) + edge_px + 3
-    abstained = probabilities.max(axis=1, initial=0) < 0.5
+    abstained = probabilities.max(axis=1, initial=0) < 0.45 + 0.5 / len(classes)
     return ScoredSlide("a slide", size, 0.25, places, tuple(classes), probabilities, abstained, probabilities.std(axis=1))
 
 

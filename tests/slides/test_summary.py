@@ -1,4 +1,4 @@
-"""One line for each slide: areas counted once, shares of a whole, and all slides of workers that do not wait for one another."""
+"""One line for each slide: areas counted once, shares of a whole, all slides of workers that do not wait for each other."""
 
 import csv
 import multiprocessing
