@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -69,9 +70,8 @@ def read_inside(
 
 def on_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return ``(height, width, 3)`` RGB of RGBA, of straight alpha, over white: glass, where nothing was scanned."""
-    colours, opacity = rgba[..., :3], rgba[..., 3:]
-    if opacity.min() == 255:
-        return np.ascontiguousarray(colours)
-    opaque = opacity.astype(np.uint16)
-    blended: NDArray[np.uint8] = ((colours * opaque + WHITE * (255 - opaque) + 127) // 255).astype(np.uint8)
+    if cv2.extractChannel(rgba, 3).min() == 255:  # ten times as fast as numpy, which walks over pixels of 4 bytes
+        return cv2.cvtColor(rgba, cv2.COLOR_RGBA2RGB).astype(np.uint8, copy=False)
+    opaque = rgba[..., 3:].astype(np.uint16)
+    blended: NDArray[np.uint8] = ((rgba[..., :3] * opaque + WHITE * (255 - opaque) + 127) // 255).astype(np.uint8)
     return blended

@@ -23,7 +23,7 @@ def test_one_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("file", "name"),
-    [("TCGA-AA-3495-01Z-00-DX1.67c8.svs", "TCGA-AA-3495-01Z-00-DX1.67c8"), ("b.ome.tif", "b"), ("c.TIFF", "c")],
+    [("TCGA-AA-3495-DX1.67c8.svs", "TCGA-AA-3495-DX1.67c8"), ("b.ome.tif", "b"), ("c.TIFF", "c")],
 )
 def test_names_of_results(file: str, name: str, tmp_path: Path) -> None:
     assert SlideFile(tmp_path / file).name == name
@@ -61,12 +61,8 @@ def test_copies_of_an_instance_with_other_pixels_are_slides_of_their_own(real_da
 @pytest.mark.parametrize("separator", [",", ";"])
 def test_a_table(column: str, separator: str, tmp_path: Path) -> None:
     _touch(tmp_path / "slides" / "a.svs", tmp_path / "slides" / "b.svs", tmp_path / "c.svs")
-    rows = [
-        [column, "mpp", "patient"],
-        ["slides/b.svs", "0.25", "p1"],
-        ["slides/a.svs", "", ""],
-        [str(tmp_path / "c.svs"), "0.5", "p1"],
-    ]
+    rows = [[column, "mpp", "patient"], ["slides/b.svs", "0.25", "p1"], ["slides/a.svs", "", ""]]
+    rows.append([str(tmp_path / "c.svs"), "0.5", "p1"])
     (tmp_path / "table.csv").write_text("".join(separator.join(row) + "\n" for row in rows))
     assert list_slides(tmp_path / "table.csv").slides == (
         SlideFile(tmp_path / "slides" / "b.svs", 0.25, "p1"),
