@@ -4,27 +4,26 @@ QuPath writes a FeatureCollection, an array of features or one feature, plain, a
 level 0. Its other objects (detections, cells, points, lines) are no regions.
 """
 
-import json
 import math
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from gzip import BadGzipFile, GzipFile
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import shapely
 
 from histo_mlflow.base.plain_values import reason_of, shorten
 from histo_mlflow.errors import AnnotationError
+from histo_mlflow.slides.packed_json import read_packed_json
+
+ENDINGS = (".geojson", ".json", ".geojson.gz", ".json.gz", ".geojson.zip", ".json.zip", ".gz", ".zip")
+"""What files are called; of the last two only those that are named one by one."""
 
 IGNORE = "Ignore*"
 """QuPath's class of regions that are to be left out of everything. It has others that end in ``*`` and mean no tissue."""
 
-_MAX_BYTES = 2**29  # unpacked; as Python's objects they take ten times as much
 _LARGEST = 2.0**31  # pixels; no slide is so wide
 _AGREEMENT = 1e-3  # of two readings of a ring that crosses itself, as a share of the area
 _N_NAMED = 5
@@ -47,7 +46,7 @@ class Region:
     """
 
     name: str
-    shape: shapely.Polygon | shapely.MultiPolygon
+    shape: Area
     number: int
     colour: Colour | None = None
 
@@ -109,7 +108,7 @@ def read_annotations(file: Path, *, unnamed: str = "") -> Annotations:
     passed: Counter[str] = Counter()
     regions, mended = [], []
     try:
-        for feature in _features(_parse(file), file):
+        for feature in _features(read_packed_json(file), file):
             region, what = _read(feature, unnamed)
             if region is None:
                 passed[what] += 1
@@ -124,41 +123,6 @@ def read_annotations(file: Path, *, unnamed: str = "") -> Annotations:
         more = f" and {len(mended) - _N_NAMED} more" if len(mended) > _N_NAMED else ""
         notes.append(f"rings that cross themselves mended: feature {', '.join(mended[:_N_NAMED])}{more}")
     return Annotations(tuple(regions), tuple(notes))
-
-
-def _parse(file: Path) -> Any:
-    """Return what the JSON of a file holds; of a zip, a list of what its files hold."""
-    try:
-        with file.open("rb") as opened:
-            begin = opened.read(2)
-            opened.seek(0)
-            if begin == b"PK":
-                return [json.loads(text) for text in _unzip(opened)]
-            if begin == b"\x1f\x8b":
-                with GzipFile(fileobj=opened) as unpacked:
-                    return json.loads(_read_all(unpacked))
-            return json.loads(_read_all(opened))
-    except (BadGzipFile, zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError) as error:
-        raise AnnotationError(
-            f"{file} can't be read as GeoJSON ({reason_of(error)}); in QuPath: File, Export objects as GeoJSON"
-        ) from None
-
-
-def _unzip(opened: IO[bytes]) -> Iterator[bytes]:
-    with zipfile.ZipFile(opened) as archive:
-        names = [name for name in archive.namelist() if name.lower().endswith((".json", ".geojson"))]
-        if not names:
-            raise ValueError("the zip holds no .geojson or .json")
-        for name in names:
-            with archive.open(name) as member:
-                yield _read_all(member)
-
-
-def _read_all(opened: IO[bytes] | GzipFile) -> bytes:
-    content = opened.read(_MAX_BYTES + 1)
-    if len(content) > _MAX_BYTES:
-        raise ValueError(f"it is larger than {_MAX_BYTES // 2**20} MiB unpacked; export annotations alone, without detections")
-    return content
 
 
 def _features(content: Any, file: Path) -> Iterator[_Feature]:

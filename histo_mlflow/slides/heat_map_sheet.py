@@ -116,7 +116,9 @@ def draw_legend(sheet: Sheet, corner: tuple[int, int], verdicts: Verdicts, summa
     areas = list(summary.areas_mm2)
     if verdicts.has_not_sure:
         areas.append(summary.scored_mm2 * (summary.abstained_share or 0.0))
-    labels = label_classes(verdicts.names)
+    n_classes = len(summary.classes)
+    labels = label_classes(verdicts.names[:n_classes])
+    names = (*labels.shown, *verdicts.names[n_classes:])
     sheet.write((left, top - 28), "Class", size_px=17, weight="bold")
     sheet.write((left + _SHARE_RIGHT, top - 28), "share", size_px=17, weight="bold", ha="right")
     sheet.write((left + _AREA_RIGHT, top - 28), "mm²", size_px=17, weight="bold", ha="right")
@@ -125,7 +127,7 @@ def draw_legend(sheet: Sheet, corner: tuple[int, int], verdicts: Verdicts, summa
     for k in shown:
         colour = "black" if areas[k] else "#777777"
         sheet.draw_swatch((left, y + 1), verdicts.colours[k], hatched=verdicts.has_not_sure and k == len(areas) - 1)
-        sheet.write((left + _NAME_LEFT, y), shortened(labels.shown[k], _NAME_CHARACTERS), colour=colour)
+        sheet.write((left + _NAME_LEFT, y), shortened(names[k], _NAME_CHARACTERS), colour=colour)
         sheet.write((left + _SHARE_RIGHT, y), _percent(areas[k], summary.scored_mm2), colour=colour, ha="right")
         sheet.write((left + _AREA_RIGHT, y), f"{areas[k]:.2f}", colour=colour, ha="right")
         y += _LINE_PX

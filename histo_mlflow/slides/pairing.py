@@ -5,11 +5,12 @@ from pathlib import Path
 
 from histo_mlflow.base.plain_values import shorten
 from histo_mlflow.errors import OptionError, RequestError, SourceNotFoundError
+from histo_mlflow.slides.annotations import ENDINGS
 from histo_mlflow.slides.listing import SlideFile, SlideList
 from histo_mlflow.tiles.image_files import list_files, walk_folders
 from histo_mlflow.tiles.tables import read_rows
 
-_PACKED, _ENDINGS = (".gz", ".zip"), (".geojson", ".json")
+_ENDINGS = tuple(ending for ending in ENDINGS if "json" in ending)
 _COLUMN = "annotations"
 
 
@@ -113,7 +114,4 @@ def _by_name(slides: SlideList, source: Path, annotations: str | None) -> tuple[
 
 def _stem(file: Path) -> str | None:
     """Return the name without the endings of a GeoJSON, or None where it has none."""
-    name = file.name
-    for ending in _PACKED:
-        name = name[: -len(ending)] if name.lower().endswith(ending) else name
-    return next((name[: -len(ending)] for ending in _ENDINGS if name.lower().endswith(ending)), None)
+    return next((file.name[: -len(ending)] for ending in _ENDINGS if file.name.lower().endswith(ending)), None)

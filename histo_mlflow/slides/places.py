@@ -1,4 +1,4 @@
-"""Where tiles lie on a slide."""
+"""Where tiles lie on a slide: squares in pixels of its finest level."""
 
 from dataclasses import dataclass
 

@@ -13,8 +13,10 @@ from hypothesis import HealthCheck, given, settings
 
 from histo_mlflow.base.escaping import visible
 from histo_mlflow.base.palette import channels
+from histo_mlflow.slides.annotations import read_annotations
 from histo_mlflow.slides.cells import cells_of
 from histo_mlflow.slides.geojson import write_geojson
+from histo_mlflow.slides.regions import regions_of
 from histo_mlflow.slides.scored import ScoredSlide
 from histo_mlflow.slides.verdicts import verdicts_of
 from histo_mlflow.slides.viewer_options import ViewerOptions
@@ -70,6 +72,15 @@ def test_regions_say_their_area_their_tiles_and_their_mean_probabilities(tmp_pat
     assert sum(each["area_mm2"] for each in measured) == pytest.approx(144 * 0.056**2, rel=1e-5)
     totals = sum(each["tiles"] * each["prob_TUM"] for each in measured)
     assert totals / 144 == pytest.approx(scored.probabilities[:, 8].mean(), abs=1e-3)
+
+
+def test_regions_are_read_again_as_annotations(tmp_path: Path) -> None:
+    scored = draw_scored((12, 12))
+    found = read_annotations(_write(scored, tmp_path))
+    regions = list(regions_of(scored))
+    names = verdicts_of(scored).names
+    assert [(each.name, each.shape.area) for each in found.regions] == [(names[r.verdict], r.polygon.area) for r in regions]
+    assert found.notes == ("144 tiles passed over",)
 
 
 def test_options_say_which_objects_there_are(tmp_path: Path) -> None:

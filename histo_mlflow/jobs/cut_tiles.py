@@ -4,7 +4,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from histo_mlflow.errors import OptionError, RequestError, SourceNotFoundError, UnreadableSlideError, WorkError
+from histo_mlflow.errors import RequestError, UnreadableSlideError, WorkError
 from histo_mlflow.jobs import job
 from histo_mlflow.learning.options import SeedOptions
 from histo_mlflow.options import JobOptions, option, stated
@@ -67,7 +67,7 @@ class TilesResult:
     picture: Path
 
 
-@job("Learn", 0, example="histo tiles --slides slides --annotations annotations --output set.npz", name="tiles")
+@job("Learn", 0, example="histo tiles --slides slides --annotations drawn --output set.npz", name="tiles")
 def cut_tiles(options: Tiles) -> TilesResult:
     """Write an npz and return what is in it; it appears when it is complete.
 
@@ -79,12 +79,12 @@ def cut_tiles(options: Tiles) -> TilesResult:
     from filelock import FileLock, Timeout
 
     from histo_mlflow.console import say
-    from histo_mlflow.pipeline.cut import CutPlan, count_tiles, cut_slides, open_marked
+    from histo_mlflow.pipeline.cut import CutPlan, check_output, count_tiles, cut_slides, open_marked
     from histo_mlflow.pipeline.cut_report import describe_cut, write_set
     from histo_mlflow.tracking.runs import begun_run
     from histo_mlflow.tracking.store import read_store
 
-    output = _checked(options.output)
+    output = check_output(options.output)
     plan = CutPlan(
         options.tile_size, options.microns_per_pixel, options.mpp or None, options.tissue, options.grid, options.rules,
         options.seed.seed,
@@ -116,12 +116,3 @@ def cut_tiles(options: Tiles) -> TilesResult:
         raise UnreadableSlideError(f"{len(faults)} of {len(marked.pairs)} slides are not in {output}: {told}")
     shutil.rmtree(folder)
     return TilesResult(output, counts, written[0])
-
-
-def _checked(text: str) -> Path:
-    output = Path(text).absolute()  # `mlflow run` of a git address works in a folder of its own
-    if not output.parent.is_dir():
-        raise SourceNotFoundError(f"output={output}: the folder {output.parent} does not exist; make it first")
-    if output.is_dir() or output.suffix != ".npz":
-        raise OptionError(f"output={output}: name a file that ends in .npz")
-    return output
