@@ -97,8 +97,8 @@ def compare(summary: TrainingSummary, batch: Tally) -> Drift:
     found = {SCORES[k]: _judge(summary, batch, k) for k, sums in enumerate(batch.sums) if np.isfinite(sums).all()}
     asked = {tail: share for tail, share in _SHARES.items() if tail[0] in found}
     level = sum(asked.values())
-    tails = {(name, sign): stats.t.sf(sign * found[name].t, found[name].freedom) for name, sign in asked}
-    p_value = min(1.0, *(float(tails[tail]) / share * level for tail, share in asked.items()))
+    tails = [stats.t.sf(sign * found[name].t, found[name].freedom) / share for (name, sign), share in asked.items()]
+    p_value = min(1.0, float(min(tails)) * level)
     shifts = {name: each.shift for name, each in found.items()}
     n_units = len(summary.counts) if summary.is_grouped else int(summary.counts.sum())
     return Drift(p_value, shifts, int(batch.counts.sum()), n_units, summary.is_grouped)
