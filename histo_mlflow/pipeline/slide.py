@@ -1,5 +1,6 @@
 """One slide through one model: opened, its scale settled, tissue found, tiles streamed through the network."""
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -35,6 +36,8 @@ from histo_mlflow.slides.tissue_files import read_tissue
 
 T = TypeVar("T")
 
+_READERS, _MOST_READERS = 2, 16
+"""Threads that read: few where the network computes on the same cores, many where they have nothing else to do."""
 _TISSUE_ENDINGS = (".tissue.geojson", ".geojson", ".geojson.gz", ".json", ".png")
 """That of an output folder comes first: beside it lie results and a picture that end as regions and masks may."""
 
@@ -263,7 +266,8 @@ def ask_about(slide: Slide, places: Places, model: SlideModel, on_done: Callable
     said = Said(len(places), model.model)
     if not len(places):
         return said
-    options = StreamOptions(batch_size=choose_batch_size(model.network, (size_px, size_px, 3), device))
+    workers = _READERS if device.type == "cpu" else max(_READERS, min(_MOST_READERS, os.cpu_count() or 1))
+    options = StreamOptions(choose_batch_size(model.network, (size_px, size_px, 3), device), workers, ahead=workers + 2)
     coming: deque[NDArray[np.int64]] = deque()
 
     def pixels_alone(stream: Iterable[tuple[NDArray[np.int64], NDArray[np.uint8]]]) -> Iterator[NDArray[np.uint8]]:

@@ -152,7 +152,7 @@ def _do_anew(batch: Batch, file: SlideFile, identity: SlideIdentity) -> None:
     draft.mkdir()
     try:
         score = _score(batch, file, draft)
-        if identify(file.path, None) != identity:
+        if identify(file.path, identity).sha256 != identity.sha256:
             raise UnreadableSlideError(f"{file.path} was changed while it was read; run it again")
         seconds = time.monotonic() - begun
         summary = summarize(score.scored, score.tissue).with_facts(

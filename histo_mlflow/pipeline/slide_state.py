@@ -60,8 +60,8 @@ class SlideState:
         return same and all((folder / name).exists() for name in self.outputs)
 
 
-def identify(path: Path, earlier: SlideState | None) -> SlideIdentity:
-    """Return by what a slide is known; it is not read where size and time are those of an `earlier` state.
+def identify(path: Path, earlier: "SlideIdentity | SlideState | None") -> SlideIdentity:
+    """Return by what a slide is known; it is not read where size and time are as they were `earlier`.
 
     Raises:
         OSError: It can't be read.
