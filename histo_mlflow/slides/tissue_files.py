@@ -17,7 +17,6 @@ from histo_mlflow.slides.overview import overview_downsample
 from histo_mlflow.slides.slide import Slide
 from histo_mlflow.slides.tissue import Mask, Tissue
 
-_REGIONS = (".geojson", ".json", ".geojson.gz", ".json.gz", ".geojson.zip", ".json.zip", ".gz", ".zip")
 _CLASS, _COLOUR = "Tissue", (0, 114, 178)
 _IDS = uuid.uuid5(uuid.NAMESPACE_URL, "https://geojson.org/histo-mlflow/tissue")
 _MOST_OFF_PX = 1.0
@@ -42,7 +41,7 @@ def read_tissue(path: Path, slide: Slide) -> Tissue:
         return _of_mask(path, slide)
     if name.endswith(_REGIONS):
         return _of_regions(path, slide)
-    raise OptionError(f"tissue={path} is neither a mask (.png) nor regions ({', '.join(_REGIONS[:4])})")
+    raise OptionError(f"tissue={path} is neither a mask (.png) nor regions ({', '.join(_REGIONS)})")
 
 
 def write_tissue(tissue: Tissue, slide: Slide, path: Path) -> None:
