@@ -26,7 +26,7 @@ from histo_mlflow.models.model import Model
 from histo_mlflow.pipeline.contents import log_datasets
 from histo_mlflow.pipeline.draw import draw_models
 from histo_mlflow.pipeline.inputs import check_form, load_model
-from histo_mlflow.pipeline.report import VERDICT_TAG, find_baselines, judge_by_colour
+from histo_mlflow.pipeline.report import find_baselines, judge_by_colour
 from histo_mlflow.pipeline.scale import at_scale_of, find_caveats
 from histo_mlflow.pipeline.split import score_part
 from histo_mlflow.tiles.tile_set import TileSet, with_class_order
@@ -34,6 +34,9 @@ from histo_mlflow.tracking.bars import BAR, Bar, write_bar
 from histo_mlflow.tracking.decisions import PROMOTED, REFUSED, Decision, carry_out
 from histo_mlflow.tracking.found_runs import count_looks, note_looks
 from histo_mlflow.tracking.runs import Run
+
+COMPARISON_TAG = "histo.comparison"
+"""The verdict on two models; a training whose version passes the gate keeps its own verdict beside it."""
 
 
 def check_comparable(a: Model, b: Model) -> None:
@@ -94,7 +97,7 @@ def compare_models(
     verdicts = (verdict_on_difference(comparison, ruling), of_a, of_b)
     with run.draft("comparison") as folder:
         write_comparison(folder, comparison, about, verdicts, tiles.given_names)
-    run.set_tags({VERDICT_TAG: verdicts[0].describe()})
+    run.set_tags({COMPARISON_TAG: verdicts[0].describe()})
     run.log_metrics(
         {f"difference/{name}": figure.value for name, figure in comparison.differences.items() if figure.is_defined}
     )
