@@ -29,7 +29,7 @@ from histo_mlflow.pipeline.description import Description
 from histo_mlflow.pipeline.draw import draw_models
 from histo_mlflow.pipeline.inputs import check_form, load_model
 from histo_mlflow.pipeline.names import RunName
-from histo_mlflow.pipeline.report import VERDICT_TAG, find_baselines, judge_by_colour
+from histo_mlflow.pipeline.report import find_baselines, judge_by_colour
 from histo_mlflow.pipeline.scale import at_scale_of, find_caveats
 from histo_mlflow.pipeline.split import score_part
 from histo_mlflow.tiles.tile_set import TileSet, with_class_order
@@ -41,6 +41,8 @@ from histo_mlflow.tracking.pages import version_page
 from histo_mlflow.tracking.runs import Run
 
 COMPARISON_PAGE = "comparison/comparison.html"
+COMPARISON_TAG = "histo.comparison"
+"""The verdict on two models; a training whose version passes the gate keeps its own verdict beside it."""
 
 
 def check_comparable(a: Model, b: Model) -> None:
@@ -101,7 +103,7 @@ def compare_models(
     verdicts = (verdict_on_difference(comparison, ruling), of_a, of_b)
     with run.draft("comparison") as folder:
         write_comparison(folder, comparison, about, verdicts, tiles.given_names)
-    run.set_tags({VERDICT_TAG: verdicts[0].describe()})
+    run.set_tags({COMPARISON_TAG: verdicts[0].describe()})
     run.log_metrics(
         {f"difference/{name}": figure.value for name, figure in comparison.differences.items() if figure.is_defined}
     )
