@@ -21,6 +21,7 @@ _REGIONS = (".geojson", ".json", ".geojson.gz", ".json.gz", ".geojson.zip", ".js
 _CLASS, _COLOUR = "Tissue", (0, 114, 178)
 _IDS = uuid.uuid5(uuid.NAMESPACE_URL, "https://geojson.org/histo-mlflow/tissue")
 _MOST_OFF_PX = 1.0
+_REGIONS = (".geojson", ".json", ".gz", ".zip")
 
 
 def read_tissue(path: Path, slide: Slide) -> Tissue:
