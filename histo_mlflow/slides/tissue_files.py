@@ -17,7 +17,6 @@ from histo_mlflow.slides.overview import overview_downsample
 from histo_mlflow.slides.slide import Slide
 from histo_mlflow.slides.tissue import Mask, Tissue
 
-_REGIONS = (".geojson", ".json", ".geojson.gz", ".json.gz", ".geojson.zip", ".json.zip", ".gz", ".zip")
 _CLASS, _COLOUR = "Tissue", (0, 114, 178)
 _IDS = uuid.uuid5(uuid.NAMESPACE_URL, "https://geojson.org/histo-mlflow/tissue")
 _MOST_OFF_PX = 1.0
