@@ -37,8 +37,9 @@ from histo_mlflow.learning.infer import choose_batch_size, infer_stream
 from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.models.facts import ModelFacts
 from histo_mlflow.models.model import Model
-from histo_mlflow.pipeline.slide import SlideModel, SlideRules, ask_about, score_slide
+from histo_mlflow.pipeline.slide import SlideRules, score_slide
 from histo_mlflow.pipeline.slide_files import FileWriter
+from histo_mlflow.pipeline.slide_model import SlideModel, ask_about
 from histo_mlflow.slides.grid import lay_grid
 from histo_mlflow.slides.open import open_slide
 from histo_mlflow.slides.places import Places

@@ -168,8 +168,14 @@ def test_tissue_that_is_given_is_where_it_looks(slides: Path, histo_here: Histo)
     assert len(read_tile_table(Path("scored/one.csv")).places) == 5
     assert "1 done;" in score(histo_here)
     found = read_tile_table(Path("scored/one.csv")).places
-    assert "1 done;" in score(histo_here, "--tissue", "scored")  # what was found, as it may have been edited
+    edited = Path("scored/one.tissue.geojson").read_text().replace('"Tissue"', '"Drawn"')
+    Path("scored/one.tissue.geojson").write_text(edited)
+    assert "1 done;" in score(histo_here, "--tissue", "scored")  # what was found, as it was edited
+    assert "1 done before;" in score(histo_here, "--tissue", "scored")
     np.testing.assert_array_equal(read_tile_table(Path("scored/one.csv")).places.left, found.left)
+    os.utime("scored/one.tissue.geojson")
+    assert "1 done;" in score(histo_here)
+    assert Path("scored/one.tissue.geojson").read_text() == edited  # a person's, which nobody else writes over
     write_slide(slides / "two.tif", draw(chessboard(2)))
     done = histo_here("slide", "--slides", "slides", "--output", "scored", *PLAIN, "--tissue", "masks")
     assert done.returncode == 1

@@ -16,8 +16,9 @@ from histo_mlflow.base.plain_values import reason_of
 from histo_mlflow.base.progress import Bar
 from histo_mlflow.console import say, warn
 from histo_mlflow.errors import RequestError, UnreadableSlideError, WorkError
-from histo_mlflow.pipeline.slide import SlideModel, SlideRules, SlideScore, opened_slide, regions_for, score_slide
-from histo_mlflow.pipeline.slide_files import ENDINGS
+from histo_mlflow.pipeline.slide import SlideRules, SlideScore, opened_slide, regions_for, score_slide
+from histo_mlflow.pipeline.slide_files import ENDINGS, TISSUE
+from histo_mlflow.pipeline.slide_model import SlideModel
 from histo_mlflow.pipeline.slide_state import SlideIdentity, SlideState, identify, read_state, write_state
 from histo_mlflow.slides.listing import SlideFile
 from histo_mlflow.slides.slide import Slide
@@ -159,10 +160,11 @@ def _do_anew(batch: Batch, file: SlideFile, identity: SlideIdentity) -> None:
             model=batch.model.model.address, sha256=identity.sha256, seconds=seconds,
             reading_share=score.waited_seconds / seconds,
         )  # fmt: skip
+        own = _tissue_to_keep(batch, name)
         batch.state_file(name).unlink(missing_ok=True)  # of other results, of which some are about to be replaced
         state = SlideState(
             slide=str(file.path), **asdict(identity), model=batch.model.model.address, model_sha256=batch.model.digest,
-            options=batch.options_of(file), outputs=_put_in_place(batch, name, draft), drift=dict(score.compared.metrics),
+            options=batch.options_of(file), outputs=_put_in_place(batch, name, draft, own), drift=dict(score.compared.metrics),
         )  # fmt: skip
         write_slide_summary(summary, batch.summary_file(name))
         write_state(state, batch.state_file(name))
@@ -188,11 +190,26 @@ def _score(batch: Batch, file: SlideFile, draft: Path) -> SlideScore:
     return score
 
 
-def _put_in_place(batch: Batch, name: str, draft: Path) -> tuple[str, ...]:
-    """Move what was written into the output folder, remove what other options had written beside it, and return the names."""
-    written = tuple(sorted(each.name for each in draft.iterdir()))
+def _tissue_to_keep(batch: Batch, name: str) -> str | None:
+    """Return the name of the file of tissue in the output folder if it is a person's: it was given, or edited since."""
+    file, state = batch.folder / f"{name}{TISSUE}", batch.state_file(name)
+    if batch.rules.regions is not None:
+        return file.name
+    if file.is_file() and state.is_file() and file.stat().st_mtime_ns > state.stat().st_mtime_ns:
+        warn(f"{file} was edited since it was written, and is left as it is; --tissue {batch.folder} would look there")
+        return file.name
+    return None
+
+
+def _put_in_place(batch: Batch, name: str, draft: Path, own: str | None) -> tuple[str, ...]:
+    """Move what was written into the output folder, remove what other options had written beside it, and return the names.
+
+    What is called `own` there is not ours.
+    """
+    written = tuple(sorted(each.name for each in draft.iterdir() if each.name != own))
     for ending in ENDINGS:
-        _remove(batch.folder / f"{name}{ending}")
+        if f"{name}{ending}" != own:
+            _remove(batch.folder / f"{name}{ending}")
     for each in written:
         (draft / each).replace(batch.folder / each)
     return written
