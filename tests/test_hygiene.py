@@ -17,6 +17,7 @@ from histo_mlflow.models.backbones import DEFAULT_BACKBONE
 from histo_mlflow.models.weights import InitialWeights
 from histo_mlflow.options import build, option_fields
 from histo_mlflow.pipeline.inputs import LearningInputs
+from histo_mlflow.pipeline.names import RunName
 from histo_mlflow.pipeline.record import RecordedSplit, record_split
 from histo_mlflow.pipeline.session import Session
 from histo_mlflow.pipeline.split import run_split
@@ -102,7 +103,7 @@ def test_what_is_stored_with_the_model_is_computed_without_the_test_set(store: S
 
 
 def _record(run: Any, tiles: TileSet, test: TileSet | None, config: Train) -> RecordedSplit:
-    session = Session(run, ALONE, _inputs(tiles, test), config)
+    session = Session(run, ALONE, _inputs(tiles, test), config, RunName("t"))
     return record_split(session, hold_out(tiles, config.split, seed=0), title="t")
 
 

@@ -1,4 +1,4 @@
-"""Any slide's file as a `Slide`."""
+"""Any slide's file as a `Slide`: which reader takes it is settled here."""
 
 from pathlib import Path
 

@@ -37,6 +37,7 @@ from histo_mlflow.tracking.kept_backbones import keep_backbone, load_kept
 
 _CODE_FOLDER, _DATA_FOLDER = "code", "data"
 _CARD_FILE = "model_card.md"
+_LOADER_FOLDER = Path(loader.__file__).parent
 _REFERENCE = loader.REFERENCE
 _SUMMARY_SHA256 = "training_summary_sha256"
 _MAX_FACTS_BYTES = 2**20
@@ -65,24 +66,9 @@ def save_model(
     """
     exact = copy.deepcopy(network).eval().cpu().to(memory_format=torch.contiguous_format)
     written, reference = (exact, None) if facts.may_be_passed_on else _without_backbone(exact, facts)
-    example = _example_for(written, facts)
-    loader_folder = Path(loader.__file__).parent
-    loader_sha256 = loader.code_sha256(loader_folder)
+    loader_sha256 = loader.code_sha256(_LOADER_FOLDER)
     loader_name = _loader_name(loader_sha256)
-    with tempfile.TemporaryDirectory() as draft, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
-        code = shutil.copytree(loader_folder, Path(draft, loader_name), ignore=shutil.ignore_patterns("__pycache__"))
-        mlflow.pytorch.save_model(
-            written,
-            path,
-            mlflow_model=mlflow_model,
-            code_paths=[str(code)],
-            # MLflow wants it in order to export; what is kept is the signature below.
-            signature=ModelSignature(Schema([_spec_of(example)])),
-            input_example=example,
-            pip_requirements=[f"{name}=={version(name)}" for name in _REQUIREMENTS],
-            serialization_format="pt2",
-        )
+    _write_graph(written, path, mlflow_model, loader_name, _example_for(written, facts))
     root = Path(path)
     summary_sha256 = None
     if summary is not None:
@@ -107,6 +93,24 @@ def save_model(
         model_config={"device": None},
     )
     mlflow_model.save(str(root / MLMODEL_FILE_NAME))
+
+
+def _write_graph(written: torch.nn.Module, path: str, mlflow_model: Model, loader_name: str, example: torch.Tensor) -> None:
+    """Write the network as a graph, with a copy of the code that serves it, as MLflow lays them out."""
+    with tempfile.TemporaryDirectory() as draft, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
+        code = shutil.copytree(_LOADER_FOLDER, Path(draft, loader_name), ignore=shutil.ignore_patterns("__pycache__"))
+        mlflow.pytorch.save_model(
+            written,
+            path,
+            mlflow_model=mlflow_model,
+            code_paths=[str(code)],
+            # MLflow wants it in order to export; what is kept is the signature that `save_model` sets.
+            signature=ModelSignature(Schema([_spec_of(example)])),
+            input_example=example,
+            pip_requirements=[f"{name}=={version(name)}" for name in _REQUIREMENTS],
+            serialization_format="pt2",
+        )
 
 
 def load_saved(model_folder: Path) -> tuple[torch.nn.Module, ModelFacts]:
