@@ -45,7 +45,7 @@ def test_all_that_is_offered_is_named_and_nothing_heavy_is_imported_for_it() -> 
     code = "import sys\nfrom histo_mlflow import *\nassert 'torch' not in sys.modules\nassert load and train and tune"
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert {*histo_mlflow.__all__} == {*find_jobs(), "load"} <= {*dir(histo_mlflow)}
+    assert {*histo_mlflow.__all__} == {*(job.function_name for job in find_jobs().values()), "load"} <= {*dir(histo_mlflow)}
     assert (PROJECT / "histo_mlflow" / "py.typed").exists()
 
 

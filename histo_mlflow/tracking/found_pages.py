@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
-from histo_mlflow.base.secrets import hide_secrets
+from histo_mlflow.tracking.addresses import address_of, local_place
+from histo_mlflow.tracking.runs import Run
 from histo_mlflow.tracking.store import read_store
 
 
@@ -23,11 +23,6 @@ class Pages:
 
 def find_pages(run_id: str) -> Pages:
     """Return where the pages of a run are; raises `StoreError` where the store does not answer."""
-    store = read_store()
-    info = store.client.get_run(run_id).info
-    is_server = store.uri.startswith(("http://", "https://"))
-    address = f"{store.uri.rstrip('/')}/#/experiments/{info.experiment_id}/runs/{run_id}" if is_server else ""
-    kept = urlsplit(str(info.artifact_uri))
-    is_local = kept.scheme in {"", "file"}
-    files = tuple(sorted(Path(unquote(kept.path)).rglob("*.html"))) if is_local else ()
-    return Pages(hide_secrets(address), files)
+    run = Run(read_store(), run_id)
+    folder = local_place(run, "")
+    return Pages(address_of(run), tuple(sorted(folder.rglob("*.html"))) if folder else ())
