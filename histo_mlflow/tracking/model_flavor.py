@@ -84,14 +84,10 @@ def save_model(
             serialization_format="pt2",
         )
     root = Path(path)
-    summary_sha256 = None
-    if summary is not None:
-        (root / SUMMARY_FILE).write_bytes(summary.to_bytes())
-        summary_sha256 = _sha256(root / SUMMARY_FILE)
     stored = asdict(facts) | {
         "weights_sha256": _sha256(root / _DATA_FOLDER / loader.WEIGHTS_FILE),
         "loader_sha256": loader_sha256,
-        _SUMMARY_SHA256: summary_sha256,
+        _SUMMARY_SHA256: None if summary is None else _write_summary(summary, root / SUMMARY_FILE),
         _REFERENCE: reference,
     }
     (root / _DATA_FOLDER / loader.FACTS_FILE).write_text(json.dumps(stored, indent=2) + "\n")
@@ -107,6 +103,12 @@ def save_model(
         model_config={"device": None},
     )
     mlflow_model.save(str(root / MLMODEL_FILE_NAME))
+
+
+def _write_summary(summary: TrainingSummary, file: Path) -> str:
+    """Write the summary and return the SHA-256 of its file."""
+    file.write_bytes(summary.to_bytes())
+    return _sha256(file)
 
 
 def load_saved(model_folder: Path) -> tuple[torch.nn.Module, ModelFacts]:
