@@ -1,4 +1,4 @@
-"""Any slide's file as a `Slide`: which reader takes it is settled here."""
+"""Any slide's file as a `Slide`, by the reader that serves it best."""
 
 from pathlib import Path
 

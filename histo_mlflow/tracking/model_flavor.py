@@ -70,14 +70,10 @@ def save_model(
     loader_name = _loader_name(loader_sha256)
     _write_graph(written, path, mlflow_model, loader_name, _example_for(written, facts))
     root = Path(path)
-    summary_sha256 = None
-    if summary is not None:
-        (root / SUMMARY_FILE).write_bytes(summary.to_bytes())
-        summary_sha256 = _sha256(root / SUMMARY_FILE)
     stored = asdict(facts) | {
         "weights_sha256": _sha256(root / _DATA_FOLDER / loader.WEIGHTS_FILE),
         "loader_sha256": loader_sha256,
-        _SUMMARY_SHA256: summary_sha256,
+        _SUMMARY_SHA256: None if summary is None else _write_summary(summary, root / SUMMARY_FILE),
         _REFERENCE: reference,
     }
     (root / _DATA_FOLDER / loader.FACTS_FILE).write_text(json.dumps(stored, indent=2) + "\n")
@@ -111,6 +107,12 @@ def _write_graph(written: torch.nn.Module, path: str, mlflow_model: Model, loade
             pip_requirements=[f"{name}=={version(name)}" for name in _REQUIREMENTS],
             serialization_format="pt2",
         )
+
+
+def _write_summary(summary: TrainingSummary, file: Path) -> str:
+    """Write the summary and return the SHA-256 of its file."""
+    file.write_bytes(summary.to_bytes())
+    return _sha256(file)
 
 
 def load_saved(model_folder: Path) -> tuple[torch.nn.Module, ModelFacts]:
