@@ -78,7 +78,7 @@ def test_a_table_has_its_own_lines_alone() -> None:
 
 
 def test_a_page_shows_what_a_name_hides() -> None:
-    page = render("class_key.html.j2", {"key": [("0", HOSTILE)]})
+    page = render("contents.html.j2", {"contents": [("one", HOSTILE)] * 4})
     page.encode()
     assert "&lt;img" in page
     assert "\\x1b[2J" in page

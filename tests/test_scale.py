@@ -1,6 +1,7 @@
 """A model is not asked by mistake about tiles of another scale, and a scale that nobody has given is not made up."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ def tiles(work: Path) -> Path:
 
 
 def _accuracy(run: str, split: str = "test") -> float:
-    (file,) = Path("mlruns").glob(f"*/{run}/artifacts/evaluation/{split}/summary.json")
+    (file,) = Path("mlruns").glob(f"*/{run}*/artifacts/evaluation/{split}/summary.json")
     return float(json.loads(file.read_text())["accuracy"]["value"])
 
 
@@ -51,7 +52,7 @@ def test_evaluate_refuses_another_scale_or_takes_the_middle_of_each_tile(histo_h
     ):
         done = histo_here(*asked, *more)
         assert done.returncode == 0, done.stderr
-        run = done.stdout.partition("report: run ")[2].partition(",")[0]
+        (run,) = re.findall(r"^run (\w+):", done.stdout, flags=re.MULTILINE)
         assert _accuracy(run) == pytest.approx(accuracy), more
     done = histo_here(*asked, "--microns-per-pixel", "0.25", "--rescale")
     assert done.returncode == 2
