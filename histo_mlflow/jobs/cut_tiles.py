@@ -8,6 +8,7 @@ from histo_mlflow.errors import RequestError, UnreadableSlideError, WorkError
 from histo_mlflow.jobs import job
 from histo_mlflow.learning.options import SeedOptions
 from histo_mlflow.options import JobOptions, option, stated
+from histo_mlflow.pipeline.shown import Shown
 from histo_mlflow.slides.options import CutOptions, GridOptions, TissueOptions
 from histo_mlflow.tiles.options import STORED
 
@@ -53,7 +54,7 @@ class Tiles(JobOptions):
 
 
 @dataclass(frozen=True)
-class TilesResult:
+class TilesResult(Shown):
     """What was cut.
 
     Attributes:

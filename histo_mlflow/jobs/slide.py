@@ -5,6 +5,7 @@ from pathlib import Path
 
 from histo_mlflow.errors import UnreadableSlideError
 from histo_mlflow.jobs import job
+from histo_mlflow.pipeline.shown import Shown
 from histo_mlflow.pipeline.slide_options import ScoringSlidesOptions
 
 
@@ -19,7 +20,7 @@ class Slide(ScoringSlidesOptions):
 
 
 @dataclass(frozen=True)
-class SlideResult:
+class SlideResult(Shown):
     """What became of the slides.
 
     Attributes:
