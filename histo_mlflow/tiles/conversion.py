@@ -16,7 +16,7 @@ from histo_mlflow.base.escaping import visible
 from histo_mlflow.base.progress import Bar
 from histo_mlflow.errors import TileFormatError
 from histo_mlflow.tiles.cache import create_array
-from histo_mlflow.tiles.fingerprint import BLOCK_TILES, BlockHashes
+from histo_mlflow.tiles.fingerprint import BLOCK_TILES, hash_block
 from histo_mlflow.tiles.image_files import decode_image, edge_px
 
 _N_NAMED = 3
@@ -57,7 +57,7 @@ def decode_all(paths: Sequence[Path], target: Path, image_size: int) -> list[byt
 def _decode(paths: Sequence[Path], target: Path, size_px: int, *, is_exact: bool) -> list[bytes] | None:
     """Write all tiles and return their hashes; None if one `is_exact` not of this size. Raises what is wrong with some."""
     first_byte, n_finished = _begin(target, (len(paths), size_px, size_px, 3))
-    n_bytes, hashes = size_px * size_px * 3, BlockHashes()
+    n_bytes, hashes = size_px * size_px * 3, list[bytes]()
 
     def decode(row: int) -> TileFormatError | int:
         """Write one tile and return its size; its pixels live no longer than this, however large it is."""
@@ -69,8 +69,7 @@ def _decode(paths: Sequence[Path], target: Path, size_px: int, *, is_exact: bool
     failures: list[TileFormatError] = []
     pool = ThreadPoolExecutor()  # threads are enough: Pillow's decoders release the interpreter lock
     with target.open("r+b") as file:
-        for row in range(n_finished):
-            hashes.add(os.pread(file.fileno(), n_bytes, first_byte + row * n_bytes))
+        written: np.memmap[Any, Any] = np.load(target, mmap_mode="r", allow_pickle=False)
         done = pool.map(decode, range(n_finished, len(paths)))
         bar = Bar(done, total=len(paths), initial=n_finished, unit="tile", desc="decode tiles")
         try:
@@ -79,8 +78,8 @@ def _decode(paths: Sequence[Path], target: Path, size_px: int, *, is_exact: bool
                     failures.append(found)
                 elif is_exact and found != size_px:
                     return None
-                else:  # hashed as long as it is in the cache of a core, while others are decoded
-                    hashes.add(os.pread(file.fileno(), n_bytes, first_byte + row * n_bytes))
+                while (len(hashes) + 1) * BLOCK_TILES <= row + 1:  # while others are decoded
+                    hashes.append(hash_block(written, len(hashes) * BLOCK_TILES))
                 if not failures and (row + 1) % BLOCK_TILES == 0:  # a tile that failed is to be told again
                     os.fdatasync(file.fileno())  # the note may not reach the disk before the tiles
                     _note(target).write_text(str(row + 1))
@@ -88,7 +87,7 @@ def _decode(paths: Sequence[Path], target: Path, size_px: int, *, is_exact: bool
             pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for gigabytes; none writes to a file that is closed
     if failures:
         raise _all_in_one(failures, len(paths))
-    return hashes.digests()
+    return [*hashes, *(hash_block(written, start) for start in range(len(hashes) * BLOCK_TILES, len(paths), BLOCK_TILES))]
 
 
 def _write(number: int, at_byte: int, image: NDArray[np.uint8], size_px: int) -> int:

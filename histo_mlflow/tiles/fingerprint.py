@@ -21,22 +21,9 @@ BLOCK_TILES = 512
 _SECONDS_WITHOUT_A_BAR = 1
 
 
-class BlockHashes:
-    """SHA-256 of each block of tiles, for who has the tiles one by one, in their order."""
-
-    def __init__(self) -> None:
-        self._n_tiles, self._running = 0, [hashlib.sha256()]
-
-    def add(self, tile: bytes) -> None:
-        """Count the next tile in."""
-        if self._n_tiles and self._n_tiles % BLOCK_TILES == 0:
-            self._running.append(hashlib.sha256())
-        self._running[-1].update(tile)
-        self._n_tiles += 1
-
-    def digests(self) -> list[bytes]:
-        """Return those of all blocks, the last of which may be short."""
-        return [each.digest() for each in self._running] if self._n_tiles else []
+def hash_block(images: Pixels, start: int) -> bytes:
+    """Return the SHA-256 of the block of `BLOCK_TILES` tiles that begins with tile `start`; the last may be short."""
+    return hashlib.sha256(np.ascontiguousarray(images[start : start + BLOCK_TILES]).data).digest()
 
 
 def fingerprint_of(images: Pixels, labels: NDArray[np.int64], hashed: Sequence[bytes] = ()) -> str:
@@ -47,7 +34,7 @@ def fingerprint_of(images: Pixels, labels: NDArray[np.int64], hashed: Sequence[b
             file must have the size, times and inode that it had when it was hashed, and the same bytes in some blocks all over
             it.
         labels: ``(n_tiles,)``.
-        hashed: `BlockHashes.digests` of the tiles, where they have just been written; nothing is read then.
+        hashed: `hash_block` of all blocks, where they have just been written; nothing is read then.
 
     Raises:
         TilesChangedError: A file was changed while it was being hashed.
@@ -87,7 +74,7 @@ def _hash_tiles(images: Pixels, labels: NDArray[np.int64]) -> str:
         return np.ascontiguousarray(images[start : start + BLOCK_TILES]).data
 
     def hashed_blocks() -> Iterator[memoryview]:
-        hashes = pool.map(lambda start: hashlib.sha256(block(start)).digest(), starts)
+        hashes = pool.map(lambda start: hash_block(images, start), starts)
         bar = Bar(starts, unit="block", desc="hash tiles", delay=_SECONDS_WITHOUT_A_BAR)
         for start, hashed in zip(bar, hashes, strict=True):
             digests.append(hashed)
