@@ -81,7 +81,8 @@ _NEXT = {
     "new": "Score it once on tiles that had no part in its making: `histo evaluate --data TEST_TILES`.",
     "tissue": "Train on tissue: `--data FOLDER` or `--data TILES.npz`.",
     "groups": "Collect tiles of more patients; 20 groups give an interval.",
-    "decide": "Decide whether it replaces the version in Production: `histo promote --test-data SET`.",
+    "decide": "Use it (`histo predict`, `histo slide`); where another version is in Production, let the gate decide: "
+    "`histo promote --test-data SET`.",
 }
 
 
