@@ -69,7 +69,9 @@ def _claim_often(folder: Path, name: str, n_pieces: int) -> None:
 def test_four_processes_do_each_piece_once_though_all_claims_were_left(tmp_path: Path) -> None:
     n_pieces = 60
     for k in range(n_pieces):
-        _left_by(replace(Process.of(os.getpid()), started="1"), tmp_path / f"{k}.claim")
+        _left_by(dead := replace(Process.of(os.getpid()), started="1"), tmp_path / f"{k}.claim")
+        if k % 2:  # and one that ended while it took the other's claim over
+            _left_by(dead, tmp_path / f"{k}.claim.after-t")
     context = multiprocessing.get_context("fork")
     workers = [context.Process(target=_claim_often, args=(tmp_path, str(k), n_pieces)) for k in range(4)]
     for worker in workers:

@@ -9,7 +9,7 @@ import json
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -49,9 +49,22 @@ def _take(file: Path, draft: Path) -> str | None:
     """Make the claim that `draft` holds, or return who has it."""
     if _create(draft, file):
         return None
-    if (owner := _living_owner(file, draft)) is not None:
-        return owner
-    return None if _remove_left(file, draft) and _create(draft, file) else "another process"
+    token, owner = _read(file)
+    if (living := _living_owner(file, owner, draft)) is not None:
+        return living
+    # Several may have seen that it was left. One of them inherits it: by a claim of its own, on what was left.
+    heir = file.with_name(f"{file.name}.after-{token}")
+    if _take(heir, draft) is not None:
+        return "another process"
+    try:
+        if _read(file)[0] != token:  # another has inherited it already, or its process has let go of it after all
+            return None if _create(draft, file) else "another process"
+        spare = draft.with_name(f"{draft.name}.spare")
+        spare.write_bytes(draft.read_bytes())
+        spare.replace(file)
+        return None
+    finally:
+        heir.unlink(missing_ok=True)
 
 
 def _create(draft: Path, file: Path) -> bool:
@@ -69,9 +82,8 @@ def _create(draft: Path, file: Path) -> bool:
     return True
 
 
-def _living_owner(file: Path, draft: Path) -> str | None:
+def _living_owner(file: Path, owner: Process | None, draft: Path) -> str | None:
     """Return in words who holds a claim, or None if that process has surely or probably ended."""
-    _, owner = _read(file)
     try:
         silent_seconds = draft.stat().st_mtime - file.stat().st_mtime  # by one clock, the file server's
     except FileNotFoundError:
@@ -80,20 +92,6 @@ def _living_owner(file: Path, draft: Path) -> str | None:
     if not lives:
         return None
     return "another process" if owner is None else f"process {owner.pid} on {owner.host}"
-
-
-def _remove_left(file: Path, draft: Path) -> bool:
-    """Remove a claim that was left; False if another process was faster."""
-    aside, left = draft.with_name(f"{draft.name}.left"), _read(file)
-    with suppress(FileNotFoundError):
-        file.rename(aside)
-        if _read(aside) != left:  # a new one, which another process has just made in its place
-            with suppress(OSError):
-                file.hardlink_to(aside)
-            aside.unlink()
-            return False
-        aside.unlink()
-    return True
 
 
 def _read(file: Path) -> tuple[str, Process | None]:

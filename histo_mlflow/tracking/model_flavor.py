@@ -37,7 +37,6 @@ from histo_mlflow.tracking.kept_backbones import keep_backbone, load_kept
 
 _CODE_FOLDER, _DATA_FOLDER = "code", "data"
 _CARD_FILE = "model_card.md"
-_LOADER_FOLDER = Path(loader.__file__).parent
 _REFERENCE = loader.REFERENCE
 _SUMMARY_SHA256 = "training_summary_sha256"
 _MAX_FACTS_BYTES = 2**20
@@ -66,7 +65,7 @@ def save_model(
     """
     exact = copy.deepcopy(network).eval().cpu().to(memory_format=torch.contiguous_format)
     written, reference = (exact, None) if facts.may_be_passed_on else _without_backbone(exact, facts)
-    loader_sha256 = loader.code_sha256(_LOADER_FOLDER)
+    loader_sha256 = loader.code_sha256(Path(loader.__file__).parent)
     loader_name = _loader_name(loader_sha256)
     _write_graph(written, path, mlflow_model, loader_name, _example_for(written, facts))
     root = Path(path)
@@ -95,7 +94,9 @@ def _write_graph(written: torch.nn.Module, path: str, mlflow_model: Model, loade
     """Write the network as a graph, with a copy of the code that serves it, as MLflow lays them out."""
     with tempfile.TemporaryDirectory() as draft, warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
-        code = shutil.copytree(_LOADER_FOLDER, Path(draft, loader_name), ignore=shutil.ignore_patterns("__pycache__"))
+        code = shutil.copytree(
+            Path(loader.__file__).parent, Path(draft, loader_name), ignore=shutil.ignore_patterns("__pycache__")
+        )
         mlflow.pytorch.save_model(
             written,
             path,
