@@ -8,7 +8,7 @@ from histo_mlflow.evaluation.evidence import Layout, gain_in_balanced_accuracy, 
 from histo_mlflow.evaluation.findings import Findings
 from histo_mlflow.evaluation.options import GateOptions
 from histo_mlflow.evaluation.paired import Comparison
-from histo_mlflow.evaluation.verdict import Sign, verdict_of
+from histo_mlflow.evaluation.verdict import Sign, chance_level, low_end, verdict_of
 
 ALPHA = 0.025
 """One-sided error of the first decision on a set: of passing a candidate that is worse by just the margin."""
@@ -92,6 +92,7 @@ def object_to(findings: Findings) -> str:
     It must call the validation tiles better than chance, and no worse than classifiers that see colour alone, whose word must
     be there where the tiles have a colour to see.
     """
-    verdict = verdict_of(findings)
+    verdict, balanced = verdict_of(findings), findings.evaluation.overall["balanced_accuracy"]
+    is_shown = low_end(balanced, findings.predictions) > chance_level(findings.predictions)
     is_compared = bool(findings.details.baselines) or not findings.about.tile_size_px
-    return "" if is_compared and verdict.sign is not Sign.BAD else verdict.sentence
+    return "" if is_compared and is_shown and verdict.sign is not Sign.BAD else verdict.sentence

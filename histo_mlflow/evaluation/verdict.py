@@ -116,6 +116,10 @@ def _judge(balanced: Estimate, predictions: Predictions, of_colour: Mapping[str,
     """
     low, chance = low_end(balanced, predictions), chance_level(predictions)
     figure = _describe_figure(balanced, predictions, tiles)
+    if not low > chance and balanced.value > chance and not balanced.has_interval and predictions.groups is not None:
+        n = len(np.unique(predictions.groups))
+        words = f"Not shown to be better than chance ({chance:.3f}), for {n} groups are too few for that: {figure}"
+        return Verdict(Sign.DOUBT, words, _NEXT["groups"])
     if not low > chance:
         return Verdict(
             Sign.BAD, f"No better than chance ({chance:.3f}): {figure}{_describe_favourite(predictions)}", _NEXT["learn"]

@@ -55,6 +55,14 @@ def test_what_is_thought_follows_chance_and_colour(share: float, colour: float |
     )
 
 
+def test_too_few_patients_are_no_failure_and_no_proof() -> None:
+    findings = _find(_said(0.8, groups=np.arange(300) % 3))
+    verdict = verdict_of(findings)
+    assert verdict.sign is Sign.DOUBT
+    assert verdict.sentence.startswith("Not shown to be better than chance (0.333), for 3 groups are too few for that")
+    assert object_to(findings) == verdict.sentence
+
+
 def test_a_model_of_one_answer_is_named() -> None:
     said = replace(_said(1.0), probabilities=np.tile([0.9, 0.05, 0.05], (300, 1)))
     assert verdict_of(_find(said)).sentence.endswith("it calls every tile MUS")
