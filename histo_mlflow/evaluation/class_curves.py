@@ -120,6 +120,7 @@ def dress_unit(axes: Axes, across: str, up: str, title: str) -> None:
 def _cut(axes: Axes, across_end: float, up_start: float) -> None:
     axes.set_xlim(-0.01 * across_end, 1.01 * across_end)
     axes.set_ylim(up_start - 0.01 * (1 - up_start), 1 + 0.02 * (1 - up_start))
+    axes.locator_params(nbins=5)  # small numbers are long, and would run into one another
 
 
 def _scorable(predictions: Predictions) -> list[int]:

@@ -62,7 +62,8 @@ def draw_fold_curves(
             values[k, : len(history[f"val/{name}"])] = history[f"val/{name}"]
         for k, of_fold in enumerate(values):
             axes.plot(epochs, of_fold, color=VAL, alpha=0.3, linewidth=0.9, label="val, each fold" if k == 0 else None)
-        axes.plot(epochs, np.nanmean(values, axis=0), color=VAL, linewidth=2.2, label="val, mean of folds")
+        # As long as all learn: when a bad fold has ended, the mean of the others would be a leap that nothing has made.
+        axes.plot(epochs, values.mean(axis=0), color=VAL, linewidth=2.2, label="val, mean of folds")
 
     return _draw_epochs(draw, epochs, _Marks(_COST in longest, aug_cutoff, None), title, figures)
 

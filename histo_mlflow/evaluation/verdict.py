@@ -117,8 +117,7 @@ def _judge(balanced: Estimate, predictions: Predictions, of_colour: Mapping[str,
     low, chance = low_end(balanced, predictions), chance_level(predictions)
     figure = _describe_figure(balanced, predictions, tiles)
     if not low > chance and balanced.value > chance and not balanced.has_interval and predictions.groups is not None:
-        n = len(np.unique(predictions.groups))
-        words = f"Not shown to be better than chance ({chance:.3f}), for {n} groups are too few for that: {figure}"
+        words = f"Not shown to be better than chance ({chance:.3f}): {figure}"
         return Verdict(Sign.DOUBT, words, _NEXT["groups"])
     if not low > chance:
         return Verdict(
@@ -141,7 +140,7 @@ def _judge(balanced: Estimate, predictions: Predictions, of_colour: Mapping[str,
         found = Verdict(Sign.GOOD, f"C{ahead} and of colour alone {colour}: {figure}", _NEXT["decide"])
     if balanced.has_interval:
         return found
-    return Verdict(Sign.DOUBT, f"{found.sentence}; too few groups for an interval", _NEXT["groups"])
+    return replace(found, sign=Sign.DOUBT, next_step=_NEXT["groups"])
 
 
 def chance_level(predictions: Predictions) -> float:
@@ -157,7 +156,10 @@ def low_end(balanced: Estimate, predictions: Predictions) -> float:
 
 
 def _describe_figure(balanced: Estimate, predictions: Predictions, tiles: str) -> str:
-    return f"balanced accuracy {in_words(balanced)} on {len(predictions.labels)} {tiles}"
+    few = ""
+    if predictions.groups is not None and not balanced.has_interval:
+        few = f" of {len(np.unique(predictions.groups))} groups, too few for an interval: each counts as one tile"
+    return f"balanced accuracy {in_words(balanced)} on {len(predictions.labels)} {tiles}{few}"
 
 
 def _describe_favourite(predictions: Predictions) -> str:

@@ -38,5 +38,5 @@ def test_folds_that_tried_fewer_costs_have_no_values_later_on() -> None:
     axes = draw_fold_curves(histories, aug_cutoff=0, title="here").axes[0]
     first, _, mean = (line.get_ydata() for line in axes.lines)
     assert np.isnan(first[2])
-    assert mean[2] == histories[1]["val/loss"][2]
+    assert np.isnan(mean[2]), "a mean of the others would be a leap that nothing has made"
     assert axes.lines[0].get_xdata().tolist() == COSTS

@@ -59,7 +59,8 @@ def test_too_few_patients_are_no_failure_and_no_proof() -> None:
     findings = _find(_said(0.8, groups=np.arange(300) % 3))
     verdict = verdict_of(findings)
     assert verdict.sign is Sign.DOUBT
-    assert verdict.sentence.startswith("Not shown to be better than chance (0.333), for 3 groups are too few for that")
+    assert verdict.sentence.startswith("Not shown to be better than chance (0.333): ")
+    assert "of 3 groups, too few for an interval" in verdict.sentence
     assert object_to(findings) == verdict.sentence
 
 
@@ -91,7 +92,7 @@ def test_of_features_colour_is_not_asked() -> None:
 def test_few_groups_leave_a_doubt() -> None:
     verdict = verdict_of(_find(_said(0.95, groups=np.array([f"p{k % 8}" for k in range(300)]))))
     assert verdict.sign is Sign.DOUBT
-    assert verdict.sentence.endswith("too few groups for an interval")
+    assert verdict.sentence.endswith("of 8 groups, too few for an interval: each counts as one tile")
 
 
 @pytest.mark.parametrize(
