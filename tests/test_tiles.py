@@ -252,7 +252,7 @@ def test_from_a_real_slide_to_a_model_and_back(work: Path, histo_here: Histo, re
     learnt = histo_here("cv", "--data", "set.npz", "--trainable", "head", "--backbone", "lite0", "--folds", "3")
     assert learnt.returncode == 0, learnt.stderr
     assert "kept together by the split: the region, " in learnt.stdout
-    run = learnt.stdout.rpartition("this run: ")[2].partition(")")[0]
+    run = learnt.stdout.rpartition("/runs/")[2][:32]
     assert MlflowClient().get_run(run).data.metrics["oof/balanced_accuracy"] > 0.5
     audited = histo_here("audit", "--data", "set.npz", "--run", run, "--output", "audit")
     assert audited.returncode == 0, audited.stderr
