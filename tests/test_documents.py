@@ -191,7 +191,7 @@ def test_the_scripts_for_a_cluster_run(work: Path, tiny_npz: Path, monkeypatch: 
     assert "Registered as models:/histo-b3/2" in submit(cv)
     for task in ("1", "2"):
         assert "histo-7" in submit(tune, SLURM_ARRAY_TASK_ID=task)
-    run_id = re.findall(r"this run: (\w+)", submit(train))[0]
+    run_id = re.findall(r"/runs/(\w{32})", submit(train))[0]
     assert "has finished" in submit(train, RESUME=run_id), "and is not resumed"
 
 
