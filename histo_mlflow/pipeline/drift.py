@@ -40,8 +40,8 @@ class Compared:
 
     def keep(self, run: Run | None) -> None:
         """Keep the figures as metrics of a run, if there is one."""
-        if run is not None and self.drift is not None:
-            run.log_metrics(self.drift.metrics())
+        if run is not None and self.metrics:
+            run.log_metrics(self.metrics)
 
     @property
     def metrics(self) -> Mapping[str, float]:
