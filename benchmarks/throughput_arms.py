@@ -22,7 +22,6 @@ from torchvision import transforms
 from torchvision.models import efficientnet_b3
 
 from histo_mlflow.learning.compute import Compute, resolve_compute
-from histo_mlflow.learning.depthwise import use_fast_depthwise
 from histo_mlflow.learning.fit import fit
 from histo_mlflow.learning.infer import infer
 from histo_mlflow.learning.optimiser import make_optimizer
@@ -218,14 +217,12 @@ def train_ceiling(job: Job) -> Measured:
     network, compute = make_our_network(job).train(), resolve(job, "auto")
     if job.device == "cpu":
         use_fast_pooling(network)
-        if compute.is_bf16:
-            use_fast_depthwise(network)
     tiles, labels = _first_batch(job)
     optimizer = make_optimizer(network, FitOptions())
 
     def work(n_tiles: int) -> None:
         for _ in range(n_tiles // job.batch_size):
-            with compute.autocast():
+            with compute.learning():
                 logits = network(tiles)
             _step(functional.cross_entropy(logits.float(), labels), optimizer)
 

@@ -26,7 +26,7 @@ FIGURES = ("accuracy", "balanced_accuracy", "log_loss", "macro_auroc")
 LITE0: dict[str, Any] = {"backbone": "lite0", "weights": "imagenet"}
 HEAD = LITE0 | {"trainable": "head", "image_size": 224}
 AUGMENTED, PLAIN = {"augment": "symmetries", "aug_cutoff": 4}, {"augment": "none"}
-B3 = {"weights": "none", "epochs": 12, "image_size": 48}
+B3 = {"weights": "none", "epochs": 8, "image_size": 48}
 WAYS: dict[str, dict[str, Any]] = {
     "lite0 head": HEAD | {"augment": "none"},
     "lite0 head, 8 views": HEAD | {"augment": "symmetries"},
@@ -34,7 +34,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "lite0 gradual": LITE0 | {"trainable": "gradual"} | AUGMENTED,
     "lite0 all, no augmentation": LITE0 | {"trainable": "all"} | PLAIN,
     "lite0 gradual, no augmentation": LITE0 | {"trainable": "gradual"} | PLAIN,
-    "B3 from random weights": B3 | {"augment": "symmetries", "aug_cutoff": 8},
+    "B3 from random weights": B3 | {"augment": "symmetries", "aug_cutoff": 5},
     "B3 from random weights, no augmentation": B3 | PLAIN,
 }
 """Options of each way to train: heads at the size at which their backbone was trained, networks that learn whole at that of the

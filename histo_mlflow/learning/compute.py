@@ -1,12 +1,14 @@
 """On what and how precisely the network computes; knows nothing of the network."""
 
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 
 from histo_mlflow.errors import OptionError
+from histo_mlflow.learning.depthwise import FastDepthwise
 from histo_mlflow.learning.options import ComputeOptions
 
 _BF16_MIN_TILE_PX_ON_CPU = 96
@@ -24,6 +26,12 @@ class Compute:
         if self.is_bf16:
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return nullcontext()
+
+    @contextmanager
+    def learning(self) -> Iterator[None]:
+        """Give the context in which a forward pass runs that is learnt from."""
+        with self.autocast(), FastDepthwise() if self.is_bf16 and self.device.type == "cpu" else nullcontext():
+            yield
 
     def in_fp32(self) -> "Compute":
         """Return the same device with full precision, as reported figures use it."""

@@ -1,100 +1,105 @@
-"""Depthwise convolution whose backward pass is fast in bf16 on a CPU; forward, results and state_dict are torch's.
+"""Depthwise convolutions whose backward pass is fast in bf16 on a CPU; forward and results are torch's.
 
 oneDNN has no bf16 kernel on CPUs for two parts of this backward pass, the gradient of the input for a stride of 2 and the
 gradient of a 5 x 5 kernel, and falls back to its reference code: in EfficientNet-B3 at 224 px they took two thirds of a
 training step. Both can be written as convolutions that it has: docs/performance.md gives the figures.
+
+It stands between networks and torch, not in their layers, for these are of many kinds: EfficientNets that were learnt in
+TensorFlow pad by hand and are no plain `torch.nn.Conv2d`.
 """
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
+from torch.nn.modules.utils import _pair
+from torch.overrides import TorchFunctionMode
 
 _WINDOW = 3  # edge length of the kernels whose gradient oneDNN computes fast
 
 
-class DepthwiseConv2d(nn.Conv2d):
-    """A `torch.nn.Conv2d` with one filter per channel, a square odd kernel, and padding that keeps the centre."""
+class FastDepthwise(TorchFunctionMode):
+    """A context in which depthwise convolutions under autocast to bf16 on a CPU learn fast; others are left as they are."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
-        """Return the convolution of ``(n, channels, height, width)``."""
-        is_bf16_on_cpu = input.device.type == "cpu" and torch.is_autocast_enabled("cpu")
-        if not (is_bf16_on_cpu and self.training and torch.is_grad_enabled()):
-            return super().forward(input)
-        dtype = torch.get_autocast_dtype("cpu")
-        output: Tensor = _DepthwiseFunction.apply(input.to(dtype), self.weight.to(dtype), self.stride[0])
-        return output
-
-
-def use_fast_depthwise(network: nn.Module) -> None:
-    """Replace every depthwise convolution in `network` that `DepthwiseConv2d` can do by one with the same parameter."""
-    for module in list(network.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, nn.Conv2d) and _is_plain_depthwise(child):
-                fast = DepthwiseConv2d(
-                    child.in_channels,
-                    child.out_channels,
-                    child.kernel_size,  # type: ignore[arg-type]
-                    stride=child.stride,  # type: ignore[arg-type]
-                    padding=child.padding,  # type: ignore[arg-type]
-                    groups=child.groups,
-                    bias=False,
-                    device="meta",
-                )
-                fast.weight = child.weight
-                fast.train(child.training)
-                setattr(module, name, fast)
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Call a function of torch, or what stands in for it."""
+        is_in_reach = func is functional.conv2d and not kwargs and torch.is_autocast_enabled("cpu")
+        if is_in_reach and (form := _form_of_depthwise(*args)) is not None:
+            dtype = torch.get_autocast_dtype("cpu")
+            return _DepthwiseFunction.apply(args[0].to(dtype), args[1].to(dtype), *form)
+        return func(*args, **(kwargs or {}))
 
 
-def _is_plain_depthwise(convolution: nn.Conv2d) -> bool:
-    size = convolution.kernel_size[0]
-    return (
-        type(convolution) is nn.Conv2d
-        and convolution.groups == convolution.in_channels == convolution.out_channels
-        and convolution.bias is None
+def _form_of_depthwise(
+    pixels: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> tuple[int, int] | None:  # the arguments of torch.nn.functional.conv2d, as layers give them
+    """Return stride and padding of a convolution that can be learnt fast here, or None."""
+    size = weight.shape[2]
+    is_plain = (
+        1 < groups == pixels.shape[1] == weight.shape[0]
+        and pixels.device.type == "cpu"
+        and bias is None
+        and size == weight.shape[3]
         and size % 2 == 1
-        and convolution.kernel_size == (size, size)
-        and convolution.padding == (size // 2, size // 2)
-        and convolution.padding_mode == "zeros"
-        and convolution.dilation == (1, 1)
-        and convolution.stride[0] == convolution.stride[1]
+        and _pair(dilation) == (1, 1)
+        and _pair(stride) in ((1, 1), (2, 2))
+        and _pair(padding) in ((0, 0), (size // 2, size // 2))
     )
+    is_learnt = torch.is_grad_enabled() and (pixels.requires_grad or weight.requires_grad)
+    return (_pair(stride)[0], _pair(padding)[0]) if is_plain and is_learnt else None
 
 
 class _DepthwiseFunction(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, pixels: Tensor, weight: Tensor, stride: int) -> Tensor:
+    def forward(ctx: Any, pixels: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
         ctx.save_for_backward(pixels, weight)
-        ctx.stride = stride
-        return functional.conv2d(pixels, weight, stride=stride, padding=weight.shape[2] // 2, groups=len(weight))
+        ctx.stride, ctx.padding = stride, padding
+        return functional.conv2d(pixels, weight, stride=stride, padding=padding, groups=len(weight))
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         pixels, weight = ctx.saved_tensors
         gradient = gradients[0].contiguous(memory_format=torch.channels_last)
-        of_weight = _gradient_of_weight(gradient, pixels, weight, ctx.stride)
-        return _gradient_of_input(gradient, pixels, weight, ctx.stride), of_weight, None
+        needs_pixels, needs_weight = ctx.needs_input_grad[:2]
+        of_weight = _gradient_of_weight(gradient, pixels, weight, ctx.stride, ctx.padding) if needs_weight else None
+        of_pixels = _gradient_of_input(gradient, pixels, weight, ctx.stride, ctx.padding) if needs_pixels else None
+        return of_pixels, of_weight, None, None
 
 
-def _gradient_of_input(gradient: Tensor, pixels: Tensor, weight: Tensor, stride: int) -> Tensor:
+def _gradient_of_input(gradient: Tensor, pixels: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
     """Return the gradient of `pixels`: with zeros between its values, `gradient` is that of a convolution with stride 1."""
+    around = weight.shape[2] - 1 - padding
     if stride > 1:
-        spread = torch.zeros_like(pixels, memory_format=torch.channels_last)
+        n, channels, height, width = pixels.shape
+        lost = weight.shape[2] - 1 - 2 * padding  # rows and columns by which a convolution of stride 1 makes it smaller
+        spread = gradient.new_zeros((n, height - lost, width - lost, channels)).permute(0, 3, 1, 2)  # channels last
         spread[:, :, ::stride, ::stride] = gradient
         gradient = spread
-    return functional.conv2d(gradient, weight.flip(2, 3), padding=weight.shape[2] // 2, groups=len(weight))
+    return functional.conv2d(gradient, weight.flip(2, 3), padding=around, groups=len(weight))
 
 
-def _gradient_of_weight(gradient: Tensor, pixels: Tensor, weight: Tensor, stride: int) -> Tensor:
-    """Return the gradient of a kernel, in bf16 put together from 3 x 3 windows, of which neighbours share a row or column."""
-    size = weight.shape[2]
-    if size == _WINDOW or weight.dtype != torch.bfloat16:
-        return _weight_gradient(gradient, pixels, weight, stride, padding=size // 2)
-    padded = functional.pad(pixels, [size // 2] * 4)
+def _gradient_of_weight(gradient: Tensor, pixels: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+    """Return the gradient of a kernel, put together from 3 x 3 windows, of which neighbours share a row or column."""
+    if weight.shape[2] == _WINDOW:
+        return _weight_gradient(gradient, pixels, weight, stride, padding=padding)
+    padded = functional.pad(pixels, [padding] * 4)
     height, width = ((edge - 1) * stride + _WINDOW for edge in gradient.shape[2:])
     whole, window = torch.empty_like(weight), weight[:, :, :_WINDOW, :_WINDOW]
-    starts = range(0, size - 1, _WINDOW - 1)
+    starts = range(0, weight.shape[2] - 1, _WINDOW - 1)
     for top in starts:
         for left in starts:
             seen = padded[:, :, top : top + height, left : left + width].contiguous(memory_format=torch.channels_last)

@@ -16,7 +16,6 @@ from histo_mlflow.errors import NonFiniteLossError, OptionError
 from histo_mlflow.learning.augmentation import change, transforms_in
 from histo_mlflow.learning.batches import TileSource, batch_rows
 from histo_mlflow.learning.compute import Compute, resolve_compute
-from histo_mlflow.learning.depthwise import use_fast_depthwise
 from histo_mlflow.learning.infer import cross_entropy_of, infer
 from histo_mlflow.learning.learner import Learner
 from histo_mlflow.learning.norms import draw_batches, estimate_norms, learning_norms
@@ -116,8 +115,6 @@ def _prepare(network: nn.Module, train: Part, recipe: Recipe, ranks: Ranks) -> _
     network.to(compute.device).to(memory_format=torch.channels_last)
     if compute.device.type == "cpu":
         use_fast_pooling(network)
-        if compute.is_bf16:
-            use_fast_depthwise(network)
     smallest = 2 * ranks.size  # each process needs two tiles for batch norm
     if options.batch_size < smallest:
         raise OptionError(f"batch_size={options.batch_size}: {ranks.size} processes need at least {smallest}")
@@ -161,7 +158,7 @@ def _learn_epoch(lesson: _Lesson, train: Part, recipe: Recipe, seconds_left: flo
         batch_labels = torch.from_numpy(train.tiles.labels[rows]).to(compute.device, non_blocking=True)
         labels = batch_labels[share]
         tiles = change(tiles, transforms, state.generator, n_drawn=len(rows), share=share)
-        with compute.autocast():
+        with compute.learning():
             logits = learner(tiles).float()
         loss = lesson.objective(logits, labels, batch_labels) * ranks.size  # DDP takes the mean of the processes' gradients
         state.optimizer.zero_grad(set_to_none=True)
