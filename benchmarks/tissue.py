@@ -26,6 +26,9 @@ FIGURES = ("accuracy", "balanced_accuracy", "log_loss", "macro_auroc")
 LITE0: dict[str, Any] = {"backbone": "lite0", "weights": "imagenet"}
 HEAD = LITE0 | {"trainable": "head", "image_size": 224}
 AUGMENTED, PLAIN = {"augment": "symmetries", "aug_cutoff": 4}, {"augment": "none"}
+LONGER: dict[str, Any] = {
+    "image_size": 128, "epochs": 12, "augment": "symmetries", "aug_cutoff": 8, "stain": "auto", "class_weights": "balanced"
+}  # fmt: skip
 B3 = {"weights": "none", "epochs": 8, "image_size": 48}
 WAYS: dict[str, dict[str, Any]] = {
     "lite0 head": HEAD | {"augment": "none"},
@@ -34,6 +37,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "lite0 gradual": LITE0 | {"trainable": "gradual"} | AUGMENTED,
     "lite0 all, no augmentation": LITE0 | {"trainable": "all"} | PLAIN,
     "lite0 gradual, no augmentation": LITE0 | {"trainable": "gradual"} | PLAIN,
+    "lite0 all, larger and longer": LITE0 | {"trainable": "all"} | LONGER,
     "B3 from random weights": B3 | {"augment": "symmetries", "aug_cutoff": 5},
     "B3 from random weights, no augmentation": B3 | PLAIN,
 }

@@ -11,7 +11,7 @@ from histo_mlflow.errors import OptionError
 from histo_mlflow.learning.depthwise import FastDepthwise
 from histo_mlflow.learning.options import ComputeOptions
 
-_BF16_MIN_TILE_PX_ON_CPU = 96
+_BF16_MIN_TILE_PX_ON_CPU = 64
 
 
 @dataclass(frozen=True)

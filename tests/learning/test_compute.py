@@ -17,7 +17,7 @@ def test_precision() -> None:
         ComputeOptions(precision="fp8")
     assert resolve_compute(ComputeOptions("cpu", "bf16"), tile_size_px=32).is_bf16
     assert not resolve_compute(ComputeOptions("cpu", "fp32"), tile_size_px=224).is_bf16
-    assert not resolve_compute(ComputeOptions("cpu", "auto"), tile_size_px=64).is_bf16, "slower than fp32 for small tiles"
+    assert not resolve_compute(ComputeOptions("cpu", "auto"), tile_size_px=32).is_bf16, "slower than fp32 for small tiles"
     assert not resolve_compute_for_report(ComputeOptions("cpu", "auto")).is_bf16
     assert resolve_compute_for_report(ComputeOptions("cpu", "bf16")).is_bf16
 
