@@ -1,6 +1,7 @@
 """What a model says of images, written to a CSV file."""
 
 import csv
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from histo_mlflow.base.progress import Bar
 from histo_mlflow.base.scratch import scratch_folder
+from histo_mlflow.base.whole_file import written_whole
 from histo_mlflow.console import say
 from histo_mlflow.errors import OptionError
 from histo_mlflow.evaluation.options import GateOptions
@@ -83,32 +85,26 @@ def write_predictions(
     abstain_below = tally.abstain_below
     failures: list[str] = []
     watch = Watch(model)
-    # A device such as /dev/stdout is written as it is; a file is renamed into place when it is complete.
-    draft = output if output.exists() and not output.is_file() else output.with_name(output.name + ".draft")
-    try:
-        with (
-            draft.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-            Bar[None](total=len(images), unit="tile", desc="predict") as bar,
-        ):
-            writer = csv.writer(file)
-            abstaining = [] if abstain_below is None else ["abstain"]
-            writer.writerow([images.column, "label", *(f"prob_{name}" for name in model.classes), *abstaining])
-            for blocks in images.blocks(failures):
-                rows: dict[int, list[str]] = {}
-                for block in blocks:
-                    probabilities = probabilities_of(watch.infer(_at_scale(block.images, images, model), compute=compute))
-                    tally.add(probabilities)
-                    for position, of_tile in zip(block.positions, probabilities, strict=True):
-                        label, highest = model.classes[int(of_tile.argmax())], of_tile.max()
-                        abstains = [] if abstain_below is None else [str(bool(highest < abstain_below)).lower()]
-                        rows[position] = [images.names[position], label, *(f"{value:.9g}" for value in of_tile), *abstains]
-                    bar.update(len(block.positions))
-                writer.writerows(rows[position] for position in sorted(rows))
+    is_device = output.exists() and not output.is_file()  # such as /dev/stdout, which is written as it is
+    with (
+        nullcontext(output) if is_device else written_whole(output) as draft,
+        draft.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+        Bar[None](total=len(images), unit="tile", desc="predict") as bar,
+    ):
+        writer = csv.writer(file)
+        abstaining = [] if abstain_below is None else ["abstain"]
+        writer.writerow([images.column, "label", *(f"prob_{name}" for name in model.classes), *abstaining])
+        for blocks in images.blocks(failures):
+            rows: dict[int, list[str]] = {}
+            for block in blocks:
+                probabilities = probabilities_of(watch.infer(_at_scale(block.images, images, model), compute=compute))
+                tally.add(probabilities)
+                for position, of_tile in zip(block.positions, probabilities, strict=True):
+                    label, highest = model.classes[int(of_tile.argmax())], of_tile.max()
+                    abstains = [] if abstain_below is None else [str(bool(highest < abstain_below)).lower()]
+                    rows[position] = [images.names[position], label, *(f"{value:.9g}" for value in of_tile), *abstains]
+                bar.update(len(block.positions))
+            writer.writerows(rows[position] for position in sorted(rows))
         if images.array is not None:
             check_unchanged(images.array)
-        if draft != output:
-            draft.replace(output)
-    finally:
-        if draft != output:
-            draft.unlink(missing_ok=True)
     return failures, watch.compared()
