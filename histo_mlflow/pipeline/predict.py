@@ -22,9 +22,9 @@ from histo_mlflow.models.options import OPENVINO_INT8, TORCH, RuntimeOptions
 from histo_mlflow.options import stated
 from histo_mlflow.pipeline.drift import Compared, Watch
 from histo_mlflow.pipeline.inputs import open_calibration
+from histo_mlflow.pipeline.prediction_counts import PredictionCounts
 from histo_mlflow.pipeline.quantize import describe_int8, put_quantized
 from histo_mlflow.pipeline.scale import middle_of
-from histo_mlflow.pipeline.tally import Tally
 from histo_mlflow.tiles.mapped import check_unchanged
 from histo_mlflow.tiles.unlabelled import ImageSource
 from histo_mlflow.tracking.store import Store
@@ -75,14 +75,14 @@ def _at_scale(tiles: NDArray[Any], source: ImageSource, model: Model) -> NDArray
 
 
 def write_predictions(
-    model: Model, compute: Compute, images: ImageSource, output: Path, *, tally: Tally
+    model: Model, compute: Compute, images: ImageSource, output: Path, *, counts: PredictionCounts
 ) -> tuple[list[str], Compared]:
     """Write a line for each image, in order; return a sentence for each that could not be read, and how all others compare.
 
-    The file appears when it is complete. Where the `tally`, which counts them, knows when to abstain it has a column `abstain`:
-    true below that probability. The images are compared with what the model was tried on.
+    The file appears when it is complete. Where `counts`, to which each is added, knows when to abstain there is a column
+    `abstain`: true below that probability. The images are compared with what the model was tried on.
     """
-    abstain_below = tally.abstain_below
+    abstain_below = counts.abstain_below
     failures: list[str] = []
     watch = Watch(model)
     is_device = output.exists() and not output.is_file()  # such as /dev/stdout, which is written as it is
@@ -98,7 +98,7 @@ def write_predictions(
             rows: dict[int, list[str]] = {}
             for block in blocks:
                 probabilities = probabilities_of(watch.infer(_at_scale(block.images, images, model), compute=compute))
-                tally.add(probabilities)
+                counts.add(probabilities)
                 for position, of_tile in zip(block.positions, probabilities, strict=True):
                     label, highest = model.classes[int(of_tile.argmax())], of_tile.max()
                     abstains = [] if abstain_below is None else [str(bool(highest < abstain_below)).lower()]
