@@ -4,12 +4,12 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from histo_mlflow.errors import OptionError, SourceNotFoundError, UnreadableTilesError
+from histo_mlflow.errors import UnreadableTilesError
 from histo_mlflow.evaluation.options import AbstentionOptions, Int8Options
 from histo_mlflow.jobs import job
 from histo_mlflow.learning.options import ComputeOptions
 from histo_mlflow.models.options import RuntimeOptions
-from histo_mlflow.options import JobOptions, option
+from histo_mlflow.options import JobOptions, option, output_file
 from histo_mlflow.pipeline.options import ScoringOptions
 from histo_mlflow.tiles.options import ScaleOptions
 
@@ -50,11 +50,7 @@ def predict(options: Predict) -> Path:
     from histo_mlflow.tracking.store import read_store
 
     compute = resolve_compute_for_report(options.compute)
-    output = Path(options.output).absolute()  # `mlflow run` of a git address works in a folder of its own
-    if not output.parent.is_dir():
-        raise SourceNotFoundError(f"output={output}: the folder {output.parent} does not exist; make it first")
-    if output.is_dir():
-        raise OptionError(f"output={output}: is a folder; name a file in it")
+    output = output_file(options.output)
     check_runtime(options.runtime.runtime, compute)
     images = open_images(options.scoring.data)
     store = read_store()
