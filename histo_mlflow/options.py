@@ -83,6 +83,22 @@ def option(default: str | float, help: str, **facts: Any) -> Any:  # noqa: A002 
     return field(default=default, metadata={"option": Option(help=help, **facts)})
 
 
+def output_path(text: str) -> Path:
+    """Return the absolute path of what is to be written; raises `SourceNotFoundError` if its folder does not exist."""
+    output = Path(text).absolute()  # `mlflow run` of a git address works in a folder of its own
+    if not output.parent.is_dir():
+        raise SourceNotFoundError(f"output={output}: the folder {output.parent} does not exist; make it first")
+    return output
+
+
+def output_file(text: str) -> Path:
+    """Return the absolute path of a file that is to be written; raises `RequestError` if none can stand there."""
+    output = output_path(text)
+    if output.is_dir():
+        raise OptionError(f"output={output}: is a folder; name a file in it")
+    return output
+
+
 def stated(value: str) -> str | None:
     """Return the value of an option that may be left out, or None for "" and "none"."""
     return None if value.strip() in {"", "none"} else value

@@ -1,9 +1,6 @@
 """A network of timm's goes the way of the default: cross-validated, judged by the gate, loaded elsewhere."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import mlflow
@@ -13,14 +10,8 @@ from mlflow import MlflowClient
 
 from histo_mlflow.tiles.demo import draw_demo
 from tests.conftest import SIZE_PX, Histo, put_into_production, save_npz
+from tests.elsewhere import probabilities_elsewhere
 
-_ELSEWHERE = """
-import sys
-for name in ("histo_mlflow", "timm", "torchvision", "huggingface_hub", "efficientnet_lite_pytorch"):
-    sys.modules[name] = None
-import mlflow, numpy as np
-mlflow.pyfunc.load_model("models:/histo-b3/2").predict(np.load("test.npz")["data"]).to_csv("elsewhere.csv")
-"""
 _LEARN = ("--data", "tiles.npz", "--weights", "none", "--epochs", "1", "--batch-size", "9")
 
 
@@ -60,13 +51,8 @@ def go_the_whole_way(name: str, work: Path, histo_here: Histo) -> pd.DataFrame:
 
     tiles = np.load("test.npz")["data"]
     expected = mlflow.pyfunc.load_model("models:/histo-b3/2").predict(tiles)
-    elsewhere = subprocess.run(
-        [sys.executable, "-P", "-c", _ELSEWHERE], cwd=work, capture_output=True, text=True, timeout=240, check=False,
-        env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-        | {"MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(), "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"},
-    )  # fmt: skip
-    assert elsewhere.returncode == 0, elsewhere.stderr
-    np.testing.assert_allclose(pd.read_csv("elsewhere.csv").filter(like="prob_"), expected.filter(like="prob_"), atol=1e-6)
+    elsewhere = probabilities_elsewhere(work, "2", "test.npz")
+    np.testing.assert_allclose(elsewhere, expected.filter(like="prob_"), atol=1e-6)
 
     for form in ("torchscript", "onnx", "openvino"):
         # After an epoch from random weights logits are large, and rounding in another order shows.

@@ -1,10 +1,7 @@
 """A backbone that may not be passed on: a version holds the head and a reference, and loads where the user has the backbone."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import mlflow
@@ -19,16 +16,10 @@ from timm.models import save_for_hf
 
 from histo_mlflow.tiles.demo import draw_demo
 from tests.conftest import SIZE_PX, Histo, save_npz
+from tests.elsewhere import probabilities_elsewhere
 from tests.models.test_backbones import write_graph
 
 LICENCE = "for-research-in-this-house"
-_ELSEWHERE = """
-import sys
-for name in ("histo_mlflow", "timm", "torchvision"):
-    sys.modules[name] = None
-import mlflow, numpy as np
-mlflow.pyfunc.load_model("models:/histo-b3/1").predict(np.load("tiles.npz")["data"]).to_csv("elsewhere.csv")
-"""
 
 
 def _write_graph(work: Path) -> str:
@@ -78,7 +69,7 @@ def test_a_version_refers_to_a_backbone_that_it_may_not_hold(
     assert expected.to_numpy().std() > 0
     (run,) = MlflowClient().search_runs(["0"])
     _same_as_checkpoint(histo_here, run.info.run_id, expected)
-    _same_elsewhere(work, expected)
+    np.testing.assert_allclose(probabilities_elsewhere(work, "1", "tiles.npz"), expected, atol=1e-6)
 
     for form in ("torchscript", "onnx"):
         done = histo_here("export", "models:/histo-b3/1", "--to", form, "--data", "tiles.npz")
@@ -97,16 +88,6 @@ def _same_as_checkpoint(histo_here: Histo, run_id: str, expected: pd.DataFrame) 
     done = histo_here("predict", "--model", f"runs:/{run_id}/checkpoints/best.safetensors", "--data", "tiles.npz")
     assert done.returncode == 0, done.stderr
     np.testing.assert_allclose(pd.read_csv("predictions.csv").filter(like="prob_"), expected, atol=1e-4)
-
-
-def _same_elsewhere(work: Path, expected: pd.DataFrame) -> None:
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", _ELSEWHERE], cwd=work, capture_output=True, text=True, timeout=240, check=False,
-        env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-        | {"MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(), "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    np.testing.assert_allclose(pd.read_csv(work / "elsewhere.csv").filter(like="prob_"), expected, atol=1e-6)
 
 
 def _missing_or_changed(work: Path, kept: Path, histo_here: Histo) -> None:

@@ -13,7 +13,7 @@ from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.models.facts import ModelFacts
 from histo_mlflow.models.model import Model
 from histo_mlflow.pipeline.predict import threshold_of, write_predictions
-from histo_mlflow.pipeline.tally import Tally
+from histo_mlflow.pipeline.prediction_counts import PredictionCounts
 from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tiles.unlabelled import open_images
 from tests.conftest import SIZE_PX, save_npz
@@ -32,24 +32,24 @@ def _model(abstain_below: float | None, *, epoch: int | None = None) -> Model:
 def test_the_column_says_where_the_probability_is_below_the_threshold(tmp_path: Path, tiny_tiles: TileSet) -> None:
     images, output = open_images(str(save_npz(tmp_path / "tiles.npz", tiny_tiles))), tmp_path / "out.csv"
     compute = Compute(torch.device("cpu"), is_bf16=False)
-    write_predictions(_model(None), compute, images, output, tally=Tally(tuple("ABC"), None))
+    write_predictions(_model(None), compute, images, output, counts=PredictionCounts(tuple("ABC"), None))
     plain = pd.read_csv(output)
     highest = plain[["prob_A", "prob_B", "prob_C"]].max(axis=1)
     threshold = float(np.median(highest))
-    tally = Tally(tuple("ABC"), threshold_of(_model(threshold)))
-    write_predictions(_model(threshold), compute, images, output, tally=tally)
+    counts = PredictionCounts(tuple("ABC"), threshold_of(_model(threshold)))
+    write_predictions(_model(threshold), compute, images, output, counts=counts)
     abstaining = pd.read_csv(output)
     assert abstaining["abstain"].tolist() == (highest < threshold).tolist()
     assert 0 < abstaining["abstain"].sum() < len(plain)
     assert abstaining.drop(columns="abstain").equals(plain)
-    assert tally.counts.tolist() == [(plain["label"] == name).sum() for name in "ABC"]
-    assert tally.n_abstained == abstaining["abstain"].sum()
-    assert tally.mean_confidence == pytest.approx(highest.mean())
-    said = tally.describe()
-    assert f"mean confidence {highest.mean():.3f}; abstained from {tally.n_abstained} (" in said
+    assert counts.by_class.tolist() == [(plain["label"] == name).sum() for name in "ABC"]
+    assert counts.n_abstained == abstaining["abstain"].sum()
+    assert counts.mean_confidence == pytest.approx(highest.mean())
+    said = counts.describe()
+    assert f"mean confidence {highest.mean():.3f}; abstained from {counts.n_abstained} (" in said
     most = plain["label"].value_counts()
     assert said.splitlines()[2].split() == [most.index[0], str(most.iloc[0]), f"{100 * most.iloc[0] / len(plain):.1f}", "%"]
-    assert Tally(tuple("ABC"), None).describe() == "no image was predicted"
+    assert PredictionCounts(tuple("ABC"), None).describe() == "no image was predicted"
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,8 @@
 """What our processes may do beside their work: nothing that the user has not asked for."""
 
 import os
-import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import PROJECT
-from tests.servers import MLFLOW, free_port, serving
+from tests.servers import MLFLOW, free_port, refusing, serving
 
 _TESTING = ("PYTEST_", "CI", "GITHUB_", "MLFLOW_", "DO_NOT_TRACK")
 
@@ -20,22 +18,8 @@ _TESTING = ("PYTEST_", "CI", "GITHUB_", "MLFLOW_", "DO_NOT_TRACK")
 @pytest.fixture
 def refusing_proxy() -> Iterator[tuple[str, list[str]]]:
     """A proxy on this machine that notes who is asked for and refuses."""
-    asked: list[str] = []
-    server = socket.create_server(("127.0.0.1", 0))
-
-    def serve() -> None:
-        while True:
-            try:
-                connection, _ = server.accept()
-            except OSError:
-                return
-            with connection:
-                asked.append(connection.recv(1000).decode().partition("\r\n")[0])
-                connection.sendall(b"HTTP/1.1 403 Forbidden\r\n\r\n")
-
-    threading.Thread(target=serve, daemon=True).start()
-    yield f"http://127.0.0.1:{server.getsockname()[1]}", asked
-    server.close()
+    with refusing() as proxy:
+        yield proxy
 
 
 @pytest.mark.parametrize("chosen", [{}, {"MLFLOW_DISABLE_TELEMETRY": "false"}])

@@ -69,8 +69,7 @@ def repeat(study: optuna.Study, objective: Objective, n_seeds: int, cut: Callabl
     Not on those of the trials: the best values were chosen on them, by the luck of the split too.
     """
     ratio = len(objective.splits[0].val) / len(objective.splits[0].train)
-    known = study.user_attrs.get(_NOISE_ATTRIBUTE, {})
-    if known.get("params") == study.best_params and len(known["best"]) == n_seeds:
+    if (known := _kept_losses(study, n_seeds)) is not None:
         return Noise(known["best"], known["default"], ratio)
     epochs, first = objective.base["epochs"], objective.base["seed"] + 1
     defaults = {name: objective.base[name] for name in study.best_params}
@@ -93,6 +92,12 @@ def repeat(study: optuna.Study, objective: Objective, n_seeds: int, cut: Callabl
     return Noise(losses["best"], losses["default"], ratio)
 
 
+def _kept_losses(study: optuna.Study, n_seeds: int) -> dict[str, Any] | None:
+    """Return the losses of repeats that an earlier call has kept, of this best setting and so many seeds, or None."""
+    known: dict[str, Any] | None = study.user_attrs.get(_NOISE_ATTRIBUTE)
+    return known if known and known["params"] == study.best_params and len(known["best"]) == n_seeds else None
+
+
 def describe_cost(study: optuna.Study, options: Tune, split: Split) -> str:
     """Return what a search will cost, before it begins: how many trainings of how many epochs on how many tiles.
 
@@ -107,7 +112,7 @@ def describe_cost(study: optuna.Study, options: Tune, split: Split) -> str:
         f"study {search.study}: {n_left} of {search.trials} trials to go, each {each} on {len(split.train)} tiles: "
         f"{n_left * epochs * n_splits} epochs{at_most}"
     ]
-    if search.repeats:
+    if search.repeats and (n_left or _kept_losses(study, search.repeats) is None):
         n_epochs = 2 * search.repeats * epochs * n_splits
         lines.append(f"then {search.repeats} repeats each of the best and of the default setting: {n_epochs} epochs")
     if search.train_best:

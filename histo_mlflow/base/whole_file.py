@@ -10,11 +10,11 @@ from histo_mlflow.errors import WorkError
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def written_whole(path: Path, *, refusals: tuple[type[Exception], ...] = (OSError,)) -> Iterator[Path]:
     """Give the draft to write (a file, or a folder that the block makes), which takes the name `path` when the block has ended.
 
     What stood under that name stays until then, and stays if the block fails. A draft that a killed process has left is
-    overwritten by the next one.
+    overwritten by the next one. `refusals` are what is raised for what the system refuses.
 
     Raises:
         WorkError: The disk is full, the folder can't be written, or another reason of the system's.
@@ -27,7 +27,7 @@ def written_whole(path: Path) -> Iterator[Path]:
         if draft.is_dir():  # no system replaces a folder that is not empty
             _remove(path)
         draft.replace(path)
-    except OSError as error:
+    except refusals as error:
         raise WorkError(f"can't write {path} ({reason_of(error)}); check disk space and permissions, then run again") from error
     finally:
         with suppress(OSError):

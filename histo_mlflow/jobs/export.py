@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from histo_mlflow.errors import OptionError, SourceNotFoundError
+from histo_mlflow.errors import OptionError
 from histo_mlflow.evaluation.options import Int8Options
 from histo_mlflow.jobs import job
 from histo_mlflow.models.options import FORMATS, ONNX, OPENVINO_INT8
-from histo_mlflow.options import MODEL, JobOptions, option, stated
+from histo_mlflow.options import MODEL, JobOptions, option, output_path, stated
 from histo_mlflow.tiles.options import given_tiles
 from histo_mlflow.tracking.options import PRODUCTION
 
@@ -54,11 +54,9 @@ def export(options: Export) -> Path:
     from histo_mlflow.tracking.runs import begun_run
     from histo_mlflow.tracking.store import read_store
 
-    output = Path(stated(options.output) or f"exported-{options.to}").absolute()
+    output = output_path(stated(options.output) or f"exported-{options.to}")
     if output.exists():
         raise OptionError(f"output={output}: exists; name another folder, or move it away")
-    if not output.parent.is_dir():
-        raise SourceNotFoundError(f"output={output}: the folder {output.parent} does not exist; make it first")
     exports.require(options.to)
     check_source(options.data)
     store = read_store()

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from histo_mlflow.errors import OptionError, SourceNotFoundError
+from histo_mlflow.errors import OptionError
 from histo_mlflow.jobs import job
 from histo_mlflow.learning.options import ComputeOptions, SeedOptions
 from histo_mlflow.models.options import NetworkOptions
-from histo_mlflow.options import JobOptions, option
+from histo_mlflow.options import JobOptions, option, output_file
 from histo_mlflow.pipeline.shown import Shown
 from histo_mlflow.tiles.options import ReadingOptions, given_tiles
 
@@ -59,11 +59,7 @@ def features(options: Features) -> FeaturesResult:
     from histo_mlflow.tracking.runs import begun_run
     from histo_mlflow.tracking.store import read_store
 
-    output, compute = Path(options.output).absolute(), resolve_compute_for_report(options.compute)
-    if not output.parent.is_dir():
-        raise SourceNotFoundError(f"output={output}: the folder {output.parent} does not exist; make it first")
-    if output.is_dir():
-        raise OptionError(f"output={output}: is a folder; name a file in it")
+    output, compute = output_file(options.output), resolve_compute_for_report(options.compute)
     tiles = announce(open_tiles(options.data, image_size=options.network.image_size, reading=options.reading))
     if tiles.encoder:
         raise OptionError(f"data={options.data}: holds features already ({tiles.form}); give tiles")

@@ -4,12 +4,12 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from histo_mlflow.errors import OptionError, SourceNotFoundError, UnreadableTilesError
+from histo_mlflow.errors import UnreadableTilesError
 from histo_mlflow.evaluation.options import AbstentionOptions, Int8Options
 from histo_mlflow.jobs import job
 from histo_mlflow.learning.options import ComputeOptions
 from histo_mlflow.models.options import RuntimeOptions
-from histo_mlflow.options import JobOptions, option
+from histo_mlflow.options import JobOptions, option, output_file
 from histo_mlflow.pipeline.options import ScoringOptions
 from histo_mlflow.tiles.options import ScaleOptions
 
@@ -44,17 +44,13 @@ def predict(options: Predict) -> Path:
     from histo_mlflow.learning.compute import resolve_compute_for_report
     from histo_mlflow.pipeline.inputs import check_form, describe_model, load_model
     from histo_mlflow.pipeline.predict import check_runtime, in_runtime, threshold_of, write_predictions
-    from histo_mlflow.pipeline.tally import Tally
+    from histo_mlflow.pipeline.prediction_counts import PredictionCounts
     from histo_mlflow.tiles.unlabelled import open_images
     from histo_mlflow.tracking.runs import begun_run
     from histo_mlflow.tracking.store import read_store
 
     compute = resolve_compute_for_report(options.compute)
-    output = Path(options.output).absolute()  # `mlflow run` of a git address works in a folder of its own
-    if not output.parent.is_dir():
-        raise SourceNotFoundError(f"output={output}: the folder {output.parent} does not exist; make it first")
-    if output.is_dir():
-        raise OptionError(f"output={output}: is a folder; name a file in it")
+    output = output_file(options.output)
     check_runtime(options.runtime.runtime, compute)
     images = open_images(options.scoring.data)
     store = read_store()
@@ -64,15 +60,15 @@ def predict(options: Predict) -> Path:
     model, int8 = in_runtime(store, model, compute, options.runtime, options.gate)
     if run is not None and int8 is not None:
         run.write("int8.json", json.dumps(int8, indent=2) + "\n")
-    tally = Tally(model.classes, threshold_of(model) if options.abstention.abstain else None)
+    counts = PredictionCounts(model.classes, threshold_of(model) if options.abstention.abstain else None)
     images = replace(images, microns_per_pixel=options.microns_per_pixel or None, is_rescaled=options.scale.rescale)
-    failures, compared = write_predictions(model, compute, images, output, tally=tally)
+    failures, compared = write_predictions(model, compute, images, output, counts=counts)
     compared.tell()
     compared.keep(run)
     if run is not None and output.is_file():
         run.log_file(output)
     kept = f"; kept with run {run.id} too" if run else ""
-    say(f"\n{tally.describe()}\nby {describe_model(store, model)}")
+    say(f"\n{counts.describe()}\nby {describe_model(store, model)}")
     say(f"{len(images) - len(failures)} of {len(images)} images predicted: {output}{kept}")
     if failures:
         for failure in failures:

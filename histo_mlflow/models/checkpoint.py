@@ -3,7 +3,7 @@
 import json
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from pickle import UnpicklingError
@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from histo_mlflow.base.plain_values import parse_json, reason_of
-from histo_mlflow.errors import RequestError, TileFormatError, WorkError
+from histo_mlflow.base.whole_file import written_whole
+from histo_mlflow.errors import RequestError, TileFormatError
 from histo_mlflow.models.backbones import find_backbone
 from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.models.facts import ModelFacts, facts_from
@@ -27,6 +28,7 @@ DAMAGE = (
     SafetensorError, UnpicklingError, RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError,
     MemoryError, zipfile.BadZipFile,
 )  # fmt: skip
+_REFUSALS = (SafetensorError, RuntimeError, OSError)  # safetensors and torch have their own for a full disk
 
 
 def epoch_file_name(epoch: int) -> str:
@@ -38,7 +40,8 @@ def save_weights(path: Path, network: torch.nn.Module, facts: ModelFacts) -> Non
     """Write the weights and `facts` as safetensors."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     header = {FACTS_KEY: json.dumps(asdict(facts))}
-    _write_whole(path, lambda draft: save_file(tensors, draft, metadata=header))
+    with written_whole(path, refusals=_REFUSALS) as draft:
+        save_file(tensors, draft, metadata=header)
 
 
 def load_weights(path: Path) -> tuple[TileClassifier, ModelFacts]:
@@ -90,7 +93,8 @@ def load_plainly(path: Path) -> Any:
 
 def save_state(path: Path, content: Mapping[str, Any]) -> None:
     """Write a training state, which `load_state` reads without unpickling objects."""
-    _write_whole(path, lambda draft: torch.save(dict(content), draft))
+    with written_whole(path, refusals=_REFUSALS) as draft:
+        torch.save(dict(content), draft)
 
 
 def load_state(path: Path) -> dict[str, Any]:
@@ -105,15 +109,3 @@ def load_state(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or "random_states" not in content:
         raise TileFormatError(f"{path} is not a training state; give the run id of a training: resume=RUN_ID")
     return content
-
-
-def _write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".draft")
-    try:
-        write(draft)
-        draft.replace(path)
-    except (SafetensorError, RuntimeError, OSError) as error:  # torch and safetensors have their own for a full disk
-        raise WorkError(f"can't write {path} ({reason_of(error)}); check disk space and permissions, then run again") from error
-    finally:
-        draft.unlink(missing_ok=True)

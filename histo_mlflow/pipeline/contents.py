@@ -19,9 +19,6 @@ from histo_mlflow.tracking.runs import Run
 FOLD_TAG = "histo.fold"
 """Of a run of a fold: its number."""
 
-SPLIT_FILE = "split.npz"
-"""Of a run that has learnt: ``train`` and ``val``, the positions of its tiles; of a cross-validation ``fold`` of each tile."""
-
 REPORT_TAG = "histo.report"
 """Of a run whose report has failed, or was made later."""
 

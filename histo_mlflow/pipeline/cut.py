@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from histo_mlflow.base.progress import Bar
 from histo_mlflow.console import warn
-from histo_mlflow.errors import OptionError, RequestError, SourceNotFoundError, UnreadableSlideError
+from histo_mlflow.errors import OptionError, RequestError, UnreadableSlideError
+from histo_mlflow.options import output_path
 from histo_mlflow.slides.annotations import IGNORE, Annotations, read_annotations
 from histo_mlflow.slides.cutting import Ground, areas_of, check_on_slide, choose_tiles
 from histo_mlflow.slides.grid import lay_grid
@@ -90,9 +91,7 @@ class Marked:
 
 def check_output(text: str) -> Path:
     """Return the file to write; raises `RequestError` if none can be written there, or it has another ending."""
-    output = Path(text).absolute()  # `mlflow run` of a git address works in a folder of its own
-    if not output.parent.is_dir():
-        raise SourceNotFoundError(f"output={output}: the folder {output.parent} does not exist; make it first")
+    output = output_path(text)
     if output.is_dir() or output.suffix != ".npz":
         raise OptionError(f"output={output}: name a file that ends in .npz")
     return output

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from histo_mlflow.errors import WorkError
+from histo_mlflow.base.whole_file import written_whole
 from histo_mlflow.learning.compute import Compute
 from histo_mlflow.learning.infer import infer_batches
 from histo_mlflow.models.classifier import TileClassifier
@@ -45,16 +45,9 @@ def stored_features(network: TileClassifier, tiles: TileSet, compute: Compute, v
 def write_features(network: TileClassifier, tiles: TileSet, compute: Compute, output: Path) -> FeatureFacts:
     """Write features, labels, classes and groups of `tiles` to an HDF5 file, which appears when it is complete."""
     file, facts = _keep(network, tiles, compute, AS_STORED)
-    draft = output.with_name(output.name + ".draft")
-    try:
+    with written_whole(output) as draft:
         shutil.copyfile(file, draft)
         add_labels(draft, tiles.labels, tiles.classes, tiles.groups)
-        draft.replace(output)
-    except OSError as error:
-        reason = error.strerror or error
-        raise WorkError(f"output={output} can't be written ({reason}); check disk space and permissions") from None
-    finally:
-        draft.unlink(missing_ok=True)
     return facts
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -15,6 +14,7 @@ from histo_mlflow.learning.options import HEAD
 from histo_mlflow.options import flatten
 from histo_mlflow.pipeline.contents import FOLD_TAG, log_config, log_datasets
 from histo_mlflow.pipeline.description import Description, folds_table, report_links
+from histo_mlflow.pipeline.kept_split import keep_folds
 from histo_mlflow.pipeline.names import RunName, figure_of
 from histo_mlflow.pipeline.record import RecordedSplit, record_split
 from histo_mlflow.pipeline.report import record_findings
@@ -142,7 +142,8 @@ def describe_pooled(run: Run, folds: Folds, pooled: Findings) -> Description:
 def record_folds(session: Session, splits: Sequence[Split]) -> Folds:
     """Fit and score each fold in a run nested in the session's; a fold that is done already is only scored again."""
     tiles = session.inputs.tiles
-    _log_membership(session.run, tiles, splits)
+    keep_folds(session.run, tiles, splits)
+    log_datasets(session.run, [tiles.part("train")], "all folds")
     recorded = []
     for number, split in enumerate(splits, start=1):
         title = f"fold {number}"
@@ -157,15 +158,6 @@ def record_folds(session: Session, splits: Sequence[Split]) -> Folds:
         # A handle of its own for what is drawn later: the mirror of this one has ended with the run.
         recorded.append(replace(of_fold, run=Run(run.store, run.id)))
     return Folds(tiles, recorded)
-
-
-def _log_membership(run: Run, tiles: TileSet, splits: Sequence[Split]) -> None:
-    fold_of_tile = np.zeros(len(tiles), dtype=np.int64)
-    for fold, split in enumerate(splits, start=1):
-        fold_of_tile[split.val.rows] = fold
-    fingerprint = np.array(tiles.fingerprint)
-    run.write("split.npz", partial(np.savez_compressed, fold=fold_of_tile, fingerprint=fingerprint))
-    log_datasets(run, [tiles.part("train")], "all folds")
 
 
 def record_summary(session: Session, folds: Folds) -> Findings:

@@ -4,9 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from histo_mlflow.base.plain_values import read_yaml_mapping
 from histo_mlflow.console import say, warn
@@ -19,6 +17,7 @@ from histo_mlflow.models.model import Model
 from histo_mlflow.models.options import OPENVINO_INT8, NetworkOptions, n_features_of
 from histo_mlflow.models.weights import InitialWeights, adopt_weights, find_missing, read_initial_weights
 from histo_mlflow.options import build, flatten, option_fields, stated
+from histo_mlflow.pipeline.kept_split import kept_rows
 from histo_mlflow.pipeline.options import LearningOptions
 from histo_mlflow.tiles.open import open_tiles
 from histo_mlflow.tiles.options import ReadingOptions
@@ -203,18 +202,13 @@ def open_calibration(store: Store, model: Model, source: str | None) -> Part:
         if is_own:
             raise OptionError(f"{source} holds other tiles than {model.address} has learnt from; name them: --calibration-data")
         return tiles.part("all")
-    if run is None or not run.has_file("split.npz"):
+    rows = kept_rows(run) if run else {}
+    if "val" not in rows:
         raise OptionError(
             f"{tiles.source}: {model.address} has learnt from these very tiles, and which of them it was validated on is not "
             "known here; give labelled tiles that it has not learnt from"
         )
-    return tiles.part("val", run.read("split.npz", _read_validated))
-
-
-def _read_validated(file: Path) -> NDArray[np.int64]:
-    with np.load(file) as split:
-        rows: NDArray[np.int64] = split["val"]
-        return rows
+    return tiles.part("val", rows["val"])
 
 
 def describe_model(store: Store, model: Model) -> str:

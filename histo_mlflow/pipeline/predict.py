@@ -1,6 +1,7 @@
 """What a model says of images, written to a CSV file."""
 
 import csv
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from histo_mlflow.base.progress import Bar
 from histo_mlflow.base.scratch import scratch_folder
+from histo_mlflow.base.whole_file import written_whole
 from histo_mlflow.console import say
 from histo_mlflow.errors import OptionError
 from histo_mlflow.evaluation.options import GateOptions
@@ -20,9 +22,9 @@ from histo_mlflow.models.options import OPENVINO_INT8, TORCH, RuntimeOptions
 from histo_mlflow.options import stated
 from histo_mlflow.pipeline.drift import Compared, Watch
 from histo_mlflow.pipeline.inputs import open_calibration
+from histo_mlflow.pipeline.prediction_counts import PredictionCounts
 from histo_mlflow.pipeline.quantize import describe_int8, put_quantized
 from histo_mlflow.pipeline.scale import middle_of
-from histo_mlflow.pipeline.tally import Tally
 from histo_mlflow.tiles.mapped import check_unchanged
 from histo_mlflow.tiles.unlabelled import ImageSource
 from histo_mlflow.tracking.store import Store
@@ -73,42 +75,36 @@ def _at_scale(tiles: NDArray[Any], source: ImageSource, model: Model) -> NDArray
 
 
 def write_predictions(
-    model: Model, compute: Compute, images: ImageSource, output: Path, *, tally: Tally
+    model: Model, compute: Compute, images: ImageSource, output: Path, *, counts: PredictionCounts
 ) -> tuple[list[str], Compared]:
     """Write a line for each image, in order; return a sentence for each that could not be read, and how all others compare.
 
-    The file appears when it is complete. Where the `tally`, which counts them, knows when to abstain it has a column `abstain`:
-    true below that probability. The images are compared with what the model was tried on.
+    The file appears when it is complete. Where `counts`, to which each is added, knows when to abstain there is a column
+    `abstain`: true below that probability. The images are compared with what the model was tried on.
     """
-    abstain_below = tally.abstain_below
+    abstain_below = counts.abstain_below
     failures: list[str] = []
     watch = Watch(model)
-    # A device such as /dev/stdout is written as it is; a file is renamed into place when it is complete.
-    draft = output if output.exists() and not output.is_file() else output.with_name(output.name + ".draft")
-    try:
-        with (
-            draft.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-            Bar[None](total=len(images), unit="tile", desc="predict") as bar,
-        ):
-            writer = csv.writer(file)
-            abstaining = [] if abstain_below is None else ["abstain"]
-            writer.writerow([images.column, "label", *(f"prob_{name}" for name in model.classes), *abstaining])
-            for blocks in images.blocks(failures):
-                rows: dict[int, list[str]] = {}
-                for block in blocks:
-                    probabilities = probabilities_of(watch.infer(_at_scale(block.images, images, model), compute=compute))
-                    tally.add(probabilities)
-                    for position, of_tile in zip(block.positions, probabilities, strict=True):
-                        label, highest = model.classes[int(of_tile.argmax())], of_tile.max()
-                        abstains = [] if abstain_below is None else [str(bool(highest < abstain_below)).lower()]
-                        rows[position] = [images.names[position], label, *(f"{value:.9g}" for value in of_tile), *abstains]
-                    bar.update(len(block.positions))
-                writer.writerows(rows[position] for position in sorted(rows))
+    is_device = output.exists() and not output.is_file()  # such as /dev/stdout, which is written as it is
+    with (
+        nullcontext(output) if is_device else written_whole(output) as draft,
+        draft.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+        Bar[None](total=len(images), unit="tile", desc="predict") as bar,
+    ):
+        writer = csv.writer(file)
+        abstaining = [] if abstain_below is None else ["abstain"]
+        writer.writerow([images.column, "label", *(f"prob_{name}" for name in model.classes), *abstaining])
+        for blocks in images.blocks(failures):
+            rows: dict[int, list[str]] = {}
+            for block in blocks:
+                probabilities = probabilities_of(watch.infer(_at_scale(block.images, images, model), compute=compute))
+                counts.add(probabilities)
+                for position, of_tile in zip(block.positions, probabilities, strict=True):
+                    label, highest = model.classes[int(of_tile.argmax())], of_tile.max()
+                    abstains = [] if abstain_below is None else [str(bool(highest < abstain_below)).lower()]
+                    rows[position] = [images.names[position], label, *(f"{value:.9g}" for value in of_tile), *abstains]
+                bar.update(len(block.positions))
+            writer.writerows(rows[position] for position in sorted(rows))
         if images.array is not None:
             check_unchanged(images.array)
-        if draft != output:
-            draft.replace(output)
-    finally:
-        if draft != output:
-            draft.unlink(missing_ok=True)
     return failures, watch.compared()

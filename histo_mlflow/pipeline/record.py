@@ -20,7 +20,7 @@ from histo_mlflow.models.checkpoint import epoch_file_name, load_state, load_wei
 from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.models.facts import ModelFacts
 from histo_mlflow.options import flatten
-from histo_mlflow.pipeline.contents import SPLIT_FILE, log_datasets
+from histo_mlflow.pipeline.contents import log_datasets
 from histo_mlflow.pipeline.description import (
     Description,
     describe_figures,
@@ -28,6 +28,7 @@ from histo_mlflow.pipeline.description import (
     report_links,
     show_at_a_glance,
 )
+from histo_mlflow.pipeline.kept_split import keep_split, kept_rows
 from histo_mlflow.pipeline.names import figure_of
 from histo_mlflow.pipeline.report import (
     calibrate,
@@ -99,9 +100,7 @@ def record_split(session: Session, split: Split, *, title: str) -> RecordedSplit
     run, inputs = session.run, session.inputs
     log_datasets(run, [split.train, split.val, *([] if inputs.watched is None else [inputs.watched])], title)
     _check_same_split(run, split)
-    fingerprint = np.array(split.tiles.fingerprint)
-    rows = partial(np.savez_compressed, train=split.train.rows, val=split.val.rows, fingerprint=fingerprint)
-    run.write(SPLIT_FILE, rows)
+    keep_split(run, split)
     state = load_last_state(run, load_state)
     observer = _Observer(session, split, state)
     result = run_split(inputs, split, session.options.recipe, on_epoch=observer, ranks=session.ranks, resume=state)
@@ -127,10 +126,8 @@ def record_split(session: Session, split: Split, *, title: str) -> RecordedSplit
 
 def _check_same_split(run: Run, split: Split) -> None:
     """Raise `RequestError` if the run began with another split of these tiles, as an earlier version may have made."""
-    if not run.has_file(SPLIT_FILE):
-        return
-    before = run.read(SPLIT_FILE, lambda file: dict(np.load(file)))
-    if not all(np.array_equal(before[part.name], part.rows) for part in (split.train, split.val)):
+    before = kept_rows(run)
+    if before and not all(np.array_equal(before[part.name], part.rows) for part in (split.train, split.val)):
         raise RequestError(
             f"run {run.id} began with another split of these tiles, made by an earlier version; start a new run from its "
             f"weights: weights={run.id}"

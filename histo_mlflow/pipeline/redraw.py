@@ -6,11 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from histo_mlflow.base.plain_values import read_yaml_mapping, reason_of
 from histo_mlflow.console import say
@@ -20,7 +16,7 @@ from histo_mlflow.evaluation.runs_sections import ShownRun
 from histo_mlflow.learning.options import Recipe
 from histo_mlflow.options import build
 from histo_mlflow.pipeline.albums import Training
-from histo_mlflow.pipeline.contents import FOLD_TAG, REPORT_TAG, SPLIT_FILE
+from histo_mlflow.pipeline.contents import FOLD_TAG, REPORT_TAG
 from histo_mlflow.pipeline.draw import (
     CURVES,
     FOLD_PAGE,
@@ -33,6 +29,7 @@ from histo_mlflow.pipeline.draw import (
     load_best_network,
     panels_of,
 )
+from histo_mlflow.pipeline.kept_split import kept_rows
 from histo_mlflow.tiles.open import open_tiles
 from histo_mlflow.tiles.options import DataOptions, ReadingOptions
 from histo_mlflow.tiles.tile_set import TileSet
@@ -81,9 +78,8 @@ def _draw(run: Run, open_once: Callable[[str, ReadingOptions, int, str], TileSet
         source, reading = learnt_from if about.is_selected_on else scored
         found = open_once(source, reading, about.tile_size_px, about.fingerprint)
         tiles |= {} if found is None else {split: found}
-    if (own := tiles.get("val")) is not None and run.has_file(SPLIT_FILE):
-        recipe, rows = build(Recipe, config), run.read(SPLIT_FILE, _read_learnt)
-        drawable = replace(drawable, training=Training(own, rows, recipe))
+    if (own := tiles.get("val")) is not None and (rows := kept_rows(run)):
+        drawable = replace(drawable, training=Training(own, rows["train"], build(Recipe, config)))
     draw(drawable, tiles, _or_end)
     drawn = [*([CURVES] if drawable.curves else []), *(f"evaluation/{findings.about.split}" for findings in drawable.findings)]
     if run.has_file("comparison/comparison.json"):
@@ -118,12 +114,6 @@ def read_drawable(run: Run, config: Mapping[str, Any] | None = None) -> Drawable
         return Drawable(run, findings, curves, partial(load_best_network, run))
     histories = [each for fold in nested_runs(run, FOLD_TAG).values() if (each := _read_history(fold))]
     return Drawable(run, findings, fold_curves_of(histories, recipe, str(source)) if histories else None)
-
-
-def _read_learnt(file: Path) -> NDArray[np.int64]:
-    with np.load(file) as split:
-        rows: NDArray[np.int64] = split["train"]
-        return rows
 
 
 def _read_history(run: Run) -> dict[str, Sequence[float]]:

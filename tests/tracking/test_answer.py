@@ -16,7 +16,7 @@ import pytest
 from histo_mlflow.errors import StoreError
 from histo_mlflow.tracking import answer
 from tests.conftest import Histo
-from tests.servers import free_port
+from tests.servers import free_port, refusing
 
 SECONDS = 5.0
 
@@ -107,19 +107,9 @@ def test_what_needs_no_store_asks_none(histo_here: Histo, work: Path) -> None:
 
 
 def test_a_server_that_says_no_has_answered(work: Path) -> None:
-    def refuse(server: socket.socket) -> None:
-        while True:
-            try:
-                connection, _ = server.accept()
-            except OSError:
-                return
-            with connection:
-                connection.recv(1000)
-                connection.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        threading.Thread(target=refuse, args=(server,), daemon=True).start()
-        mlflow.set_tracking_uri(f"http://127.0.0.1:{server.getsockname()[1]}")
+    with refusing() as (address, asked):
+        mlflow.set_tracking_uri(address)
         answer.require_answer()
+    assert asked
     mlflow.set_tracking_uri(f"sqlite:///{work / 'mlflow.db'}")
     answer.require_answer()

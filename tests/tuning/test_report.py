@@ -8,12 +8,13 @@ import optuna
 import pytest
 
 from histo_mlflow.errors import NonFiniteLossError
+from histo_mlflow.options import build
 from histo_mlflow.tiles.options import HoldOutOptions
 from histo_mlflow.tiles.splits import Split, hold_out
 from histo_mlflow.tiles.tile_set import TileSet
 from tuning.objective import Objective
-from tuning.options import SearchOptions
-from tuning.report import Noise, repeat
+from tuning.options import SearchOptions, Tune
+from tuning.report import Noise, describe_cost, repeat
 from tuning.study import _pruner
 
 _VALUES = {"learning_rate": 1e-3, "aug_cutoff": 2}
@@ -44,6 +45,8 @@ def test_repeats_are_on_splits_of_their_own_and_outlive_one_that_diverges(tiny_t
     _seen.clear()
     chosen = cut(0)
     objective = _Told(None, None, chosen, {"epochs": 4, "seed": 0, **_DEFAULTS}, None, 1)  # type: ignore[arg-type]
+    asked = build(Tune, {"trials": 1, "repeats": 3})
+    assert "then 3 repeats each" in describe_cost(study, asked, chosen[0])
     noise = repeat(study, objective, 3, cut)
     assert noise == Noise([1, 2, 3], [2, math.inf, 4], 0.5)
     assert [seed for seed, _ in _seen] == [1, 1, 2, 2, 3, 3]
@@ -53,6 +56,7 @@ def test_repeats_are_on_splits_of_their_own_and_outlive_one_that_diverges(tiny_t
     assert "diverged and left out: default 1 of 3" in noise.describe()
     assert repeat(study, objective, 3, cut) == noise
     assert len(_seen) == 6, "what was repeated is not repeated again"
+    assert "repeats" not in describe_cost(study, asked, chosen[0])
     assert "too few repeats" in Noise([1, math.inf], [2, 3], 0.5).describe()
 
 

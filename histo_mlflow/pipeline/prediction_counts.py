@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from histo_mlflow.console import format_table
 
 
-class Tally:
+class PredictionCounts:
     """Counts predictions as they are made; holds none of them.
 
     Attributes:
@@ -16,14 +16,14 @@ class Tally:
 
     def __init__(self, classes: tuple[str, ...], abstain_below: float | None) -> None:
         self.classes, self.abstain_below = classes, abstain_below
-        self.counts = np.zeros(len(classes), dtype=np.int64)
+        self.by_class = np.zeros(len(classes), dtype=np.int64)
         self.n_abstained = 0
         self._confidence = 0.0
 
     def add(self, probabilities: NDArray[np.floating]) -> None:
         """Count tiles by their probabilities ``(n_tiles, n_classes)``."""
         confidence = probabilities.max(axis=1)
-        self.counts += np.bincount(probabilities.argmax(axis=1), minlength=len(self.classes))
+        self.by_class += np.bincount(probabilities.argmax(axis=1), minlength=len(self.classes))
         self._confidence += float(confidence.sum(dtype=np.float64))
         if self.abstain_below is not None:
             self.n_abstained += int((confidence < self.abstain_below).sum())
@@ -31,7 +31,7 @@ class Tally:
     @property
     def n_tiles(self) -> int:
         """How many were counted."""
-        return int(self.counts.sum())
+        return int(self.by_class.sum())
 
     @property
     def mean_confidence(self) -> float:
@@ -42,8 +42,8 @@ class Tally:
         """Return counts by class, the most frequent first, and the rest in a line."""
         if not self.n_tiles:
             return "no image was predicted"
-        order = np.argsort(-self.counts, kind="stable")
-        rows = [[self.classes[k], str(self.counts[k]), f"{100 * self.counts[k] / self.n_tiles:.1f} %"] for k in order]
+        order = np.argsort(-self.by_class, kind="stable")
+        rows = [[self.classes[k], str(self.by_class[k]), f"{100 * self.by_class[k] / self.n_tiles:.1f} %"] for k in order]
         said = f"mean confidence {self.mean_confidence:.3f}"
         if self.abstain_below is not None:
             share = 100 * self.n_abstained / self.n_tiles
