@@ -9,7 +9,7 @@ TensorFlow pad by hand and are no plain `torch.nn.Conv2d`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,35 +32,38 @@ class FastDepthwise(TorchFunctionMode):
     ) -> Any:
         """Call a function of torch, or what stands in for it."""
         is_in_reach = func is functional.conv2d and not kwargs and torch.is_autocast_enabled("cpu")
-        if is_in_reach and (form := _form_of_depthwise(*args)) is not None:
+        if is_in_reach and (form := _Call(*args).form_of_fast()) is not None:
             dtype = torch.get_autocast_dtype("cpu")
             return _DepthwiseFunction.apply(args[0].to(dtype), args[1].to(dtype), *form)
         return func(*args, **(kwargs or {}))
 
 
-def _form_of_depthwise(
-    pixels: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> tuple[int, int] | None:  # the arguments of torch.nn.functional.conv2d, as layers give them
-    """Return stride and padding of a convolution that can be learnt fast here, or None."""
-    size = weight.shape[2]
-    is_plain = (
-        1 < groups == pixels.shape[1] == weight.shape[0]
-        and pixels.device.type == "cpu"
-        and bias is None
-        and size == weight.shape[3]
-        and size % 2 == 1
-        and _pair(dilation) == (1, 1)
-        and _pair(stride) in ((1, 1), (2, 2))
-        and _pair(padding) in ((0, 0), (size // 2, size // 2))
-    )
-    is_learnt = torch.is_grad_enabled() and (pixels.requires_grad or weight.requires_grad)
-    return (_pair(stride)[0], _pair(padding)[0]) if is_plain and is_learnt else None
+class _Call(NamedTuple):
+    """The arguments of `torch.nn.functional.conv2d`, as layers give them."""
+
+    pixels: Tensor
+    weight: Tensor
+    bias: Tensor | None = None
+    stride: Any = 1
+    padding: Any = 0
+    dilation: Any = 1
+    groups: int = 1
+
+    def form_of_fast(self) -> tuple[int, int] | None:
+        """Return stride and padding of a depthwise convolution that can be learnt fast here, or None."""
+        size, stride, padding = self.weight.shape[2], _pair(self.stride), _pair(self.padding)
+        is_plain = (
+            1 < self.groups == self.pixels.shape[1] == self.weight.shape[0]
+            and self.pixels.device.type == "cpu"
+            and self.bias is None
+            and size == self.weight.shape[3]
+            and size % 2 == 1
+            and _pair(self.dilation) == (1, 1)
+            and stride in ((1, 1), (2, 2))
+            and padding in ((0, 0), (size // 2, size // 2))
+        )
+        is_learnt = torch.is_grad_enabled() and (self.pixels.requires_grad or self.weight.requires_grad)
+        return (stride[0], padding[0]) if is_plain and is_learnt else None
 
 
 class _DepthwiseFunction(torch.autograd.Function):
