@@ -186,7 +186,7 @@ def _describe(subject: Subject, issues: Issues, likeliest: Rows, white: NDArray[
     ]
     return Finding(
         "label_errors", "Labels in doubt", DOUBTFUL if share > 0.005 else NOTE if n else CLEAR,
-        f"{n} of {len(subject.data)} labels ({100 * share:.1f} %) are in doubt. Of {100 * FLIPPED_SHARE:.0f} % labels "
+        f"In doubt: {n} of {len(subject.data)} labels ({100 * share:.1f} %). Of {100 * FLIPPED_SHARE:.0f} % labels "
         f"that were changed on purpose, {100 * trial.recall:.0f} % were found, and {100 * trial.precision:.0f} % of the "
         f"newly named were changed ones (by {source}).",
         "Look at the first ones and correct what is wrong; a doubt is no error, so none is in exclude.txt. The first tile "
