@@ -23,9 +23,9 @@ Pairs = NDArray[np.int64]
 RADIUS_BITS = 18
 """Of 63. A shift of real tiles of 28 px by 1 px, or of 224 px by 8, changes 17 bits at the 95th percentile."""
 
-_MIN_ALIKE = 0.75
+_MIN_ALIKE = 0.7
 """Cosine of the coefficients themselves, by which most candidates are passed over before their pixels are read: of planted
-near-duplicates of 28 px 1 in 100 is below. Wider limits (20 bits, 0.7) find 1 % more and take four times as long."""
+near-duplicates of 28 px 1 in 100 is below. A radius of 20 bits would find 1 in 200 more, and take twice as long."""
 
 _MIN_CONTRAST = 0.3  # grey levels: below, a hash is of noise, and an empty tile resembles every other
 _EDGE_PX = 64  # at which detail is compared
