@@ -1,6 +1,7 @@
 """`histo audit` as a user runs it: what is said, what is written, what is refused."""
 
 import json
+import re
 from pathlib import Path
 
 import mlflow
@@ -38,6 +39,8 @@ def test_what_is_found_stands_on_the_page_in_the_facts_and_in_the_list(histo_her
     page, facts = Path("found/audit.html").read_text(), json.loads(Path("found/audit.json").read_text())
     assert "Near-duplicates" in page
     assert page.count("data:image/jpeg;base64,") >= 6
+    assert "in 1 cluster of" in page
+    assert not re.search(r">1 \w+s\b|\b1 (tiles|clusters|labels)\b", page)
     kinds = {each["kind"]: each for each in facts["findings"]}
     assert kinds["exact_leak"]["tiles"] == {"data": ["7"], "test_data": ["2"]}
     assert kinds["near_duplicates"]["tiles"]["data"] == ["5", "31"]

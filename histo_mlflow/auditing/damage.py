@@ -172,7 +172,7 @@ def _unusual(subject: Subject, fault: _Fault, has_it: Found) -> Rows:
 def _describe(subject: Subject, fault: _Fault, has_it: Found) -> Finding:
     rows = _unusual(subject, fault, has_it)
     usual = int(has_it.sum()) - len(rows)
-    words = f" {usual} more are of classes in which that is usual." if usual else ""
+    words = f" Not counted: {usual} of classes in which that is usual." if usual else ""
     if not len(rows):
         severity = NOTE if usual else CLEAR
         return Finding(fault.kind, fault.title, severity, f"None that stands out ({fault.how}).{words}", rows=rows)

@@ -1,6 +1,7 @@
 """The same tile again: bit for bit, or turned, mirrored, stored anew, brightened or shifted by a few pixels.
 
-Hashes find candidates, and pixels decide. Rotations by other angles, crops and overlaps are beyond hashes: `siblings`.
+Hashes find candidates by what is coarse, and pixels decide by what is finer: two tiles with a bright corner each are alike in
+all that is coarse. Rotations by other angles, crops and overlaps are beyond hashes: `siblings`.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,25 +13,28 @@ from numpy.typing import NDArray
 
 from histo_mlflow.auditing.clusters import Clusters, Kind
 from histo_mlflow.auditing.finding import Check, Finding, Measures
-from histo_mlflow.auditing.hashes import SYMMETRIES, Symmetry, coefficients, contrast, grey, pack
+from histo_mlflow.auditing.hashes import SYMMETRIES, Floats32, Symmetry, coefficients, contrast, grey, pack
 from histo_mlflow.auditing.subject import Rows, Subject
 from histo_mlflow.tiles.copies import digest_each, tie_together
 
 Pairs = NDArray[np.int64]
 """``(n, 2)``, positions of two tiles."""
 
-RADIUS_BITS = 16
-"""Of 63. Shifts of real tiles by 4 px of 224 change 12 bits at the 95th percentile; of 1,364,224 pairs that are not related
-120 are so near (docs/audits.md)."""
+RADIUS_BITS = 18
+"""Of 63. A shift of real tiles of 28 px by 1 px, or of 224 px by 8, changes 17 bits at the 95th percentile."""
 
-_MIN_ALIKE = 0.8
-"""Cosine of the coefficients themselves, by which most candidates are passed over before their pixels are read. Of 1,770 real
-tiles each with a planted near-duplicate none was below 0.86; of unrelated tiles within the radius 99 % are below 0.76."""
+_MIN_ALIKE = 0.7
+"""Cosine of the coefficients themselves, by which most candidates are passed over before their pixels are read: of planted
+near-duplicates of 28 px 1 in 100 is below. A radius of 20 bits would find 1 in 200 more, and take twice as long."""
 
 _MIN_CONTRAST = 0.3  # grey levels: below, a hash is of noise, and an empty tile resembles every other
-_EDGE_PX = 64  # at which pixels are compared
+_EDGE_PX = 64  # at which detail is compared
 _MAX_SHIFT_PX = 4  # at that size: 14 px of 224
-_MIN_CORRELATION = 0.87
+_COARSE_PX = 4.0  # at that size: standard deviation of the blur whose result is left out of the comparison
+_MIN_CORRELATION = 0.65
+"""Of detail. Planted near-duplicates of 28, 64 and 224 px have more, but for 1 in 200; between 10,004 and 7,180 tiles of 28 px
+that are not related the most is 0.58 of those within 16 bits (docs/audits.md)."""
+
 _BLOCK_PAIRS = 2048
 _BLOCK_QUERIES = 4096
 
@@ -74,7 +78,7 @@ def near_clusters(subject: Subject) -> Rows:
     return tie_together(len(subject), np.concatenate([links, near_pairs(subject)]))
 
 
-def _candidates(known: NDArray[np.float32]) -> Iterator[tuple[Symmetry, Pairs]]:
+def _candidates(known: Floats32) -> Iterator[tuple[Symmetry, Pairs]]:
     """Yield, for each symmetry, pairs (i, j), i < j, of which i so changed has nearly the hash of j and its coefficients."""
     index = faiss.IndexBinaryFlat(64)
     index.add(pack(known))
@@ -92,7 +96,7 @@ def _candidates(known: NDArray[np.float32]) -> Iterator[tuple[Symmetry, Pairs]]:
         yield symmetry, np.concatenate(parts)
 
 
-def _directions(known: NDArray[np.float32]) -> NDArray[np.float32]:
+def _directions(known: Floats32) -> Floats32:
     """Return coefficients ``(n, 63)`` without the mean, each tile's of norm 1."""
     flat = known.reshape(len(known), -1)[:, 1:]
     return np.asarray(flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9), np.float32)
@@ -102,26 +106,24 @@ def _blocks(pairs: Pairs) -> Iterable[Pairs]:
     return (pairs[start : start + _BLOCK_PAIRS] for start in range(0, len(pairs), _BLOCK_PAIRS))
 
 
-def _correlation(subject: Subject, pairs: Pairs, symmetry: Symmetry) -> NDArray[np.float64]:
-    """Return, for each pair, the highest correlation of brightness over small shifts, the first tile changed by `symmetry`."""
+def _correlation(subject: Subject, pairs: Pairs, symmetry: Symmetry) -> Floats32:
+    """Return, for each pair, the highest correlation of detail over small shifts, the first tile changed by `symmetry`."""
     rows, place = np.unique(pairs, return_inverse=True)
-    small = np.stack([_shrunk(subject.pixels(int(row))) for row in rows])
+    detail = np.stack([_detail(subject.pixels(int(row))) for row in rows])
     place = place.reshape(pairs.shape)
-    first = np.fft.rfft2(_standardised(symmetry.of_tiles(small[place[:, 0]])))
-    second = np.fft.rfft2(_standardised(small[place[:, 1]]))
+    first = np.fft.rfft2(symmetry.of_tiles(detail[place[:, 0]]))
+    second = np.fft.rfft2(detail[place[:, 1]])
     shifted = np.fft.irfft2(first * second.conj(), s=(_EDGE_PX, _EDGE_PX))
     near = np.r_[0 : _MAX_SHIFT_PX + 1, -_MAX_SHIFT_PX:0]
     return np.asarray(shifted[:, near][:, :, near].max(axis=(1, 2)))
 
 
-def _shrunk(tile: NDArray[np.uint8]) -> NDArray[np.float32]:
-    return np.asarray(cv2.resize(grey(tile[None])[0], (_EDGE_PX, _EDGE_PX), interpolation=cv2.INTER_AREA))
-
-
-def _standardised(tiles: NDArray[np.generic]) -> NDArray[np.float64]:
-    """Return tiles with mean 0 and norm 1, so that the product of two is their correlation."""
-    centred = tiles - tiles.mean(axis=(1, 2), keepdims=True)
-    return np.asarray(centred / np.maximum(np.sqrt((centred**2).sum(axis=(1, 2), keepdims=True)), 1e-9))
+def _detail(tile: NDArray[np.uint8]) -> Floats32:
+    """Return the brightness of a tile less what is coarse in it, with mean 0 and norm 1: the product of two correlates them."""
+    small = cv2.resize(grey(tile[None])[0], (_EDGE_PX, _EDGE_PX), interpolation=cv2.INTER_AREA)
+    fine = small - cv2.GaussianBlur(small, (0, 0), _COARSE_PX)
+    centred = fine - fine.mean()
+    return np.asarray(centred / max(float(np.linalg.norm(centred)), 1e-9), np.float32)
 
 
 def _find(subject: Subject) -> Iterator[Finding]:

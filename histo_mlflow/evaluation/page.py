@@ -82,6 +82,7 @@ def _environment() -> Environment:
         wording.in_two_parts,
         wording.signed,
         wording.short,
+        wording.how_many,
         picture_data,
         breakable,
         with_code,

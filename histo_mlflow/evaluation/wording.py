@@ -61,6 +61,11 @@ def in_two_parts(estimate: Estimate) -> tuple[str, str]:
     return f"{estimate.value:.3f}", f"{estimate.low:.3f} to {estimate.high:.3f}" if estimate.has_interval else ""
 
 
+def how_many(n: int, noun: str) -> str:
+    """Return a number with its noun, in the plural unless it is one: "1 tile", "20 tiles"."""
+    return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
 def short(value: float) -> str:
     """Return a number with as many places as it needs in a table."""
     return f"{value:.0f}" if float(value).is_integer() else f"{value:.4f}"

@@ -77,6 +77,6 @@ def audit(options: Audit) -> AuditResult:
     done.write(output)
     if run := begun_run(read_store()):
         run.log_folder(output, "audit")
-    say(f"\n{describe_audit(done)}\n\n{output / PAGE}; {len(done.excluded)} tiles to leave out: {output / EXCLUDE}")
+    say(f"\n{describe_audit(done)}\n\n{output / PAGE}; tiles to leave out: {len(done.excluded)} ({output / EXCLUDE})")
     found = {each.kind: each.n for each in done.findings if each.severity not in (CLEAR, UNASKED)}
     return AuditResult(output / PAGE, found, tuple(map(str, done.subject.names[done.excluded])))

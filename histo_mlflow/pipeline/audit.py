@@ -87,4 +87,4 @@ def describe_audit(done: Audit) -> str:
     rows = [[each.title, each.severity, str(each.n) if each.n else ""] for each in found]
     table = format_table(["finding", "severity", "tiles"], rows) if rows else "nothing was found"
     unasked = "".join(f"\n{each.title}: {each.summary}" for each in done.findings if each.severity == UNASKED)
-    return f"{table}\n{done.count(CLEAR)} more were looked for and not found{unasked}"
+    return f"{table}\nlooked for and not found: {done.count(CLEAR)} more{unasked}"

@@ -19,7 +19,7 @@ from histo_mlflow.tiles.cache import cache_key, recall, remember
 from histo_mlflow.tiles.copies import find_copies, merge_partitions
 from histo_mlflow.tiles.tile_set import TileSet
 
-_VERSION = 1  # of what is kept
+_VERSION = 2  # of what is kept
 _LEAK = "_leak"
 
 
