@@ -10,6 +10,7 @@ import cv2
 import faiss
 import numpy as np
 from numpy.typing import NDArray
+from scipy import fft
 
 from histo_mlflow.auditing.clusters import Clusters, Kind
 from histo_mlflow.auditing.finding import Check, Finding, Measures
@@ -111,9 +112,9 @@ def _correlation(subject: Subject, pairs: Pairs, symmetry: Symmetry) -> Floats32
     rows, place = np.unique(pairs, return_inverse=True)
     detail = np.stack([_detail(subject.pixels(int(row))) for row in rows])
     place = place.reshape(pairs.shape)
-    first = np.fft.rfft2(symmetry.of_tiles(detail[place[:, 0]]))
-    second = np.fft.rfft2(detail[place[:, 1]])
-    shifted = np.fft.irfft2(first * second.conj(), s=(_EDGE_PX, _EDGE_PX))
+    first = fft.rfft2(symmetry.of_tiles(detail[place[:, 0]]))
+    second = fft.rfft2(detail[place[:, 1]])
+    shifted = fft.irfft2(first * second.conj(), s=(_EDGE_PX, _EDGE_PX))
     near = np.r_[0 : _MAX_SHIFT_PX + 1, -_MAX_SHIFT_PX:0]
     return np.asarray(shifted[:, near][:, :, near].max(axis=(1, 2)))
 
