@@ -24,10 +24,15 @@ class Reader(torch.nn.Module):
         return (tiles * torch.ones(1)).mean(dim=(1, 2)) / 10 + self.bias
 
 
-def register(bias: float, objection: str = "", *, microns_per_pixel: float | None = None) -> str:
+def register(
+    bias: float, objection: str = "", *, microns_per_pixel: float | None = None, abstain_below: float | None = None
+) -> str:
     """Register such a model, as training does, and return its version."""
     store = open_store()
-    facts = ModelFacts(CLASSES, 32, "0" * 64, is_synthetic=False, selected="by hand", microns_per_pixel=microns_per_pixel)
+    facts = ModelFacts(
+        CLASSES, 32, "0" * 64, is_synthetic=False, selected="by hand", microns_per_pixel=microns_per_pixel,
+        abstain_below=abstain_below,
+    )  # fmt: skip
     with open_run(store, "train") as run:
         uri = log_model(run, Reader(bias), facts, "a card", step=1)
     done = register_model(store, uri, "histo-b3", VersionFacts(run.id, tags={"source_run": run.id}), objection=objection)

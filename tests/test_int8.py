@@ -21,6 +21,7 @@ from histo_mlflow.models.facts import ModelFacts
 from histo_mlflow.models.options import OPENVINO, OPENVINO_INT8
 from histo_mlflow.models.quantized import MOST_LIKELIHOOD_LOST, quantize
 from histo_mlflow.pipeline import quantize as making
+from histo_mlflow.slides.tile_table import read_tile_table
 from histo_mlflow.tiles.demo import draw_demo
 from histo_mlflow.tiles.open import open_tiles
 from histo_mlflow.tiles.tile_set import TileSet
@@ -29,6 +30,7 @@ from histo_mlflow.tracking.logged_models import log_model
 from histo_mlflow.tracking.registry import VersionFacts
 from histo_mlflow.tracking.runs import open_run
 from histo_mlflow.tracking.store import open_store
+from tests.coloured_slides import write_slide
 from tests.conftest import SIZE_PX, Histo, copy_store, save_npz
 from tests.small_network import network_with_opinions, using_small_network
 
@@ -110,6 +112,29 @@ def test_it_is_made_once_and_serves_export_and_predict_until_the_margins_refuse_
     assert "NOT MET: balanced accuracy" in done.stderr
     assert "nothing was written: use openvino" in done.stderr
     assert set(work.iterdir()) == before
+
+
+@pytest.mark.parametrize("runtime", [OPENVINO, OPENVINO_INT8])
+def test_a_slide_is_shown_to_what_predict_would_ask(
+    runtime: str, work: Path, tiles_file: Path, labelled: TileSet, histo_here: Histo
+) -> None:
+    """The slide consists of the tiles, of which the exported model says the same."""
+    exporting, gate = ("export", "--to", runtime, "--data", "tiles.npz"), WIDE if runtime == OPENVINO_INT8 else ()
+    assert histo_here(*exporting, *gate).returncode == 0
+    images = np.array(labelled.images)
+    rows = images.reshape(10, 15, *images.shape[1:]).swapaxes(1, 2).reshape(10 * SIZE_PX, 15 * SIZE_PX, 3)
+    write_slide(work / "one.tif", rows, microns=0.5, n_levels=1)
+    Image.new("L", (15, 10), 255).save("everywhere.png")
+    asked = ("slide", "--slides", "one.tif", "--output", "scored", "--tissue", "everywhere.png", "--model-mpp", "0.5")
+    calibrated = ("--calibration-data", "tiles.npz", *gate) if gate else ()
+    done = histo_here(*asked, "--runtime", runtime, *calibrated)
+    assert done.returncode == 0, done.stderr
+    found = read_tile_table(work / "scored" / "one.csv")
+    logits = torch.from_numpy(exports.open_written(runtime, work / f"exported-{runtime}")(images))
+    np.testing.assert_allclose(found.probabilities, torch.softmax(logits, 1).numpy(), atol=1e-5)
+    assert found.probabilities.std() > 0.1
+    assert "1 done before" in histo_here(*asked, "--runtime", runtime, *calibrated).stdout
+    assert "1 done;" in histo_here(*asked).stdout, "by another runtime it may say something else"
 
 
 def test_too_few_tiles_are_refused_before_anything_is_made(work: Path, tiles_file: Path, histo_here: Histo) -> None:

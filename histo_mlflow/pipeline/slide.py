@@ -5,6 +5,8 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from histo_mlflow.errors import RequestError, UnreadableSlideError
 from histo_mlflow.pipeline.drift import Compared
 from histo_mlflow.pipeline.scale import TOLERANCE
@@ -95,7 +97,7 @@ def score_slide(
         on_tiles: Told how many more tiles are done, and how many there are.
 
     Raises:
-        UnreadableSlideError: A part of it can't be read.
+        UnreadableSlideError: Its overview can't be read, or too many of its tiles.
         RequestError: The regions that are given can't be used.
     """
     microns_per_pixel = slide.microns_per_pixel
@@ -107,16 +109,20 @@ def score_slide(
     )  # fmt: skip
     on_tiles(0, len(places))
     said = ask_about(slide, places, model, lambda n_done: on_tiles(n_done, len(places)))
-    highest = said.probabilities.max(axis=1, initial=0)
+    is_read = np.ones(len(places), bool)
+    is_read[said.unreadable] = False
+    probabilities, unread = said.probabilities[is_read], places.at(np.flatnonzero(~is_read))
+    highest = probabilities.max(axis=1, initial=0)
     scored = ScoredSlide(
         name=name,
         size_px=slide.size_px,
         microns_per_pixel=microns_per_pixel,
-        places=places,
+        places=places.at(np.flatnonzero(is_read)),
         classes=model.model.classes,
-        probabilities=said.probabilities,
+        probabilities=probabilities,
         abstained=None if model.abstain_below is None else highest < model.abstain_below,
-        spread=said.spread if model.n_views > 1 else None,
+        spread=said.spread[is_read] if model.n_views > 1 else None,
+        unreadable=tuple(zip(unread.left.tolist(), unread.top.tolist(), strict=True)),
     )
     return SlideScore(scored, tissue, said.watch.compared(), said.waited.seconds)
 

@@ -34,6 +34,7 @@ from histo_mlflow.slides.summary import (
 DONE, DONE_BEFORE, ELSEWHERE, FAILED_NOW = "done", "done before", "elsewhere", "failed"
 
 _STATES, _SUMMARIES = "state", "summaries"
+_NAMED_TILES = 3
 
 # Writes all files of a slide into a folder.
 Writer = Callable[[Slide, SlideScore, Path], object]
@@ -165,6 +166,7 @@ def _do_anew(batch: Batch, file: SlideFile, identity: SlideIdentity) -> None:
         state = SlideState(
             slide=str(file.path), **asdict(identity), model=batch.model.model.address, model_sha256=batch.model.digest,
             options=batch.options_of(file), outputs=_put_in_place(batch, name, draft, own), drift=dict(score.compared.metrics),
+            unreadable=score.scored.unreadable,
         )  # fmt: skip
         write_slide_summary(summary, batch.summary_file(name))
         write_state(state, batch.state_file(name))
@@ -173,6 +175,12 @@ def _do_anew(batch: Batch, file: SlideFile, identity: SlideIdentity) -> None:
     batch.error_file(name).unlink(missing_ok=True)
     rate = f"{summary.tiles_per_second:.0f} tiles/s" if summary.tiles else "no tissue found"
     say(f"{name}: {summary.tiles} tiles in {seconds:.0f} s, {rate}")
+    if unreadable := score.scored.unreadable:
+        first = "; ".join(f"{left}, {top}" for left, top in unreadable[:_NAMED_TILES])
+        warn(
+            f"{name}: {len(unreadable)} of {summary.tiles + len(unreadable)} tiles can't be decoded and are left out, black in "
+            f"the picture: at {first}{' and so on' * (len(unreadable) > _NAMED_TILES)} (all in {batch.state_file(name)})"
+        )
     if summary.tiles and batch.model.model.summary is not None:
         score.compared.tell(name)
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from histo_mlflow.errors import RequestError
+from histo_mlflow.errors import RequestError, UnreadableSlideError
 from histo_mlflow.learning.batches import load_ahead
 from histo_mlflow.learning.compute import Compute
 from histo_mlflow.learning.infer import choose_batch_size, infer_stream, probabilities_of
@@ -27,6 +27,9 @@ from histo_mlflow.slides.slide import Slide
 from histo_mlflow.slides.stream import StreamOptions, stream_tiles
 
 T = TypeVar("T")
+
+MOST_UNREADABLE = 0.05
+"""Share of a slide's tiles that may be impossible to decode; of more, what is left is no longer the slide."""
 
 _READERS, _MOST_READERS = 2, 16
 """Threads that read: few where the network computes on the same cores, many where they have nothing else to do."""
@@ -108,6 +111,7 @@ class Said:
         spread: ``(n_tiles,)`` float32, as in `ScoredSlide`.
         watch: Compares the tiles, as they are stored, with what the model was tried on.
         waited: How long the network had to wait for pixels.
+        unreadable: Rows of the tiles that can't be decoded, of which nothing is said.
     """
 
     def __init__(self, n_tiles: int, model: Model) -> None:
@@ -115,7 +119,17 @@ class Said:
         self.spread = np.zeros(n_tiles, np.float32)
         self.watch = Watch(model)
         self.waited = Stopwatch()
+        self.unreadable: list[int] = []
         self._is_compared = model.summary is not None
+
+    def leave_out(self, row: int, fault: UnreadableSlideError) -> None:
+        """Note that a tile can't be decoded; raises `UnreadableSlideError` where too many can't."""
+        self.unreadable.append(row)
+        if len(self.unreadable) > MOST_UNREADABLE * len(self.probabilities):
+            n_tiles = len(self.probabilities)
+            raise UnreadableSlideError(
+                f"more than {MOST_UNREADABLE:.0%} of {n_tiles} tiles can't be decoded; copy the slide again whole ({fault})"
+            )
 
     def take(self, rows: NDArray[np.int64], said: NDArray[np.float32]) -> None:
         """Take what was said of some tiles, ``(n_tiles, n_views, n_classes + n_features)``."""
@@ -132,7 +146,10 @@ class Said:
 def ask_about(slide: Slide, places: Places, model: SlideModel, on_done: Callable[[int], object] = lambda _: None) -> Said:
     """Return what a model says of tiles of a slide, which are read while it is busy with those before.
 
-    `on_done` is told of how many more tiles this is known. Raises as `stream_tiles`.
+    `on_done` is told of how many more tiles this is known.
+
+    Raises:
+        UnreadableSlideError: More than `MOST_UNREADABLE` of the tiles can't be decoded.
     """
     size_px, device = model.model.facts.tile_size_px, model.compute.device
     said = Said(len(places), model.model)
@@ -149,11 +166,12 @@ def ask_about(slide: Slide, places: Places, model: SlideModel, on_done: Callable
 
     # The threads that read end with the block, whatever ends it: what is closed first waits for the one that asks for tiles.
     with (
-        closing(stream_tiles(slide, places, size_px, options)) as stream,
+        closing(stream_tiles(slide, places, size_px, options, said.leave_out)) as stream,
         closing(load_ahead(pixels_alone(stream), device)) as loaded,
     ):
         for batch in infer_stream(model.network, said.waited.watch(loaded), model.compute):
             rows = coming.popleft()
             said.take(rows, batch.cpu().numpy())
             on_done(len(rows))
+    on_done(len(said.unreadable))
     return said

@@ -89,6 +89,7 @@ def figures_of(summary: SlideSummary, drift: Mapping[str, float]) -> dict[str, f
     """Return what is said of a slide as metrics, those that there are."""
     found = {
         "slide/tiles": summary.tiles,
+        "slide/unreadable_tiles": summary.unreadable_tiles,
         "slide/tissue_mm2": summary.tissue_mm2,
         "slide/mean_confidence": summary.mean_confidence,
         "slide/abstained_share": summary.abstained_share,

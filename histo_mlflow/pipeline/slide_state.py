@@ -10,7 +10,7 @@ from typing import Any
 from histo_mlflow.base.plain_values import build_plain, parse_json, read_small
 from histo_mlflow.base.whole_file import written_whole
 
-_MAX_BYTES = 2**20
+_MAX_BYTES = 2**24
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class SlideState:
         options: Those that change results.
         outputs: Names of the files and folders that were written.
         drift: How it compares with what the model was tried on, by names of metrics; empty where that can't be judged.
+        unreadable: Left and top, in pixels of level 0, of the tiles that could not be decoded and were left out.
     """
 
     slide: str
@@ -53,6 +54,7 @@ class SlideState:
     options: dict[str, Any]
     outputs: tuple[str, ...]
     drift: dict[str, float]
+    unreadable: tuple[tuple[int, int], ...] = ()
 
     def fits(self, identity: SlideIdentity, model_sha256: str, options: Mapping[str, Any], folder: Path) -> bool:
         """Return whether it is of this slide, model and options, and all that it names is there."""

@@ -33,17 +33,19 @@ class Ground:
         pixels: ``(height, width, 3)`` uint8.
         tile_at: ``(height, width)`` int64 position of the tile that is seen at each pixel, -1 where there is none.
         outline: ``(height, width)`` bool, the border of the tissue.
+        unreadable: ``(height, width)`` bool, tiles that could not be decoded.
     """
 
     pixels: Pixels
     tile_at: NDArray[np.int64]
     outline: NDArray[np.bool_]
+    unreadable: NDArray[np.bool_]
 
 
 def lay_ground(scored: ScoredSlide, picture: Pixels, tissue: Tissue | None, size: tuple[int, int]) -> Ground:
     """Return a slide at ``size = (width, height)``, from a picture of all of it."""
     pixels = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
-    return Ground(pixels, _tile_at(scored, size), _outline(scored, tissue, size))
+    return Ground(pixels, _tile_at(scored, size), _outline(scored, tissue, size), _unreadable(scored, size))
 
 
 def paint_slide(ground: Ground) -> Pixels:
@@ -83,6 +85,7 @@ def _painted(ground: Ground, seen: NDArray[np.bool_], colours: NDArray[np.float3
     light = cv2.cvtColor(ground.pixels, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
     painted = np.repeat(255 * (1 - _PALE * (1 - light))[..., None], 3, axis=2)
     painted[seen] = colours * (1 - _RELIEF * (1 - light[seen]))[:, None]
+    painted[ground.unreadable] = 0
     painted[ground.outline] = _OUTLINE
     return np.rint(painted).clip(0, 255).astype(np.uint8)
 
@@ -100,6 +103,16 @@ def _tile_at(scored: ScoredSlide, size: tuple[int, int]) -> NDArray[np.int64]:
     )
     across, down = (columns >= 0) & (columns < cells.shape[1]), (rows >= 0) & (rows < cells.shape[0])
     shown[np.ix_(down, across)] = grid[np.ix_(rows[down], columns[across])]
+    return shown
+
+
+def _unreadable(scored: ScoredSlide, size: tuple[int, int]) -> NDArray[np.bool_]:
+    shown = np.zeros((size[1], size[0]), bool)
+    scale = np.array(size) / scored.size_px
+    for corner in scored.unreadable:
+        left, top = np.floor(corner * scale).astype(int)
+        right, bottom = np.ceil((np.array(corner) + scored.places.edge_px) * scale).astype(int)
+        shown[top:bottom, left:right] = True
     return shown
 
 

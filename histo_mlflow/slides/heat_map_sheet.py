@@ -107,7 +107,7 @@ class Sheet:
 
 def legend_height(n_names: int) -> int:
     """Return how many pixels a legend needs, with the lines that stand below it."""
-    return (min(n_names, _MOST_CLASSES) + 9) * _LINE_PX
+    return (min(n_names, _MOST_CLASSES) + 11) * _LINE_PX
 
 
 def draw_legend(sheet: Sheet, corner: tuple[int, int], verdicts: Verdicts, summary: SlideSummary) -> None:
@@ -143,6 +143,8 @@ def _facts(summary: SlideSummary) -> list[str]:
     facts.append(f"Shares are of the area of all tiles, {summary.scored_mm2:.2f} mm²")
     if summary.mean_confidence is not None:
         facts.append(f"Mean probability of the class named: {summary.mean_confidence:.2f}")
+    if summary.unreadable_tiles:
+        facts.append(f"Black: tiles that could not be decoded ({summary.unreadable_tiles}),\nwhich are in no share")
     if summary.abstained_share is None:
         facts.append("The model was not asked where it is not sure.")
     return facts

@@ -6,21 +6,29 @@ from numpy.typing import NDArray
 
 Mask = NDArray[np.bool_]
 
+_BAND_ROWS = 64  # united at once: each run of pixels is half a kilobyte as a polygon
+
 
 def outlines_of(mask: Mask, downsample: float, size_px: tuple[int, int]) -> list[shapely.Polygon]:
     """Return the pieces of a mask as valid polygons with holes, from the top, cut off where the slide ends.
 
     Steps of single pixels are smoothed: an outline stays within a pixel of the mask, and somebody can take hold of its points.
     """
-    padded = np.pad(mask, ((0, 0), (1, 1))).astype(np.int8)
-    steps = np.diff(padded, axis=1)
-    (rows, starts), (_, ends) = np.nonzero(steps == 1), np.nonzero(steps == -1)
-    united = shapely.union_all(shapely.box(starts, rows, ends, rows + 1))
+    bands = [_united(mask[first : first + _BAND_ROWS], first) for first in range(0, len(mask), _BAND_ROWS)]
+    united = shapely.union_all(bands)
     smooth = shapely.make_valid(shapely.simplify(united, 1.0))
     scaled = shapely.transform(smooth, lambda points: points * downsample)
     on_slide = shapely.intersection(scaled, shapely.box(0, 0, *size_px))
     pieces = [part for part in shapely.get_parts(on_slide) if isinstance(part, shapely.Polygon) and part.area > 0]
     return sorted(pieces, key=lambda piece: (piece.bounds[1], piece.bounds[0]))
+
+
+def _united(mask: Mask, first_row: int) -> shapely.Geometry:
+    """Return what rows of a mask cover, in its pixels."""
+    steps = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+    (rows, starts), (_, ends) = np.nonzero(steps == 1), np.nonzero(steps == -1)
+    rows += first_row
+    return shapely.union_all(shapely.box(starts, rows, ends, rows + 1))
 
 
 def filled(region: shapely.Geometry, shape: tuple[int, int], downsample: float) -> Mask:

@@ -6,13 +6,13 @@ from PIL import Image
 
 from histo_mlflow.slides.slide import Slide, coarsest_level
 
-_MOST_PX = 16_000_000
-_STRIP_PX = 4_000_000
+_MOST_PX = 4_000_000  # more than a screen shows, and on the largest slides a tile is still seven of them wide
+_STRIP_PX = 2_000_000
 _NEARLY = 1.1
 
 
 def overview_downsample(slide: Slide, downsample: float = 16.0) -> float:
-    """Return `downsample`, or more: as much as a level has that is nearly as coarse, or for 16 million pixels."""
+    """Return `downsample`, or more: as much as a level has that is nearly as coarse, or for 4 million pixels."""
     width, height = slide.size_px
     wanted = max(downsample, (width * height / _MOST_PX) ** 0.5, 1.0)
     nearest = slide.downsamples[coarsest_level(slide, wanted * _NEARLY)]

@@ -22,6 +22,7 @@ class ScoredSlide:
         abstained: ``(n_tiles,)`` bool: the model is not sure enough to be asked; None if it was not asked to abstain.
         spread: ``(n_tiles,)`` float32: standard deviation over the symmetries of the probability of the class that is named;
             None if only one view was looked at.
+        unreadable: Left and top, in pixels of level 0, of tiles that could not be decoded, and are not among the others.
     """
 
     name: str
@@ -32,6 +33,7 @@ class ScoredSlide:
     probabilities: NDArray[np.float32]
     abstained: NDArray[np.bool_] | None = None
     spread: NDArray[np.float32] | None = None
+    unreadable: tuple[tuple[int, int], ...] = ()
 
     def __len__(self) -> int:
         return len(self.places)

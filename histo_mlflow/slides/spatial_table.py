@@ -27,7 +27,7 @@ _REGION_KEY, _INSTANCE_KEY = "library_id", "tile_id"
 # No model's answer may be called "label": what reads features from such tables would take it for the truth.
 _PREDICTED = "predicted"
 _SOFTWARE = "0.8.0"  # the format that is followed
-_BLOCK_TILES = 50_000
+_BLOCK_TILES = 5_000
 _ROWS_A_CHUNK = 100_000
 
 

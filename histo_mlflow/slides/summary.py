@@ -42,6 +42,7 @@ class SlideSummary:
         model: Name and version, or address, of the model.
         sha256: Of the slide's file or files.
         tiles: How many were looked at.
+        unreadable_tiles: How many could not be decoded, and were left out.
         tissue_mm2: Area of what was found to be tissue; None if nobody looked.
         tissue_share: The same as a share of the slide.
         scored_mm2: Area that tiles speak for, counted once where they overlap.
@@ -59,6 +60,7 @@ class SlideSummary:
     model: str = ""
     sha256: str = ""
     tiles: int = 0
+    unreadable_tiles: int = 0
     tissue_mm2: float | None = None
     tissue_share: float | None = None
     scored_mm2: float = 0.0
@@ -89,6 +91,7 @@ def summarize(scored: ScoredSlide, tissue: Tissue | None = None) -> SlideSummary
         slide=scored.name,
         state=DONE if len(scored) else NO_TISSUE,
         tiles=len(scored),
+        unreadable_tiles=len(scored.unreadable),
         scored_mm2=total,
         abstained_share=None if scored.abstained is None or not total else float(areas[~sure].sum()) / total,
         mean_confidence=float(scored.probabilities.max(axis=1).mean(dtype=np.float64)) if len(scored) else None,
@@ -155,6 +158,7 @@ def _row(summary: SlideSummary, classes: Sequence[str]) -> Mapping[str, str]:
         "slide": summary.slide,
         "state": summary.state if not summary.why else f"{summary.state}: {visible(summary.why)}",
         "tiles": summary.tiles,
+        "unreadable_tiles": summary.unreadable_tiles,
         "tissue_mm2": summary.tissue_mm2,
         "tissue_share": summary.tissue_share,
         "scored_mm2": summary.scored_mm2,

@@ -1,5 +1,6 @@
 """Where on a slide there is tissue: the mask, what share of a tile it covers, and how it is found."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -7,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from histo_mlflow.slides.ink import find_ink
+from histo_mlflow.slides.ink import colours_of_ink, find_ink
 from histo_mlflow.slides.options import TissueOptions
 from histo_mlflow.slides.overview import read_overview
 from histo_mlflow.slides.places import Places
@@ -16,6 +17,7 @@ from histo_mlflow.slides.slide import Slide
 _UM2_OF_A_PX = 64.0
 """Where no scale is known, limits in um2 are taken as if a pixel of the mask were 8 um wide, as at 20x."""
 _DARKEST_GLASS = 200  # of 255, in any colour; what is darker is tissue that fills the slide
+_ROWS_AT_ONCE = 64
 
 Mask = NDArray[np.bool_]
 
@@ -52,11 +54,9 @@ class Tissue:
         return float(self.mask.sum()) * (self.downsample * microns_per_pixel / 1000) ** 2
 
     @cached_property
-    def _summed(self) -> NDArray[np.int64]:
+    def _summed(self) -> NDArray[np.int32]:
         """``(height + 1, width + 1)``: how many pixels above and to the left of each corner are tissue."""
-        summed = np.zeros((self.mask.shape[0] + 1, self.mask.shape[1] + 1), dtype=np.int64)
-        np.cumsum(np.cumsum(self.mask, axis=0, dtype=np.int64), axis=1, out=summed[1:, 1:])
-        return summed
+        return cv2.integral(self.mask.view(np.uint8)).astype(np.int32, copy=False)
 
     def _sum_to(self, x: NDArray[np.int64], y: NDArray[np.int64]) -> NDArray[np.float64]:
         column, part_x = _corner(x / self.downsample, self.mask.shape[1])
@@ -77,9 +77,7 @@ def find_tissue(slide: Slide, options: TissueOptions) -> Tissue:
     """
     picture, downsample = read_overview(slide)
     # Smoothed by a pixel it has a fourth of the noise of colour, by which glass seems to be as coloured as pale tissue.
-    balanced = _with_white_glass(cv2.GaussianBlur(picture, (0, 0), 1).astype(np.float32))
-    ink = find_ink(balanced, options.inks)
-    saturation = _saturation(balanced)
+    saturation, ink = _saturation_and_ink(cv2.GaussianBlur(picture, (0, 0), 1).astype(np.uint8, copy=False), options.inks)
     saturation[ink] = 0
     threshold = _threshold(saturation[~ink], options)
     found = saturation >= threshold
@@ -89,14 +87,23 @@ def find_tissue(slide: Slide, options: TissueOptions) -> Tissue:
     return Tissue(_without_small(found, options.smallest_tissue_um2 / px_um2), downsample)
 
 
-def _with_white_glass(picture: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return a picture in which the colour of the glass (the median of its brightest tenth, if that is bright) is white."""
+def _saturation_and_ink(picture: NDArray[np.uint8], inks: Sequence[str]) -> tuple[NDArray[np.uint8], Mask]:
+    """Return both, ``(height, width)``, of a picture, which as floats would take many times its memory: row by row."""
+    glass = _glass_of(picture)
+    saturation, colours = (np.empty(picture.shape[:2], np.uint8) for _ in range(2))
+    for first in range(0, len(picture), _ROWS_AT_ONCE):
+        rows = slice(first, first + _ROWS_AT_ONCE)
+        balanced = picture[rows].astype(np.float32) if glass is None else np.minimum(picture[rows] * (255.0 / glass), 255.0)
+        saturation[rows] = _saturation(balanced)
+        colours[rows] = colours_of_ink(balanced)
+    return saturation, find_ink(colours, inks)
+
+
+def _glass_of(picture: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+    """Return the colour of the glass: the median of the brightest tenth of a picture, if that is bright."""
     darkest = picture.min(axis=2)
-    glass = np.median(picture[darkest >= np.percentile(darkest, 90)], axis=0)
-    if glass.min() < _DARKEST_GLASS:
-        return picture
-    balanced: NDArray[np.float32] = np.minimum(picture * (255.0 / glass), 255.0)
-    return balanced
+    glass: NDArray[np.float32] = np.median(picture[darkest >= np.percentile(darkest, 90)], axis=0).astype(np.float32)
+    return glass if glass.min() >= _DARKEST_GLASS else None
 
 
 def _saturation(picture: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -1,6 +1,9 @@
 """Each export is run by the real runtime and says what the model says."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from importlib.util import find_spec
@@ -30,6 +33,25 @@ from tests.conftest import Histo, copy_store
 from tests.small_network import network_with_opinions, using_small_network
 
 SIZE_PX = 32
+
+_IN_WSINFER = """
+import json
+import numpy as np
+import torch
+from PIL import Image
+from wsinfer_zoo.client import ModelConfiguration
+from wsinfer.modellib.models import LocalModelTorchScript, get_pretrained_torch_module
+from wsinfer.modellib.transforms import make_compose_from_transform_config
+
+with open("exported-wsinfer/config.json") as file:
+    config = ModelConfiguration.from_dict(json.load(file))
+model = LocalModelTorchScript(config=config, model_path="exported-wsinfer/torchscript_model.pt")
+network = get_pretrained_torch_module(model).eval()
+transform = make_compose_from_transform_config(model.config.transform)
+with torch.inference_mode():
+    said = network(torch.stack([transform(Image.fromarray(tile)) for tile in np.load("tiles.npy")]))
+np.save("said.npy", said.numpy())
+"""
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +164,22 @@ def test_wsinfers_folder_passes_its_schema_and_runs_on_a_tile(registered: TileSe
     with torch.inference_mode():
         found = _softmax(torch.jit.load(model.model_path)(tile).numpy())
     np.testing.assert_allclose(found, _expected(registered.images[4:5]).filter(like="prob_").to_numpy(), atol=1e-4)
+
+
+@pytest.mark.slow
+def test_wsinfer_itself_reads_the_folder_and_says_the_same(registered: TileSet, histo_here: Histo) -> None:
+    """WSInfer needs an older zarr than we do, so it has a Python of its own."""
+    python = os.environ.get("HISTO_WSINFER_PYTHON", sys.executable)
+    if subprocess.run([python, "-c", "import wsinfer"], capture_output=True, check=False).returncode:
+        pytest.skip("WSInfer is not here: name a Python that has it: HISTO_WSINFER_PYTHON")
+    assert histo_here("export", "--to", "wsinfer", "--data", "tiles.npz").returncode == 0
+    images = registered.images[:9]
+    np.save("tiles.npy", images)
+    done = subprocess.run([python, "-c", _IN_WSINFER], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    expected = _expected(images).filter(like="prob_").to_numpy()
+    assert expected.std() > 0.01
+    np.testing.assert_allclose(_softmax(np.load("said.npy")), expected, atol=1e-4)
 
 
 @pytest.mark.usefixtures("small_network")
