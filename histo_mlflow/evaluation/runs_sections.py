@@ -16,6 +16,7 @@ from histo_mlflow.evaluation.caveats import caveats_of
 from histo_mlflow.evaluation.findings import Findings
 from histo_mlflow.evaluation.page import svg_data, write_page
 from histo_mlflow.evaluation.verdict import SPLITS, verdict_of
+from histo_mlflow.evaluation.wording import describe_weakest, sensitivities_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture
@@ -63,6 +64,7 @@ def show_runs(runs: Sequence[ShownRun], title: str) -> dict[str, Any]:
                 "findings": run.findings,
                 "split": SPLITS[run.findings.about.split],
                 "verdict": verdict_of(run.findings),
+                "weakest": describe_weakest(sensitivities_of(run.findings.evaluation)),
                 "caveats": [caveat for caveat in caveats_of(run.findings) if caveat not in shared],
                 "curves": [svg_data(each) for each in run.curves],
                 "classes": {row.name: row for row in run.findings.evaluation.per_class},
