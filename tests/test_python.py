@@ -94,9 +94,9 @@ def test_train_and_judge_return_what_they_found(work: Path, tiny_npz: Path) -> N
     drawn = histo_mlflow.report(trained.run_id)
     assert drawn.drawn == {trained.run_id: ["curves.png", "evaluation/val"]}
     assert _cells(drawn)["page"] == _cells(trained)["page"]
-    both = histo_mlflow.report("last", trained.run_id[:12])
+    both = histo_mlflow.report(judged.run_id[:12], trained.run_id[:12])
     assert both.page == work / "runs.html"
-    assert set(both.drawn) == {trained.run_id, compared.run_id}
+    assert set(both.drawn) == {trained.run_id, judged.run_id}
     assert _cells(both)["page"] == ["runs.html", ""]
 
     shown = _cells(trained)

@@ -5,6 +5,7 @@ A section of the page is a template, ``templates/runs/<section>.html.j2``; all a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,12 @@ class ShownRun:
     curves: Sequence[Picture] = ()
     link: str = ""
 
+    @property
+    def short_name(self) -> str:
+        """What it is called where there is little room: the characters of its id, if its name ends with them in brackets."""
+        found = re.search(r"\((\w+)\)$", self.name)
+        return found[1] if found else self.name
+
 
 def draw_runs(file: Path, runs: Sequence[ShownRun], title: str) -> None:
     """Write the page of two or more runs."""
@@ -60,6 +67,7 @@ def show_runs(runs: Sequence[ShownRun], title: str) -> dict[str, Any]:
         "runs": [
             {
                 "name": run.name,
+                "short_name": run.short_name,
                 "link": run.link,
                 "findings": run.findings,
                 "split": SPLITS[run.findings.about.split],
