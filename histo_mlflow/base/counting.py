@@ -1,4 +1,4 @@
-"""How many of a thing there are, in words."""
+"""How many of a thing there are, in words that suit one and many; knows nothing of what is counted."""
 
 
 def many(n: int, noun: str, plural: str = "") -> str:
