@@ -71,10 +71,10 @@ def test_everything_after_training(trained: Path, histo_here: Histo) -> None:
     assert calibration["after"]["log_loss"] <= calibration["before"]["log_loss"]
 
     # An evaluation: looks are counted, robustness is measured, baselines come from the training's run.
-    for looks, model_name in ((1, checkpoint), (2, "models:/histo-b3/Production")):
+    for looks, model_name in (("1 time", checkpoint), ("2 times", "models:/histo-b3/Production")):
         done = histo_here("evaluate", "--model", model_name, "--data", "test.npz", "--robustness", "9")
         assert done.returncode == 0, done.stderr
-        assert f"scored {looks} time(s)" in done.stdout
+        assert f"scored {looks} on this set" in done.stdout
     report = _artifact(_run_id(done.stdout), "evaluation/test")
     summary = json.loads((report / "summary.json").read_text())
     assert (summary["looks"], summary["n"]) == (2, 45)
@@ -88,13 +88,18 @@ def test_everything_after_training(trained: Path, histo_here: Histo) -> None:
     assert robustness["changed"][0] == 0
     page = (report / "report.html").read_text()
     assert not re.findall(r"<script|(?:src|href)=[\"'](?!data:|#)", page)
-    for words in ("training</td><td>54", "validation</td><td>36", "test</td><td>45", "after temperature scaling", "mean RGB"):
+    for words in (
+        ">test, scored here</th>",
+        "all tiles</th><td>54</td><td>36</td><td>45",
+        "after temperature scaling",
+        "mean RGB",
+    ):
         assert words in page, words
 
     # A comparison with the uncalibrated network: the same labels, other probabilities; one page, two more looks.
     done = histo_here("compare", checkpoint, "models:/histo-b3/1", "--data", "test.npz")
     assert done.returncode == 0, done.stderr
-    assert "scored 4 time(s)" in done.stdout
+    assert "scored 4 times on this set" in done.stdout
     content = json.loads(_artifact(_run_id(done.stdout), "comparison/comparison.json").read_text())
     assert content["values"]["balanced_accuracy"]["b"] == pytest.approx(summary["balanced_accuracy"]["value"])
     assert content["values"]["log_loss"]["b"] == pytest.approx(summary["log_loss"]["value"])

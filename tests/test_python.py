@@ -19,6 +19,7 @@ import histo_mlflow
 from histo_mlflow.errors import OptionError, TileFormatError
 from histo_mlflow.jobs import find_jobs
 from histo_mlflow.jobs.download import DownloadResult
+from tests.colour_reader import register
 from tests.conftest import PROJECT
 
 
@@ -81,9 +82,22 @@ def test_train_and_judge_return_what_they_found(work: Path, tiny_npz: Path) -> N
     assert compared.comparison.differences["balanced_accuracy"].value == 0
 
     written = histo_mlflow.predict(model=trained.run_id, data=tiny_npz, output="said.csv")
-    assert written == work / "said.csv"
-    assert len(written.read_text().splitlines()) == 55
-    assert [decision.version for decision in histo_mlflow.history()] == ["1"]
+    assert Path(written) == written.path == work / "said.csv"
+    assert len(written.path.read_text().splitlines()) == 55
+    said_so = pd.read_csv(written)["label"].value_counts().to_dict()
+    assert {name: n for name, n in written.counts.items() if n} == said_so
+    assert _cells(written)["path"] == ["said.csv", ""]
+    assert _cells(written)["counts"][0].startswith(f"ADI: {written.counts['ADI']}, BACK: ")
+    exported = histo_mlflow.export(trained.run_id, to="torchscript", data=tiny_npz)
+    assert (exported.path / "export.json").exists()
+    assert _cells(exported)["agreement"][0] == exported.agreement
+    drawn = histo_mlflow.report(trained.run_id)
+    assert drawn.drawn == {trained.run_id: ["curves.png", "evaluation/val"]}
+    assert _cells(drawn)["page"] == _cells(trained)["page"]
+    both = histo_mlflow.report(judged.run_id[:12], trained.run_id[:12])
+    assert both.page == work / "runs.html"
+    assert set(both.drawn) == {trained.run_id, judged.run_id}
+    assert _cells(both)["page"] == ["runs.html", ""]
 
     shown = _cells(trained)
     estimate = trained.val.overall["balanced_accuracy"]
@@ -137,10 +151,30 @@ class _Cells(HTMLParser):
             self.rows[-1][-1] += data.strip()
 
 
-def _cells(result: Any) -> dict[str, list[str]]:
+def _rows(result: Any) -> list[list[str]]:
     parser = _Cells()
     parser.feed(result._repr_html_())
-    return {row[0]: row[1:] for row in parser.rows}
+    return parser.rows
+
+
+def _cells(result: Any) -> dict[str, list[str]]:
+    return {row[0]: row[1:] for row in _rows(result)}
+
+
+def test_decisions_are_shown_with_their_reasons(work: Path) -> None:
+    first, second = register(0.0), register(1.0)
+    forced = histo_mlflow.promote(version=second, force=True, reason="<b>red</b> slides")
+    assert (forced.what, forced.version, forced.incumbent) == ("forced", second, first)
+    assert _cells(forced)["decision"] == ["forced", ""]
+    assert _cells(forced)["reason"] == ["<b>red</b> slides", ""]
+    assert _cells(forced)["run"][0] == forced.run_id
+    back = histo_mlflow.rollback(reason="too red")
+    assert _cells(back)["in Production before"] == [second, ""]
+    told = histo_mlflow.history()
+    assert (told.production, [each.what for each in told.decisions]) == (first, ["first", "forced", "rolled back"])
+    shown = [row for row in _rows(told) if row[0].startswith("version ")]
+    assert [row[0] for row in shown] == [f"version {first}", f"version {second}", f"version {first}"]
+    assert shown[1][1].startswith(f"decision forced, in Production before {first}, reason <b>red</b> slides, user ")
 
 
 def test_what_a_result_shows_is_escaped(tmp_path: Path) -> None:

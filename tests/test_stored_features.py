@@ -84,7 +84,7 @@ def test_a_model_over_features_is_used(work: Path, trained: Path) -> None:
     assert table["tile"].tolist()[:2] == ["new_0_1024", "new_512_1024"]
     assert (table["label"] == "malignant").mean() > 0.5
     for form in ("onnx", "torchscript", "openvino"):
-        folder = histo_mlflow.export(to=form, data=str(trained), output=form)
+        folder = histo_mlflow.export(to=form, data=str(trained), output=form).path
         assert json.loads((folder / "export.json").read_text())["largest_probability_difference"] < 1e-5
     with pytest.raises(OptionError, match="this one takes features"):
         histo_mlflow.export(to="wsinfer", data=str(trained), output="w")

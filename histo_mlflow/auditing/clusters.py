@@ -8,7 +8,7 @@ import numpy as np
 
 from histo_mlflow.auditing.finding import CLEAR, DOUBTFUL, NOTE, SERIOUS, Finding, Strip
 from histo_mlflow.auditing.subject import Rows, Subject
-from histo_mlflow.evaluation.wording import how_many
+from histo_mlflow.base.counting import many
 
 _STRIPS, _PER_STRIP = 8, 6
 _VAL_FRACTION = 0.2  # of the split that the expected leak is computed for
@@ -67,8 +67,8 @@ class Clusters:
         surplus = _joined([run[1:] for run in self.members])
         leak = self.expected_leak()
         summary = (
-            f"{len(rows)} of {len(subject)} tiles are in {how_many(len(self.members), 'cluster')} of {kind.words} "
-            f"({kind.how}); {len(surplus)} could be left out. A random split of data, 80 to 20, would put a relative of "
+            f"{len(rows)} of {len(subject)} tiles are in {many(len(self.members), 'cluster')} of {kind.words} ({kind.how}); "
+            f"{len(surplus)} could be left out. A random split of data, 80 to 20, would put a relative of "
             f"{100 * leak:.1f} % of its validation tiles among the training tiles."
         )
         advice = (
@@ -99,7 +99,7 @@ class Clusters:
         if not runs:
             return Finding(name, title, CLEAR, f"No {kind.words} with different labels.")
         rows = _joined(runs)
-        summary = f"{len(rows)} tiles in {how_many(len(runs), 'cluster')} of {kind.words} have different labels."
+        summary = f"{len(rows)} tiles in {many(len(runs), 'cluster')} of {kind.words} have different labels."
         severity = SERIOUS if kind.is_copy else DOUBTFUL
         advice = "One label at most is right: correct them, or leave out the whole cluster (exclude.txt names them)."
         if not kind.is_copy:
@@ -120,8 +120,8 @@ class Clusters:
         tested, learnt = rows[subject.is_test[rows]], rows[~subject.is_test[rows]]
         share = len(tested) / subject.is_test.sum()
         summary = (
-            f"Test tiles with {kind.words} in data: {len(tested)} of {subject.is_test.sum()} ({100 * share:.1f} %), related to "
-            f"{how_many(len(learnt), 'tile')} of data. Figures on them tell what was remembered, not what was learnt."
+            f"{len(tested)} of {subject.is_test.sum()} test tiles ({100 * share:.1f} %) have {kind.words} among "
+            f"{many(len(learnt), 'tile')} of data: figures on them tell what was remembered, not what was learnt."
         )
         advice = "Leave those tiles of data out (exclude.txt names them), or score on test tiles without relatives."
         strips = [self._strip(run) for run in runs[:_STRIPS]]

@@ -11,7 +11,7 @@ from histo_mlflow.auditing.damage import BLANK_DEVIATION
 from histo_mlflow.auditing.finding import CLEAR, DOUBTFUL, NOTE, Check, Finding, Measures, Strip, Table
 from histo_mlflow.auditing.spectra import is_of_jpeg, periodic_peaks, second_derivatives
 from histo_mlflow.auditing.subject import Rows, Subject
-from histo_mlflow.evaluation.wording import how_many
+from histo_mlflow.base.counting import many
 
 _QUALITY = 90  # of the JPEG whose size is measured
 _STANDS_OUT = 12.0  # of a peak over the median of the spectrum: 8 is the most that sound tiles have (docs/audits.md)
@@ -118,7 +118,7 @@ def _enlargement(subject: Subject, name: str) -> Finding:
     is_whole = len(rows) > len(own) / 2
     return Finding(
         kind, title, DOUBTFUL,
-        f"The period of an enlargement, by about {factors}, in {len(rows)} of {how_many(len(own), 'tile')}: what they seem to "
+        f"The period of an enlargement, by about {factors}, in {len(rows)} of {many(len(own), 'tile')}: what they seem to "
         "resolve they do not hold.",
         "State the microns per pixel of the original, and compare only with sets that were treated alike." if is_whole
         else "Look at them; exclude.txt leaves them out.",

@@ -12,14 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histo_mlflow.base.lettering import write_key
+from histo_mlflow.evaluation.confusion import ratio, sensitivity
 from histo_mlflow.evaluation.findings import About
 from histo_mlflow.evaluation.gate import first_ruling
+from histo_mlflow.evaluation.intervals import Estimate
 from histo_mlflow.evaluation.metrics import OVERALL_METRICS
 from histo_mlflow.evaluation.page import keep_picture, write_page
 from histo_mlflow.evaluation.paired import Comparison
 from histo_mlflow.evaluation.plots import draw_differences
 from histo_mlflow.evaluation.verdict import Verdict, verdict_on_difference
-from histo_mlflow.evaluation.wording import signed
+from histo_mlflow.evaluation.wording import describe_weakest, signed
 from histo_mlflow.tiles.pixels import Pixels
 
 SECTIONS = ("headline", "overall", "per_class", "disagreements", "intervals")
@@ -59,6 +61,9 @@ def show_comparison(
 ) -> dict[str, Any]:
     """Draw the picture into `folder`, and return what the sections show."""
     classes = comparison.a.classes
+    sensitivities = [
+        [Estimate(value) for value in ratio(*sensitivity(model.confusion)).tolist()] for model in (comparison.a, comparison.b)
+    ]
     keep_picture(folder / "differences.png", draw_differences(classes, comparison.sensitivity))
     write_key(folder, classes)
     return {
@@ -72,6 +77,8 @@ def show_comparison(
             OVERALL_METRICS[name].words for name in comparison.differences if OVERALL_METRICS[name].is_lower_better
         ],
         "reach_of": _reach_of(comparison),
+        "sensitivities": sensitivities,
+        "weakest": [describe_weakest(dict(zip(classes, of_model, strict=True))) for of_model in sensitivities],
         "images": images,
         "names": names,
         "shown": [] if images is None else comparison.disagree[:_SHOWN].tolist(),

@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from histo_mlflow.base.counting import many
 from histo_mlflow.evaluation.predictions import Predictions
 
 _PAIRS = 4
@@ -53,10 +54,10 @@ class Album:
     seen: Sequence[GalleryRow] = ()
 
 
-def most_confused(predictions: Predictions, at_most: int = 5) -> list[tuple[int, int, int]]:
-    """Return (true, predicted, tiles) of the commonest errors, the commonest first."""
+def most_confused(predictions: Predictions) -> list[tuple[int, int, int]]:
+    """Return (true, predicted, tiles) of the errors, the commonest first."""
     errors = predictions.confusion - np.diag(np.diag(predictions.confusion))
-    order = np.argsort(-errors, axis=None, kind="stable")[:at_most]
+    order = np.argsort(-errors, axis=None, kind="stable")
     pairs = [divmod(int(flat), len(predictions.classes)) for flat in order]
     return [(true, called, int(errors[true, called])) for true, called in pairs if errors[true, called] > 0]
 
@@ -70,9 +71,9 @@ def choose_errors(predictions: Predictions) -> list[tuple[Words, NDArray[np.int6
     if len(wrong) == 0:
         return []
     worst = wrong[np.argsort(-predictions.losses[wrong], kind="stable")][:PER_ROW]
-    rows: list[tuple[Words, NDArray[np.int64]]] = [(lambda _: f"The {len(worst)} errors of greatest loss", worst)]
+    rows: list[tuple[Words, NDArray[np.int64]]] = [(lambda _: f"The {many(len(worst), 'error')} of greatest loss", worst)]
     shown = worst
-    for true, called, n in most_confused(predictions, _PAIRS):
+    for true, called, n in most_confused(predictions)[:_PAIRS]:
         own = wrong[(predictions.labels[wrong] == true) & (predictions.predicted[wrong] == called)]
         own = own[np.argsort(-predictions.confidence[own], kind="stable")][:PER_ROW]
         if len(own) == PER_ROW:

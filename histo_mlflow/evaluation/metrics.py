@@ -82,7 +82,10 @@ OVERALL_METRICS = _table(
         fewest_errors=12,
     ),
     Metric(
-        "coverage_at_99_accuracy", "Coverage at 99 % accuracy", lambda drawn: drawn.risk_and_coverage[1], has_interval=False
+        "coverage_at_99_accuracy",
+        "Coverage at 99 % accuracy, in hindsight",
+        lambda drawn: drawn.risk_and_coverage[1],
+        has_interval=False,
     ),
     counted("mean_one_vs_rest_accuracy", "One-vs-rest accuracy, mean of classes", _mean_one_vs_rest),
 )

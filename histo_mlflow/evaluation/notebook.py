@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from histo_mlflow.base.counting import many
 from histo_mlflow.evaluation.metrics import OVERALL_METRICS, Evaluation
 from histo_mlflow.evaluation.page import render
 from histo_mlflow.evaluation.paired import Comparison
@@ -37,7 +38,7 @@ def rows_of(evaluation: Evaluation) -> Iterator[Row]:
     yield from headlines_of(evaluation)
     for each in evaluation.per_class:
         words = [f"{name} {in_words(each.estimates[name])}" for name in ("sensitivity", "specificity")]
-        yield Row(each.name, f"{each.n} tiles", ", ".join(words))
+        yield Row(each.name, many(each.n, "tile"), ", ".join(words))
 
 
 def differences_of(comparison: Comparison) -> Iterator[Row]:

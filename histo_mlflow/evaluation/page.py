@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
+from histo_mlflow.base.counting import many
 from histo_mlflow.base.escaping import visible
 from histo_mlflow.base.lettering import letter
 from histo_mlflow.evaluation import marks, wording
@@ -82,7 +83,9 @@ def _environment() -> Environment:
         wording.in_two_parts,
         wording.signed,
         wording.short,
-        wording.how_many,
+        wording.have_intervals,
+        wording.in_full,
+        many,
         picture_data,
         breakable,
         with_code,

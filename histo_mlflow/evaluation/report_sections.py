@@ -32,6 +32,7 @@ SECTIONS = (
 )  # fmt: skip
 """In the order of the page; the first three are the essentials, on two printed pages."""
 _DETAILS = "overall"
+_MOST_CONFUSED = 5
 _FOLD_COLUMNS = (
     "balanced_accuracy", "accuracy", "loss", "best_epoch", "nested_balanced_accuracy", "nested_accuracy", "nested_loss",
 )  # fmt: skip
@@ -66,7 +67,7 @@ def show_findings(
 ) -> dict[str, Any]:
     """Draw the pictures into `folder`, and return what the sections show."""
     predictions, per_class, details = findings.predictions, findings.evaluation.per_class, findings.details
-    verdict = verdict_of(findings)
+    verdict, confused = verdict_of(findings), most_confused(predictions)
     write_key(folder, predictions.classes)
     return {
         "title": f"{verdict.sign.symbol} {verdict.word}, {_title(findings)}",
@@ -78,7 +79,8 @@ def show_findings(
         "caveats": caveats_of(findings),
         "chance": chance_level(predictions),
         "remarks": remarks_on(findings),
-        "confused": most_confused(predictions),
+        "confused": confused[:_MOST_CONFUSED],
+        "as_often": sum(n == confused[_MOST_CONFUSED - 1][2] for *_, n in confused[_MOST_CONFUSED:]),
         "folds": None if details.folds is None else _sum_up(details.folds),
         # A run that was scored before a metric was added has not kept it.
         "class_metrics": [
@@ -104,8 +106,9 @@ def _keep_pictures(folder: Path, findings: Findings, errors: Sequence[GalleryRow
     keep_picture(folder / "confusion_matrix.png", plots.draw_confusion(predictions.confusion, predictions.classes, title=title))
     keep_picture(folder / "roc_pr.png", plots.draw_roc_and_precision(predictions))
     label = "before" if calibration.is_applied else f"if divided by {calibration.temperature or 1:.2f}"
-    keep_picture(folder / "calibration.png", plots.draw_calibration(predictions, findings.rescaled, other_label=label))
-    yield from plots.draw_panels(predictions, findings.rescaled, other_label=label).items()
+    rescaled = None if calibration.temperature == 1 else findings.rescaled  # which would hide the other behind it
+    keep_picture(folder / "calibration.png", plots.draw_calibration(predictions, rescaled, other_label=label))
+    yield from plots.draw_panels(predictions, rescaled, other_label=label).items()
     yield _kept(folder, "risk_coverage", plots.draw_risk_coverage(predictions, calibration.abstain_below))
     if details.robustness:
         yield _kept(folder, "robustness", plots.draw_robustness(details.robustness))

@@ -5,6 +5,7 @@ A section of the page is a template, ``templates/runs/<section>.html.j2``; all a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from histo_mlflow.evaluation.caveats import caveats_of
 from histo_mlflow.evaluation.findings import Findings
 from histo_mlflow.evaluation.page import svg_data, write_page
 from histo_mlflow.evaluation.verdict import SPLITS, verdict_of
+from histo_mlflow.evaluation.wording import describe_weakest, sensitivities_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture
@@ -42,6 +44,12 @@ class ShownRun:
     curves: Sequence[Picture] = ()
     link: str = ""
 
+    @property
+    def short_name(self) -> str:
+        """What it is called where there is little room: the characters of its id, if its name ends with them in brackets."""
+        found = re.search(r"\((\w+)\)$", self.name)
+        return found[1] if found else self.name
+
 
 def draw_runs(file: Path, runs: Sequence[ShownRun], title: str) -> None:
     """Write the page of two or more runs."""
@@ -59,10 +67,12 @@ def show_runs(runs: Sequence[ShownRun], title: str) -> dict[str, Any]:
         "runs": [
             {
                 "name": run.name,
+                "short_name": run.short_name,
                 "link": run.link,
                 "findings": run.findings,
                 "split": SPLITS[run.findings.about.split],
                 "verdict": verdict_of(run.findings),
+                "weakest": describe_weakest(sensitivities_of(run.findings.evaluation)),
                 "caveats": [caveat for caveat in caveats_of(run.findings) if caveat not in shared],
                 "curves": [svg_data(each) for each in run.curves],
                 "classes": {row.name: row for row in run.findings.evaluation.per_class},

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from histo_mlflow.base.counting import many
 from histo_mlflow.evaluation.caveats import caveats_of
 from histo_mlflow.evaluation.intervals import QUANTILE, Estimate
 from histo_mlflow.evaluation.limits import wilson_limits
@@ -93,10 +94,10 @@ def verdict_of(findings: Findings) -> Verdict:
     colour = {name: each["balanced_accuracy"].value for name, each in findings.details.baselines.items()}
     of_colour = colour if colour or about.tile_size_px else None
     balanced, predictions = findings.evaluation.overall["balanced_accuracy"], findings.predictions
-    tiles = f"{'synthetic ' if about.is_synthetic else ''}{SPLITS[about.split]} tiles"
-    found = _judge(balanced, predictions, of_colour, tiles)
+    tile = f"{'synthetic ' if about.is_synthetic else ''}{SPLITS[about.split]} tile"
+    found = _judge(balanced, predictions, of_colour, tile)
     if grave := [caveat.words for caveat in caveats if caveat.is_grave]:
-        figure = _describe_figure(balanced, predictions, "tiles")
+        figure = _describe_figure(balanced, predictions, "tile")
         return Verdict(Sign.NOTHING, f"Says nothing about new tiles, for {'; '.join(grave)}: {figure}", _NEXT["others"])
     if about.is_synthetic and found.sign is not Sign.BAD:
         sentence = (
@@ -108,14 +109,14 @@ def verdict_of(findings: Findings) -> Verdict:
     return found
 
 
-def _judge(balanced: Estimate, predictions: Predictions, of_colour: Mapping[str, float] | None, tiles: str) -> Verdict:
+def _judge(balanced: Estimate, predictions: Predictions, of_colour: Mapping[str, float] | None, tile: str) -> Verdict:
     """Return how the balanced accuracy stands to chance, and to that of classifiers that see colour alone, by name.
 
     Better than chance, or clearly ahead, means: beyond the noise that the 95 % interval tells of. Where groups are too few for
     an interval, each counts as one tile, as if its tiles were all the same. `of_colour` is None where there is no colour.
     """
     low, chance = low_end(balanced, predictions), chance_level(predictions)
-    figure = _describe_figure(balanced, predictions, tiles)
+    figure = _describe_figure(balanced, predictions, tile)
     if not low > chance and balanced.value > chance and not balanced.has_interval and predictions.groups is not None:
         words = f"Not shown to be better than chance ({chance:.3f}): {figure}"
         return Verdict(Sign.DOUBT, words, _NEXT["groups"])
@@ -155,11 +156,11 @@ def low_end(balanced: Estimate, predictions: Predictions) -> float:
     return wilson_limits(balanced.value, 0.0, len(np.unique(predictions.groups)), QUANTILE)[0]
 
 
-def _describe_figure(balanced: Estimate, predictions: Predictions, tiles: str) -> str:
+def _describe_figure(balanced: Estimate, predictions: Predictions, tile: str) -> str:
     few = ""
     if predictions.groups is not None and not balanced.has_interval:
-        few = f" of {len(np.unique(predictions.groups))} groups, too few for an interval: each counts as one tile"
-    return f"balanced accuracy {in_words(balanced)} on {len(predictions.labels)} {tiles}{few}"
+        few = f" of {many(len(np.unique(predictions.groups)), 'group')}, too few for an interval: each counts as one tile"
+    return f"balanced accuracy {in_words(balanced)} on {many(len(predictions.labels), tile)}{few}"
 
 
 def _describe_favourite(predictions: Predictions) -> str:

@@ -59,6 +59,7 @@ def audit(options: Audit) -> AuditResult:
     """Audit one set of tiles, or two against each other."""
     from histo_mlflow.auditing.finding import CLEAR, UNASKED
     from histo_mlflow.auditing.result import EXCLUDE, PAGE
+    from histo_mlflow.base.counting import many
     from histo_mlflow.console import say
     from histo_mlflow.models.options import NetworkOptions
     from histo_mlflow.pipeline.audit import audit_tiles, describe_audit, features_for_audit, open_audited, predictions_of
@@ -77,6 +78,6 @@ def audit(options: Audit) -> AuditResult:
     done.write(output)
     if run := begun_run(read_store()):
         run.log_folder(output, "audit")
-    say(f"\n{describe_audit(done)}\n\n{output / PAGE}; tiles to leave out: {len(done.excluded)} ({output / EXCLUDE})")
+    say(f"\n{describe_audit(done)}\n\n{output / PAGE}; {many(len(done.excluded), 'tile')} to leave out: {output / EXCLUDE}")
     found = {each.kind: each.n for each in done.findings if each.severity not in (CLEAR, UNASKED)}
     return AuditResult(output / PAGE, found, tuple(map(str, done.subject.names[done.excluded])))

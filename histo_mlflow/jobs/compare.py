@@ -48,6 +48,7 @@ class CompareResult(Shown):
 @job("Judge", 2, example="histo compare --data test.npz")
 def compare(options: Compare) -> CompareResult:
     """Score two models on the same tiles; each model's scoring is a look at the set."""
+    from histo_mlflow.base.counting import many
     from histo_mlflow.console import say
     from histo_mlflow.evaluation.costs import read_costs
     from histo_mlflow.pipeline.compare import (
@@ -82,6 +83,6 @@ def compare(options: Compare) -> CompareResult:
         draw_models(run, compared.comparison, about, compared.verdicts, tiles)
         show_comparison(run, name, compared)
     say(f"\n{describe_compared(compared)}")
-    say(f"models were scored {about.looks} time(s) on this set")
+    say(f"models were scored {many(about.looks, 'time')} on this set")
     say(f"\n{describe_place(run, COMPARISON_PAGE, compared.verdicts[0].next_step)}")
     return CompareResult(run.id, compared.comparison, about.looks)

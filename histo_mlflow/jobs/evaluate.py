@@ -45,6 +45,7 @@ class EvaluateResult(Shown):
 @job("Judge", 1, example="histo evaluate --model models:/histo-b3/Production --data test.npz")
 def evaluate(options: Evaluate) -> EvaluateResult:
     """Score a model on labelled tiles."""
+    from histo_mlflow.base.counting import many
     from histo_mlflow.console import say, warn
     from histo_mlflow.evaluation.costs import read_costs
     from histo_mlflow.pipeline.contents import Beginning
@@ -76,5 +77,5 @@ def evaluate(options: Evaluate) -> EvaluateResult:
         Description.of(findings).put(run, report_links(run, findings))
     looks = findings.about.looks
     say(f"\n{model.address} on {tiles.source}, values with 95 % intervals:\n{describe_scores(findings)}")
-    say(f"models were scored {looks} time(s) on this set\n\n{describe_end(run, findings)}")
+    say(f"models were scored {many(looks, 'time')} on this set\n\n{describe_end(run, findings)}")
     return EvaluateResult(run.id, findings.evaluation, looks)

@@ -8,6 +8,7 @@ from histo_mlflow.evaluation.options import Int8Options
 from histo_mlflow.jobs import job
 from histo_mlflow.models.options import FORMATS, ONNX, OPENVINO_INT8
 from histo_mlflow.options import MODEL, JobOptions, option, output_path, stated
+from histo_mlflow.pipeline.shown import Shown
 from histo_mlflow.tiles.options import given_tiles
 from histo_mlflow.tracking.options import PRODUCTION
 
@@ -41,9 +42,27 @@ class Export(JobOptions):
     gate: Int8Options
 
 
+@dataclass(frozen=True)
+class ExportResult(Shown):
+    """What was written; stands for its folder wherever a path does.
+
+    Attributes:
+        path: The folder.
+        form: For which runtime.
+        agreement: How near it comes to the model, in words.
+    """
+
+    path: Path
+    form: str
+    agreement: str
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+
 @job("Use", 2, example="histo export models:/histo-b3/Production --to onnx --data test.npz", keeps=False)
-def export(options: Export) -> Path:
-    """Write a model and return the folder; it appears when its content was compared with the model."""
+def export(options: Export) -> ExportResult:
+    """Write a model and return where and how well; the folder appears when its content was compared with the model."""
     import torch
 
     from histo_mlflow.console import say
@@ -71,4 +90,4 @@ def export(options: Export) -> Path:
         run.log_folder(output, output.name)
     kept = f"; kept with run {run.id} too" if run else ""
     say(f"{output}: {agreement}{kept}")
-    return output
+    return ExportResult(output, options.to, agreement)

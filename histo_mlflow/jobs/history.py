@@ -2,14 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from histo_mlflow.jobs import job
 from histo_mlflow.options import JobOptions
+from histo_mlflow.pipeline.decided import DecisionResult
+from histo_mlflow.pipeline.shown import Shown
 from histo_mlflow.tracking.options import NameOptions
-
-if TYPE_CHECKING:
-    from histo_mlflow.tracking.decisions import Decision
 
 
 @dataclass(frozen=True)
@@ -19,8 +17,23 @@ class History(JobOptions):
     name: NameOptions
 
 
+@dataclass(frozen=True)
+class HistoryResult(Shown):
+    """What was decided on a registered model.
+
+    Attributes:
+        model_name: What it is called.
+        production: The version in Production, or None.
+        decisions: The oldest first.
+    """
+
+    model_name: str
+    production: str | None
+    decisions: Sequence[DecisionResult]
+
+
 @job("Decide what is in Production", 3, example="histo history")
-def history(options: History) -> "Sequence[Decision]":
+def history(options: History) -> HistoryResult:
     """Print the decisions on a registered model, and return them."""
     from histo_mlflow.base.escaping import visible
     from histo_mlflow.console import format_table, say, warn
@@ -43,4 +56,4 @@ def history(options: History) -> "Sequence[Decision]":
     say(f"\nin Production: version {pointers.version or 'none'} of {name}")
     if not pointers.agree:
         warn(pointers.describe_disagreement())
-    return decisions
+    return HistoryResult(name, pointers.version, [DecisionResult.of(each) for each in decisions])

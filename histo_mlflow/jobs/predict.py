@@ -1,6 +1,7 @@
 """Write a label and the probabilities of every image of a source to a CSV file."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from histo_mlflow.learning.options import ComputeOptions
 from histo_mlflow.models.options import RuntimeOptions
 from histo_mlflow.options import JobOptions, option, output_file
 from histo_mlflow.pipeline.options import ScoringOptions
+from histo_mlflow.pipeline.shown import Shown
 from histo_mlflow.tiles.options import ScaleOptions
 
 
@@ -31,9 +33,31 @@ class Predict(JobOptions):
     gate: Int8Options
 
 
+@dataclass(frozen=True)
+class PredictResult(Shown):
+    """What was predicted; stands for its file wherever a path does, in `open` or `pandas.read_csv`.
+
+    Attributes:
+        path: The CSV file.
+        model: Which one.
+        counts: Images by the class that they were called, in class order.
+        mean_confidence: Mean of the highest probability of each image.
+        abstained: From how many the model has abstained, or None if it was not asked to.
+    """
+
+    path: Path
+    model: str
+    counts: Mapping[str, int]
+    mean_confidence: float
+    abstained: int | None
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+
 @job("Use", 1, example="histo predict --data folder --output predictions.csv", keeps=False)
-def predict(options: Predict) -> Path:
-    """Write a CSV file and return it: ``path`` or ``index``, ``label``, ``prob_<class>`` in class order.
+def predict(options: Predict) -> PredictResult:
+    """Write a CSV file and return what it comes to: ``path`` or ``index``, ``label``, ``prob_<class>`` in class order.
 
     The file appears when it is complete. Images that can't be read are left out and listed at the end.
 
@@ -68,10 +92,13 @@ def predict(options: Predict) -> Path:
     if run is not None and output.is_file():
         run.log_file(output)
     kept = f"; kept with run {run.id} too" if run else ""
-    say(f"\n{counts.describe()}\nby {describe_model(store, model)}")
+    named = describe_model(store, model)
+    say(f"\n{counts.describe()}\nby {named}")
     say(f"{len(images) - len(failures)} of {len(images)} images predicted: {output}{kept}")
     if failures:
         for failure in failures:
             warn(failure)
         raise UnreadableTilesError(f"{len(failures)} of {len(images)} images could not be read and are not in {output}")
-    return output
+    by_class = dict(zip(counts.classes, counts.counts.tolist(), strict=True))
+    abstained = counts.n_abstained if options.abstention.abstain else None
+    return PredictResult(output, named, by_class, counts.mean_confidence, abstained)

@@ -1,18 +1,15 @@
 """Decide whether a version goes to Production: by comparison with the one in use, or by force with a reason."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from histo_mlflow.errors import OptionError, RequestError, WorkError
 from histo_mlflow.evaluation.options import GateOptions
 from histo_mlflow.jobs import job
 from histo_mlflow.options import MODEL, option, stated
+from histo_mlflow.pipeline.decided import DecisionResult
 from histo_mlflow.pipeline.options import JudgingOptions
 from histo_mlflow.tiles.options import ReadingOptions, ScaleOptions
 from histo_mlflow.tracking.options import NameOptions, ReasonOptions
-
-if TYPE_CHECKING:
-    from histo_mlflow.tracking.decisions import Decision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +37,7 @@ class Promote(JudgingOptions):
 
 
 @job("Decide what is in Production", 1, example="histo promote --version 2 --test-data test.npz")
-def promote(options: Promote) -> "Decision":
+def promote(options: Promote) -> DecisionResult:
     """Decide on a version and return the decision; a refusal is a `WorkError`, so that scripts can tell."""
     from histo_mlflow.console import say
     from histo_mlflow.pipeline.compare import Candidacy, describe_decision, keep_decision, pass_gate, show_decision
@@ -59,7 +56,7 @@ def promote(options: Promote) -> "Decision":
     completed = complete(store, name)
     if completed is not None and completed.version == version and completed.moves_production:  # this very command, given again
         say(describe_decision(name, completed))
-        return completed
+        return DecisionResult.of(completed)
     pointers = read_pointers(store.client, name)
     if not pointers.agree and not options.force:
         raise RequestError(pointers.describe_disagreement())
@@ -96,4 +93,4 @@ def promote(options: Promote) -> "Decision":
     if decision.what == REFUSED:
         raise WorkError("; ".join(line.strip() for line in describe_decision(name, decision).splitlines()))
     say(describe_decision(name, decision))
-    return decision
+    return DecisionResult.of(decision)

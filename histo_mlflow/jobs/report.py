@@ -7,6 +7,7 @@ from pathlib import Path
 from histo_mlflow.errors import RequestError
 from histo_mlflow.jobs import job
 from histo_mlflow.options import RUN, JobOptions, option
+from histo_mlflow.pipeline.shown import Shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +29,24 @@ class Report(JobOptions):
     output: str = option("runs.html", "The file that the page of several runs is written to.")
 
 
+@dataclass(frozen=True)
+class ReportResult(Shown):
+    """What was drawn.
+
+    Attributes:
+        run_id: Of the run that keeps it, or None where several are on one page.
+        page: That page, or None.
+        drawn: By the id of each run, what was drawn of it.
+    """
+
+    run_id: str | None
+    page: Path | None
+    drawn: Mapping[str, Sequence[str]]
+
+
 @job("Keep", 1, example="histo report 3f2b...")
-def report(options: Report) -> Mapping[str, Sequence[str]]:
-    """Draw a run and its folds, or several beside each other; return by the run's id what was drawn."""
+def report(options: Report) -> ReportResult:
+    """Draw a run and its folds, or several beside each other."""
     from histo_mlflow.console import say
     from histo_mlflow.pipeline.redraw import redraw
     from histo_mlflow.pipeline.side_by_side import draw_chosen
@@ -44,10 +60,10 @@ def report(options: Report) -> Mapping[str, Sequence[str]]:
         file = Path(options.output).resolve()
         draw_chosen(file, [Run(store, run_id) for run_id in dict.fromkeys(chosen)])
         say(f"{len(set(chosen))} runs side by side: {file}")
-        return {run_id: [str(file)] for run_id in chosen}
+        return ReportResult(None, file, {run_id: [file.name] for run_id in chosen})
     drawn = redraw(Run(store, chosen[0]))
     if not any(drawn.values()):
         raise RequestError(f"run {options.run} keeps nothing that could be drawn; score its model with histo evaluate")
     for run_id, names in drawn.items():
         say(f"run {run_id}: {', '.join(names)}")
-    return drawn
+    return ReportResult(chosen[0], None, drawn)

@@ -1,14 +1,11 @@
 """Put the previous version back into Production."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from histo_mlflow.jobs import job
 from histo_mlflow.options import JobOptions
+from histo_mlflow.pipeline.decided import DecisionResult
 from histo_mlflow.tracking.options import NameOptions, ReasonOptions
-
-if TYPE_CHECKING:
-    from histo_mlflow.tracking.decisions import Decision
 
 
 @dataclass(frozen=True)
@@ -20,7 +17,7 @@ class Rollback(JobOptions):
 
 
 @job("Decide what is in Production", 2, example="histo rollback --reason 'fails on the new scanner'")
-def rollback(options: Rollback) -> "Decision":
+def rollback(options: Rollback) -> DecisionResult:
     """Return to the version before and return the decision; needs no comparison, because that was decided before."""
     from histo_mlflow.console import say
     from histo_mlflow.tracking.decisions import ROLLED_BACK, Decision, carry_out, complete, version_before
@@ -33,4 +30,4 @@ def rollback(options: Rollback) -> "Decision":
         decision = Decision(ROLLED_BACK, before, present, options.why.stated or f"back from version {present}")
         carry_out(store, name, decision)
     say(f"rolled back: version {decision.version} of {name} is now in Production, was version {decision.incumbent}")
-    return decision
+    return DecisionResult.of(decision)
