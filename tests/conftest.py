@@ -20,6 +20,7 @@ import mlflow
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from mlflow import MlflowClient
 
 from histo_mlflow.base.liveness import Process
@@ -38,6 +39,8 @@ _SLOW_SECONDS = 900
 PYTHONPATH = os.pathsep.join([str(PROJECT), str(PROJECT / "tests" / "uninstalled")])
 
 torch.set_num_threads(1)
+settings.register_profile("shared machines", deadline=None)
+settings.load_profile("shared machines")
 
 Histo = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -99,6 +99,6 @@ def predict(options: Predict) -> PredictResult:
         for failure in failures:
             warn(failure)
         raise UnreadableTilesError(f"{len(failures)} of {len(images)} images could not be read and are not in {output}")
-    by_class = dict(zip(counts.classes, counts.counts.tolist(), strict=True))
+    by_class = dict(zip(counts.classes, counts.by_class.tolist(), strict=True))
     abstained = counts.n_abstained if options.abstention.abstain else None
     return PredictResult(output, named, by_class, counts.mean_confidence, abstained)

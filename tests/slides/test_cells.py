@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import shapely
-from hypothesis import given, settings
+from hypothesis import given
 
 from histo_mlflow.slides.cells import cells_of, has_gaps
 from histo_mlflow.slides.scored import ScoredSlide
@@ -37,7 +37,6 @@ def test_a_stride_that_is_no_whole_number_leaves_no_gap() -> None:
     assert set(cells.bounds[:, 2] - cells.bounds[:, 0]) == {3, 4}
 
 
-@settings(deadline=None)
 @given(scored_slides())
 def test_cells_lie_on_the_slide_beside_each_other_and_within_their_tiles(scored: ScoredSlide) -> None:
     cells = cells_of(scored)

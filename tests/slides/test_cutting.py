@@ -165,7 +165,7 @@ _AREA = st.lists(_SHAPE, min_size=1, max_size=3).map(shapely.union_all)
 _AREAS = st.dictionaries(st.sampled_from(["A", "B", "C", IGNORE]), _AREA.filter(lambda area: area.area > 1), max_size=4)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(areas=_AREAS, inside=st.floats(0.51, 1), stride=st.sampled_from([0.4, 1.0]), at_most=st.integers(0, 4))
 def test_every_tile_is_of_one_class_by_its_share(
     areas: dict[str, shapely.Geometry], inside: float, stride: float, at_most: int

@@ -107,7 +107,7 @@ def test_a_slide_without_tiles_gives_a_collection_without_features(tmp_path: Pat
     assert json.loads(gzip.decompress(file.read_bytes())) == {"type": "FeatureCollection", "features": []}
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(scored_slides())
 def test_qupath_takes_it_whatever_the_slide(tmp_path: Path, scored: ScoredSlide) -> None:
     file = _write(scored, tmp_path)

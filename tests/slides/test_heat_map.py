@@ -110,7 +110,7 @@ def test_pictures_of_narrow_slides_can_be_looked_at(tmp_path: Path, size: tuple[
     assert 1000 < width < 2500
 
 
-@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(scored_slides())
 def test_it_is_drawn_whatever_the_slide(tmp_path: Path, scored: ScoredSlide) -> None:
     write_heat_map(scored, _backdrop(scored), tmp_path / "slide.png")

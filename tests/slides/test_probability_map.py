@@ -93,7 +93,7 @@ def test_a_slide_without_tiles_has_an_empty_map(tmp_path: Path) -> None:
     assert not drawn.any()
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(scored_slides())
 def test_every_tile_is_on_the_map_whatever_the_slide(tmp_path: Path, scored: ScoredSlide) -> None:
     file = _write(scored, tmp_path)

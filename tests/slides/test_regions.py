@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import shapely
-from hypothesis import given, settings
+from hypothesis import given
 
 from histo_mlflow.slides.cells import cells_of
 from histo_mlflow.slides.regions import regions_of
@@ -54,7 +54,6 @@ def test_small_regions_are_left_out_and_large_ones_come_first() -> None:
     assert not _areas(scored, smallest_um2=301)
 
 
-@settings(deadline=None)
 @given(scored_slides())
 def test_regions_hold_every_tile_once(scored: ScoredSlide) -> None:
     cells, verdicts = cells_of(scored), verdicts_of(scored).of_tiles

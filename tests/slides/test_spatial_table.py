@@ -63,7 +63,7 @@ def test_a_slide_without_tiles_has_no_elements(tmp_path: Path) -> None:
     assert list(zarr.open_group(_write(draw_scored((0, 0)), tmp_path), mode="r")) == []
 
 
-@settings(deadline=None, max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(scored_slides())
 def test_it_is_written_whatever_the_slide(tmp_path: Path, scored: ScoredSlide) -> None:
     zarr_file = _write(scored, tmp_path)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import shapely
-from hypothesis import given, settings
+from hypothesis import given
 
 from histo_mlflow.errors import WorkError
 from histo_mlflow.slides.cells import cells_of
@@ -100,7 +100,6 @@ def test_workers_lose_no_slide_of_each_other(tmp_path: Path) -> None:
     assert [row["slide"] for row in _rows(tmp_path / "summary.csv")] == [f"slide {n}-{k}" for n in range(4) for k in range(5)]
 
 
-@settings(deadline=None)
 @given(scored_slides())
 def test_areas_add_up_whatever_the_slide(scored: ScoredSlide) -> None:
     summary, cells = summarize(scored), cells_of(scored)

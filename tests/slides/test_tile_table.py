@@ -24,7 +24,7 @@ def test_columns_are_those_of_wsinfer_and_then_ours(tmp_path: Path) -> None:
     assert rows["abstain"].tolist() == scored.abstained.tolist()
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(scored_slides())
 def test_what_is_read_is_what_was_written(tmp_path: Path, scored: ScoredSlide) -> None:
     file = tmp_path / "t.csv"
