@@ -48,6 +48,11 @@ def test_a_cross_validation_says_its_folds() -> None:
         ("s3://bucket/folder/", "folder"),
         ("features.h5", "features"),
         ("", ""),
+        ("sets/crc5/train", "crc5/train"),
+        ("crc5/Test/", "crc5/Test"),
+        ("train", "train"),
+        ("/train", "train"),
+        ("s3://bucket/set/train.npz#val", "set/train#val"),
     ],
 )
 def test_data_in_short(source: str, name: str) -> None:

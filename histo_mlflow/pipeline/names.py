@@ -19,6 +19,7 @@ _SAID_OTHERWISE = {"backbone", "folds"} | {
     name for options in (ComputeOptions, EngineOptions) for name in option_fields(options)
 }  # the latter change no more than the last digits
 _DATA_SUFFIXES = {".npz", ".h5", ".hdf5", ".zip", ".tar", ".gz", ".csv", ".parquet"}
+_PARTS_OF_A_SET = {"train", "training", "val", "valid", "validation", "test"}
 _OTHERS = re.compile(r"^(?P<kind>models|runs):/(?P<name>[^/@]+)[/@]?(?P<rest>.*)$")
 _ID = re.compile(r"[0-9a-f]{32}")
 
@@ -77,11 +78,16 @@ def name_learning(options: LearningOptions, *, encoder: str = "") -> str:
 
 
 def short_data(source: str) -> str:
-    """Return what tiles are called in short: the name of their file or folder, of several the first and how many more."""
+    """Return what tiles are called in short: the name of their file or folder, of several the first and how many more.
+
+    A folder ``train`` or ``test`` does not say of what: it is called with the one above.
+    """
     first, *others = [part for part in source.split(",") if part.strip()] or [source]
     address, _, part = first.strip().partition("#")
     path = PurePosixPath(address.partition("?")[0].rstrip("/"))
     name = path.stem if path.suffix.lower() in _DATA_SUFFIXES else path.name
+    if name.lower() in _PARTS_OF_A_SET:
+        name = "/".join([*path.parts[-2:-1], name]).lstrip("/")
     name = (name or address)[:_MOST_OF_A_PART] + (f"#{part}" if part else "")
     return f"{name}+{len(others)}" if others else name
 
