@@ -28,6 +28,7 @@ FEWEST_DIFFERENT = 10
 """Tiles (of a class, for its sensitivity) that only one of two models gets right: with fewer no interval holds."""
 _LEAST_FREEDOM = 25.0
 """Of a difference: gains and losses weigh each other up, and few degrees of freedom would widen it for nothing (simulated)."""
+_SHARES = {"accuracy", "balanced_accuracy", "sensitivity"}  # which differ by 1 at most
 _WITHOUT_INTERVAL = ("macro_auroc", "ece_top_label")
 """Of these no method is known whose interval of a difference holds: the jackknife's is too wide, or there is a bias."""
 
@@ -100,7 +101,8 @@ def compare_predictions(a: Predictions, b: Predictions, *, costs: Floats | None 
         value, spread = float(np.atleast_1d(of_b[name] - of_a[name])[k]), spreads[name][k]
         if name in _WITHOUT_INTERVAL or n_different < FEWEST_DIFFERENT or not are_enough(units):
             return Estimate(value)
-        return Estimate(value, *plain_limits(value, replace(spread, freedom=max(spread.freedom, _LEAST_FREEDOM))))
+        low, high = plain_limits(value, replace(spread, freedom=max(spread.freedom, _LEAST_FREEDOM)))
+        return Estimate(value, max(low, -1.0), min(high, 1.0)) if name in _SHARES else Estimate(value, low, high)
 
     pairs = {name: (float(of_a[name]), float(of_b[name])) for name in COMPARED}
     differences = {name: estimate(name) for name in COMPARED}

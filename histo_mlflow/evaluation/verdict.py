@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -75,10 +75,11 @@ class Verdict:
 _NEXT = {
     "learn": "Look at the learning curves, check the labels with `histo audit`, and try pretrained weights, more "
     "epochs or another learning rate.",
-    "colour": "Try pretrained weights or more tiles, and stain augmentation: so far colour explains what the model knows.",
+    "colour": "Try pretrained weights, more epochs or more tiles, and stain augmentation: colour alone tells more.",
     "elsewhere": "Score it on tiles of another laboratory or scanner, where colours differ: `histo evaluate`.",
     "baselines": "Score it with `histo evaluate` in the store that keeps its training run, which holds the colour baselines.",
     "others": "Score it on tiles that it has not learnt from: `histo evaluate --data OTHER_TILES`.",
+    "other tiles": "Compare them on tiles that neither has learnt from: `histo compare A B --data OTHER_TILES`.",
     "new": "Score it once on tiles that had no part in its making: `histo evaluate --data TEST_TILES`.",
     "tissue": "Train on tissue: `--data FOLDER` or `--data TILES.npz`.",
     "groups": "Collect tiles of more patients; 20 groups give an interval.",
@@ -173,14 +174,17 @@ def _describe_favourite(predictions: Predictions) -> str:
     return f"; it calls {which} {predictions.classes[most]}"
 
 
-def verdict_on_difference(comparison: Comparison, ruling: Ruling) -> Verdict:
+def verdict_on_difference(comparison: Comparison, ruling: Ruling, grave: Sequence[str] = ()) -> Verdict:
     """Return whether the tiles tell two models apart, and whether the gate would let B replace A, in one sentence.
 
     Which is better and which may replace the other are two questions: a candidate may be better in balanced accuracy and lose a
-    class, or not be told apart from the other and be shown to be no worse than the margins allow.
+    class, or not be told apart from the other and be shown to be no worse than the margins allow. Neither is answered where
+    there is something `grave`: why the figures of one of the two say nothing about new tiles.
     """
     difference = comparison.differences["balanced_accuracy"]
     words = f"balanced accuracy of B minus A {signed(difference)}"
+    if grave:
+        return Verdict(Sign.NOTHING, f"Says nothing about new tiles, for {'; '.join(grave)}: {words}", _NEXT["other tiles"])
     if difference.low > 0:
         said = "B is better"
     elif difference.high < 0:

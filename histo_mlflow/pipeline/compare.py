@@ -4,11 +4,13 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import compress
 from typing import Any
 
 from histo_mlflow.base.escaping import markdown
 from histo_mlflow.console import format_table, say, warn
 from histo_mlflow.errors import RequestError
+from histo_mlflow.evaluation.caveats import learnt_from
 from histo_mlflow.evaluation.costs import default_costs
 from histo_mlflow.evaluation.evidence import Layout
 from histo_mlflow.evaluation.findings import About, Details, Findings
@@ -87,9 +89,9 @@ def compare_models(
     """
     a = models[0]
     tiles = views[0]
-    for model in models:
-        if tiles.fingerprint == model.facts.data_fingerprint:
-            warn(f"{model.address} has learnt from these very tiles: the comparison is unfair")
+    has_learnt = [tiles.fingerprint == model.facts.data_fingerprint for model in models]
+    for model in compress(models, has_learnt):
+        warn(f"{learnt_from(model.address).words}: the comparison is unfair")
     log_datasets(run, [tiles.part("test")], "compare")
     said = [_predict(model, view, a.classes, compute) for model, view in zip(models, views, strict=True)]
     note_looks(run, tiles.fingerprint, run.noted_looks() + len(said))
@@ -97,10 +99,12 @@ def compare_models(
     comparison = compare_predictions(*said, costs=costs)
     about = About.of(tiles.part("test"), *(model.describe() for model in models), looks=looks)
     ruling = rule(comparison)
+    # That A has seen the tiles speaks against B alone: what B wins in spite of it counts.
+    grave = [learnt_from(letter).words for letter in compress("AB", has_learnt) if letter == "B" or not ruling.is_passed]
     of_a, of_b = (
         _verdict_on(run, model, view, predictions, looks) for model, view, predictions in zip(models, views, said, strict=True)
     )
-    verdicts = (verdict_on_difference(comparison, ruling), of_a, of_b)
+    verdicts = (verdict_on_difference(comparison, ruling, grave), of_a, of_b)
     with run.draft("comparison") as folder:
         write_comparison(folder, comparison, about, verdicts, tiles.given_names)
     run.set_tags({COMPARISON_TAG: verdicts[0].describe()})

@@ -124,3 +124,26 @@ def test_better_and_fit_to_replace_are_said_together() -> None:
     assert compare(0.95, 0.8).startswith("A is better")
     alike = compare(0.9, 0.9)
     assert alike.startswith("These tiles don't tell them apart")
+
+
+def test_a_comparison_on_tiles_that_a_model_has_learnt_from_says_nothing() -> None:
+    found = compare_predictions(_said(0.8), _said(0.95))
+    verdict = verdict_on_difference(found, judge(found, GateOptions()), [learnt_from("B").words])
+    assert (verdict.sign, verdict.word) == (Sign.NOTHING, "Shows nothing")
+    assert verdict.sentence.startswith(
+        "Says nothing about new tiles, for B has learnt from these very tiles: balanced accuracy"
+    )
+    assert "histo compare A B --data OTHER_TILES" in verdict.next_step
+
+
+def test_no_interval_of_a_difference_goes_beyond_what_shares_can_differ() -> None:
+    """Of each class one model finds one tile of fourteen, and the other all but one."""
+    labels, place = np.repeat(np.arange(3), 14), np.tile(np.arange(14), 3)
+
+    def find_first(n: int) -> Predictions:
+        called = np.where(place < n, labels, (labels + 1) % 3)
+        return Predictions(labels, 0.9 * np.eye(3)[called] + 0.1 / 3, CLASSES, None)
+
+    found = compare_predictions(find_first(1), find_first(13))
+    assert [each.high for each in found.sensitivity] == [1.0] * 3
+    assert all(0 < each.low < each.value for each in found.sensitivity)
