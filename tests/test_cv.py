@@ -46,6 +46,9 @@ def test_each_choice_is_named_and_corrected(work: Path) -> None:
         assert (crossed.argmax(axis=1) == own.predicted).all(), "no label changes"
         if findings.details.calibration.temperature != 1:
             assert np.abs(crossed - own.probabilities).max() > 1e-4
+    beside = Path(mlflow.artifacts.download_artifacts(f"runs:/{result.run_id}/folds.html")).read_text()
+    assert beside.index("All folds together: ") < beside.index("fold 1")
+    assert f"({result.run_id[:8]})" in beside
     page = Path(mlflow.artifacts.download_artifacts(f"runs:/{result.run_id}/evaluation/oof/report.html")).read_text()
     assert "the temperature of each tile was fitted on the others of its fold" in page
     assert "No temperature was fitted" not in page

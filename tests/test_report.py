@@ -1,6 +1,8 @@
 """The model comes before pictures, and `histo report` makes these later from what a run keeps."""
 
 import os
+import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -146,6 +148,16 @@ def test_runs_are_shown_side_by_side_on_one_page(scored: str, store: Store, tiny
     assert done.stdout.splitlines()[-1] == f"2 runs side by side: {Path('both.html').resolve()}"
     for words in (f"train ({scored[:8]})", f"other ({other.id[:8]})", "All were scored on the same tiles", "How they learnt"):
         assert words in page
+    with open_run(store, "elsewhere val 0.123", tags={"histo.entry_point": "train"}) as elsewhere:
+        for name, n, fingerprint in (("val", 9, "a" * 64), ("test", 18, "b" * 64)):
+            tested = tiny_tiles.part(name, np.arange(n))
+            said = Predictions(tested.labels, 0.9 * np.eye(9)[tested.labels] + 0.1 / 9, tiny_tiles.classes)
+            about = replace(About.of(tested, "run", looks=1), fingerprint=fingerprint)
+            record_findings(elsewhere, said, tested, about, Details())
+    assert histo_here("report", other.id, elsewhere.id).returncode == 0
+    page = Path("runs.html").read_text()
+    assert f"elsewhere ({elsewhere.id[:8]})" in page, "without the figure of tiles that are not shown"
+    assert re.findall(r'data-head="scored on">(\w+)<', page) == ["validation", "test"], "each on what tells most"
     with open_run(store, "empty") as empty:
         pass
     done = histo_here("report", scored, empty.id)

@@ -6,6 +6,7 @@ A section of the page is a template, ``templates/runs/<section>.html.j2``; all a
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,14 +52,14 @@ class ShownRun:
         return found[1] if found else self.name
 
 
-def draw_runs(file: Path, runs: Sequence[ShownRun], title: str) -> None:
-    """Write the page of two or more runs."""
-    write_page(file, "runs", SECTIONS, show_runs(runs, title), details="curves")
+def draw_runs(file: Path, runs: Sequence[ShownRun], title: str, whole: ShownRun | None = None) -> None:
+    """Write the page of two or more runs; of folds, `whole` is their cross-validation, with what all of them have found."""
+    write_page(file, "runs", SECTIONS, show_runs(runs, title, whole), details="curves")
 
 
-def show_runs(runs: Sequence[ShownRun], title: str) -> dict[str, Any]:
+def show_runs(runs: Sequence[ShownRun], title: str, whole: ShownRun | None = None) -> dict[str, Any]:
     """Return what the sections show."""
-    classes = list(dict.fromkeys(name for run in runs for name in run.findings.predictions.classes))
+    classes = Counter(name for run in runs for name in run.findings.predictions.classes)
     shared = [caveat for caveat in caveats_of(runs[0].findings) if all(caveat in caveats_of(run.findings) for run in runs)]
     for k in range(max((len(run.curves) for run in runs), default=0)):
         _share_heights([run.curves[k] for run in runs if len(run.curves) > k])
@@ -79,10 +80,15 @@ def show_runs(runs: Sequence[ShownRun], title: str) -> dict[str, Any]:
             }
             for run in runs
         ],
+        "whole": whole,
+        "verdict": verdict_of(whole.findings) if whole else None,
+        "facts": _facts([whole] if whole else runs),
         "shared_caveats": shared,
-        "classes": classes,
+        "classes": [name for name, n_runs in classes.items() if n_runs > 1],
+        "n_left_out": sum(n_runs == 1 for n_runs in classes.values()),
         "figures": FIGURES,
         "are_same_tiles": are_same_tiles([run.findings for run in runs]),
+        "are_of_one_set": len({run.findings.about.fingerprint for run in runs}) == 1,
         "spread": _spread(runs),
     }
 
@@ -95,8 +101,27 @@ def are_same_tiles(found: Sequence[Findings]) -> bool:
     )
 
 
-def _spread(runs: Sequence[ShownRun]) -> tuple[float, float]:
-    """Return mean and standard deviation of the balanced accuracies."""
+def _facts(runs: Sequence[ShownRun]) -> dict[str, dict[str, list[str]]]:
+    """Return what else must be known of the runs: by what it is, each value with the short names of the runs that have it."""
+    facts: dict[str, dict[str, list[str]]] = {}
+    for run in runs:
+        about = run.findings.about
+        values = {
+            "Tiles": about.source,
+            "Fingerprint": about.fingerprint,
+            "Classes": ", ".join(run.findings.predictions.classes),
+            "Selected": about.selected or "not stated",
+            "Scored": about.date or "not stated",
+        }
+        for name, value in values.items():
+            facts.setdefault(name, {}).setdefault(value, []).append(run.short_name)
+    return facts
+
+
+def _spread(runs: Sequence[ShownRun]) -> tuple[float, float] | None:
+    """Return mean and standard deviation of the balanced accuracies; None where classes differ, for they share no scale."""
+    if len({frozenset(run.findings.predictions.classes) for run in runs}) > 1:
+        return None
     values = [run.findings.evaluation.overall["balanced_accuracy"].value for run in runs]
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 

@@ -26,6 +26,7 @@ from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.pipeline.albums import SMALLEST_MAPPED_PX, Training, collect_album
 from histo_mlflow.pipeline.contents import not_at_the_cost_of_the_model
 from histo_mlflow.pipeline.folds import Folds
+from histo_mlflow.pipeline.names import name_of
 from histo_mlflow.pipeline.record import RecordedSplit, read_best_network
 from histo_mlflow.pipeline.session import Session
 from histo_mlflow.tiles.tile_set import TileSet
@@ -136,7 +137,7 @@ def draw_folds(session: Session, folds: Folds, pooled: Findings) -> None:
             for name, fold in named.items()
         ]
 
-    draw_fold_page(session.run, show)
+    draw_fold_page(session.run, show, pooled)
 
 
 def panels_of(curves: Curves) -> list[Picture]:
@@ -144,11 +145,20 @@ def panels_of(curves: Curves) -> list[Picture]:
     return [curves([figure]) for figure in FIGURES]
 
 
-def draw_fold_page(run: Run, show: Callable[[], Sequence[ShownRun]], attempt: Attempt = not_at_the_cost_of_the_model) -> None:
-    """Draw the page of all folds side by side, as `show` gives them, into the run of a cross-validation."""
+def draw_fold_page(
+    run: Run,
+    show: Callable[[], Sequence[ShownRun]],
+    pooled: Findings | None,
+    attempt: Attempt = not_at_the_cost_of_the_model,
+) -> None:
+    """Draw the page of all folds side by side, as `show` gives them, into the run of a cross-validation.
+
+    `pooled` is what all folds together have found; None where the run has ended before that.
+    """
     with attempt(run, FOLD_PAGE):
         folds = show()
-        run.write(FOLD_PAGE, lambda file: draw_runs(file, folds, f"{len(folds)} folds side by side"))
+        whole = ShownRun(name_of(run), pooled, link=address_of(run)) if pooled else None
+        run.write(FOLD_PAGE, lambda file: draw_runs(file, folds, f"{len(folds)} folds side by side", whole))
 
 
 def draw_models(

@@ -8,6 +8,7 @@ from typing import Any
 
 from histo_mlflow.base.secrets import hide_secrets
 from histo_mlflow.evaluation.findings import Findings
+from histo_mlflow.evaluation.verdict import SPLITS
 from histo_mlflow.learning.options import ComputeOptions, EngineOptions, Recipe
 from histo_mlflow.options import flatten, option_fields, stated
 from histo_mlflow.pipeline.options import LearningOptions
@@ -21,6 +22,7 @@ _SAID_OTHERWISE = {"backbone", "folds"} | {
 _DATA_SUFFIXES = {".npz", ".h5", ".hdf5", ".zip", ".tar", ".gz", ".csv", ".parquet"}
 _PARTS_OF_A_SET = {"train", "training", "val", "valid", "validation", "test"}
 _OTHERS = re.compile(r"^(?P<kind>models|runs):/(?P<name>[^/@]+)[/@]?(?P<rest>.*)$")
+_FIGURE = re.compile(rf" ({'|'.join(SPLITS)}) \d\.\d+$")
 _ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -60,6 +62,14 @@ def visible_name(text: str) -> str:
 def figure_of(findings: Findings) -> str:
     """Return the figure by which runs are told apart, and of which tiles it is: ``val 0.810``."""
     return f"{findings.about.split} {findings.evaluation.overall['balanced_accuracy'].value:.3f}"
+
+
+def name_of(run: Run) -> str:
+    """Return what a run is called, with the first characters of its id, which no other has.
+
+    The figure at its end is left out: beside others a run may be shown on other tiles.
+    """
+    return f"{_FIGURE.sub('', run.store.client.get_run(run.id).info.run_name)} ({run.id[:8]})"
 
 
 def name_learning(options: LearningOptions, *, encoder: str = "") -> str:

@@ -58,7 +58,8 @@ def redraw(run: Run) -> dict[str, list[str]]:
         def show() -> list[ShownRun]:
             return [ShownRun(name, found, _panels(read[name])) for name, found in judged.items()]
 
-        draw_fold_page(run, show, _or_end)
+        pooled = next((each for each in read_drawable(run).findings if each.about.split == "oof"), None)
+        draw_fold_page(run, show, pooled, _or_end)
         run.settle()
         drawn[run.id].append(FOLD_PAGE)
     return drawn

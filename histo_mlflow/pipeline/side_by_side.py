@@ -6,6 +6,7 @@ from pathlib import Path
 from histo_mlflow.errors import RequestError
 from histo_mlflow.evaluation.runs_sections import ShownRun, draw_runs
 from histo_mlflow.pipeline.draw import Drawable, panels_of
+from histo_mlflow.pipeline.names import name_of
 from histo_mlflow.pipeline.redraw import read_drawable
 from histo_mlflow.tracking.addresses import address_of
 from histo_mlflow.tracking.runs import Run
@@ -15,7 +16,9 @@ _TELLING = ("test", "oof", "val")
 
 
 def draw_chosen(file: Path, runs: Sequence[Run]) -> None:
-    """Write the page of ended runs; each is shown on the split that tells most among those that all of them have.
+    """Write the page of ended runs.
+
+    Each is shown on the split that tells most; where all are of one set, among the splits that all of them have.
 
     Raises:
         RequestError: A run keeps no scored tiles.
@@ -25,7 +28,9 @@ def draw_chosen(file: Path, runs: Sequence[Run]) -> None:
     for run, splits in zip(runs, kept, strict=True):
         if not splits:
             raise RequestError(f"run {run.id} keeps no scored tiles; score its model with histo evaluate, and name that run")
-    common = [split for split in _TELLING if all(split in splits for splits in kept)]
+    sets = [{(each.about.split, each.about.fingerprint) for each in drawable.findings} for drawable in read.values()]
+    shared = {split for split, _ in set.intersection(*sets)}
+    common = [split for split in _TELLING if split in shared]
     shown = [show_run(drawable, common, name_of(run)) for run, drawable in read.items()]
     draw_runs(file, shown, f"{len(shown)} runs side by side")
 
@@ -36,9 +41,3 @@ def show_run(drawable: Drawable, splits: Sequence[str], name: str) -> ShownRun:
     split = next(each for each in (*splits, *_TELLING) if each in by_split)
     panels = panels_of(drawable.curves) if drawable.curves else []
     return ShownRun(name, by_split[split], panels, address_of(drawable.run))
-
-
-def name_of(run: Run) -> str:
-    """Return what a run is called, with the first characters of its id, which no other has."""
-    name = run.store.client.get_run(run.id).info.run_name
-    return f"{name} ({run.id[:8]})"

@@ -10,7 +10,9 @@ import pytest
 
 from histo_mlflow.evaluation import comparison_sections, page, report_sections, runs_sections
 from histo_mlflow.evaluation.curves import draw_curves
+from histo_mlflow.evaluation.findings import Findings
 from histo_mlflow.evaluation.gallery import Album
+from histo_mlflow.evaluation.metrics import evaluate_predictions
 from histo_mlflow.evaluation.page import render
 from histo_mlflow.evaluation.paired import compare_predictions
 from histo_mlflow.evaluation.runs_sections import ShownRun
@@ -70,6 +72,59 @@ def test_a_section_of_the_page_of_runs_shows_little_and_everything(section: str,
         assert not shown.strip()
     else:
         _check(shown)
+
+
+def _headline(runs: list[ShownRun], whole: ShownRun | None = None) -> str:
+    return render("runs/headline.html.j2", runs_sections.show_runs(runs, "runs", whole))
+
+
+def _with_classes(classes: tuple[str, ...]) -> Findings:
+    found = find()
+    predictions = replace(found.predictions, classes=classes)
+    return replace(found, evaluation=evaluate_predictions(predictions))
+
+
+def test_runs_are_averaged_only_where_they_tell_the_same_classes_apart() -> None:
+    one = ShownRun("one", find())
+    assert "Mean 0.225, standard deviation 0.000 over 2 runs. All were scored on the same tiles" in _headline([one, one])
+    of_other_set = replace(find(), about=replace(find().about, fingerprint="e" * 64))
+    assert "They were scored on different tiles, of different sets:" in _headline([one, ShownRun("two", of_other_set)])
+    of_same_set = replace(find(), indices=find().indices + 1)
+    assert "They were scored on different tiles: part" in _headline([one, ShownRun("two", of_same_set)])
+    shown = _headline([one, ShownRun("two", _with_classes(("AC", "S", "T")))])
+    assert "The runs tell different classes apart: their figures can't be averaged or compared." in shown
+    assert "Mean" not in shown
+    assert "<dd>tiles.npz</dd>" in shown
+    assert 'AC, S, T <span class="quiet">(two)</span>' in shown
+
+
+def test_classes_that_no_other_run_has_get_no_panel() -> None:
+    one = ShownRun("one", find())
+
+    def show(*classes: str) -> str:
+        shown = runs_sections.show_runs([one, ShownRun("two", _with_classes(classes))], "runs")
+        return render("runs/classes.html.j2", shown)
+
+    assert not show("AC", "S", "T").strip()
+    partly = show("ADI", "S", "T")
+    assert re.findall("<h3><bdi>(.*?)</bdi>", partly) == ["ADI"]
+    assert "Classes that only one run has are in its own report." in partly
+
+
+def test_folds_are_shown_below_the_verdict_on_all_of_them() -> None:
+    pooled = replace(find(), about=replace(find().about, split="oof", date="2026-01-02 03:04 UTC"))
+    shown = _headline([ShownRun(f"fold {k}", find()) for k in (1, 2)], ShownRun("tiles lite0 2-fold", pooled))
+    _check(shown)
+    assert shown.index("All folds together: ") < shown.index("fold 1")
+    for words in (
+        "Each fold is scored on one of 2 parts of the tiles",
+        "<strong>Next:</strong> The figures of all folds together are in the report of the cross-validation: "
+        "<code>evaluation/oof/report.html</code>",
+        "<dt>Run</dt><dd>tiles lite0 2-fold</dd>",
+        "<dd>tiles.npz</dd>",
+        "2026-<wbr>01-<wbr>02 03:04 UTC",
+    ):
+        assert words in shown
 
 
 @pytest.mark.parametrize(
