@@ -5,6 +5,7 @@ all that is coarse. Rotations by other angles, crops and overlaps are beyond has
 """
 
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import cv2
 import faiss
@@ -21,13 +22,28 @@ from histo_mlflow.tiles.copies import digest_each, tie_together
 Pairs = NDArray[np.int64]
 """``(n, 2)``, positions of two tiles."""
 
-RADIUS_BITS = 18
-"""Of 63. A shift of real tiles of 28 px by 1 px, or of 224 px by 8, changes 17 bits at the 95th percentile."""
 
-_MIN_ALIKE = 0.7
-"""Cosine of the coefficients themselves, by which most candidates are passed over before their pixels are read: of planted
-near-duplicates of 28 px 1 in 100 is below. A radius of 20 bits would find 1 in 200 more, and take twice as long."""
+class Reach(NamedTuple):
+    """How unlike the hashes of near-duplicates may be: what is nearer is a candidate, whose pixels are read.
 
+    Attributes:
+        bits: Of 63 that may differ.
+        alike: Least cosine of the coefficients themselves, by which most of these are passed over.
+    """
+
+    bits: int
+    alike: float
+
+
+REACH = Reach(16, 0.8)
+"""A shift of real tiles of 224 px by 4 px changes 12 bits at the 95th percentile; of planted near-duplicates of 64 and 224 px
+none had a cosine below 0.86. A wider reach finds no more of them, and its candidates grow with the square of the tiles."""
+
+REACH_OF_SMALL = Reach(18, 0.7)
+"""Of tiles of few pixels, of which one is much: a shift of 28 px by 1 px changes 17 bits at the 95th percentile, and 1 of 100
+planted near-duplicates has a cosine below 0.7. A radius of 20 bits would find 1 in 200 more, and take twice as long."""
+
+_SMALL_PX = 64
 _MIN_CONTRAST = 0.3  # grey levels: below, a hash is of noise, and an empty tile resembles every other
 _EDGE_PX = 64  # at which detail is compared
 _MAX_SHIFT_PX = 4  # at that size: 14 px of 224
@@ -65,7 +81,7 @@ def near_pairs(subject: Subject) -> Pairs:
     rows = first[contrast(known[first]) >= _MIN_CONTRAST]
     found = [
         pairs[_correlation(subject, pairs, symmetry) >= _MIN_CORRELATION]
-        for symmetry, within in _candidates(known[rows])
+        for symmetry, within in _candidates(known[rows], REACH_OF_SMALL if subject.data.tile_size_px < _SMALL_PX else REACH)
         for pairs in _blocks(rows[within])
     ]
     return np.concatenate([*found, np.zeros((0, 2), np.int64)])
@@ -79,7 +95,7 @@ def near_clusters(subject: Subject) -> Rows:
     return tie_together(len(subject), np.concatenate([links, near_pairs(subject)]))
 
 
-def _candidates(known: Floats32) -> Iterator[tuple[Symmetry, Pairs]]:
+def _candidates(known: Floats32, reach: Reach) -> Iterator[tuple[Symmetry, Pairs]]:
     """Yield, for each symmetry, pairs (i, j), i < j, of which i so changed has nearly the hash of j and its coefficients."""
     index = faiss.IndexBinaryFlat(64)
     index.add(pack(known))
@@ -89,11 +105,11 @@ def _candidates(known: Floats32) -> Iterator[tuple[Symmetry, Pairs]]:
         hashes, changed_directions = pack(changed), _directions(changed)
         parts = [np.zeros((0, 2), np.int64)]
         for start in range(0, len(hashes), _BLOCK_QUERIES):
-            limits, _, found = index.range_search(hashes[start : start + _BLOCK_QUERIES], RADIUS_BITS + 1)
+            limits, _, found = index.range_search(hashes[start : start + _BLOCK_QUERIES], reach.bits + 1)
             query: Rows = start + np.repeat(np.arange(len(limits) - 1), np.diff(limits.astype(np.int64)).tolist())
             pairs = np.column_stack([query, found])[query < found]
             alike = np.einsum("ij,ij->i", changed_directions[pairs[:, 0]], directions[pairs[:, 1]])
-            parts.append(pairs[alike >= _MIN_ALIKE])
+            parts.append(pairs[alike >= reach.alike])
         yield symmetry, np.concatenate(parts)
 
 
