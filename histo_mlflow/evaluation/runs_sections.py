@@ -82,6 +82,7 @@ def show_runs(runs: Sequence[ShownRun], title: str, whole: ShownRun | None = Non
         ],
         "whole": whole,
         "verdict": verdict_of(whole.findings) if whole else None,
+        "weakest": describe_weakest(sensitivities_of(whole.findings.evaluation)) if whole else "",
         "facts": _facts([whole] if whole else runs),
         "shared_caveats": shared,
         "classes": [name for name, n_runs in classes.items() if n_runs > 1],

@@ -99,8 +99,9 @@ def compare_models(
     comparison = compare_predictions(*said, costs=costs)
     about = About.of(tiles.part("test"), *(model.describe() for model in models), looks=looks)
     ruling = rule(comparison)
-    # That A has seen the tiles speaks against B alone: what B wins in spite of it counts.
-    grave = [learnt_from(letter).words for letter in compress("AB", has_learnt) if letter == "B" or not ruling.is_passed]
+    # That A alone has seen the tiles speaks against B: what B wins in spite of it counts.
+    is_in_spite = ruling.is_passed and not has_learnt[1]
+    grave = [] if is_in_spite else [learnt_from(letter).words for letter in compress("AB", has_learnt)]
     of_a, of_b = (
         _verdict_on(run, model, view, predictions, looks) for model, view, predictions in zip(models, views, said, strict=True)
     )

@@ -116,6 +116,7 @@ def test_folds_are_shown_below_the_verdict_on_all_of_them() -> None:
     shown = _headline([ShownRun(f"fold {k}", find()) for k in (1, 2)], ShownRun("tiles lite0 2-fold", pooled))
     _check(shown)
     assert shown.index("All folds together: ") < shown.index("fold 1")
+    assert shown.index("Weakest class: ") < shown.index("fold 1"), "of all folds"
     for words in (
         "Each fold is scored on one of 2 parts of the tiles",
         "<strong>Next:</strong> The figures of all folds together are in the report of the cross-validation: "
