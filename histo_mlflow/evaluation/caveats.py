@@ -87,7 +87,9 @@ def _of_tiles(findings: Findings) -> list[Caveat]:
     if about.is_synthetic:
         found.append(Caveat("synthetic", "these are synthetic drawings, not tissue: no figure says anything about tissue"))
     if about.split == "oof":
-        words = "each fold chose its epoch (a head its C) on its own tiles, so these figures are somewhat optimistic (nested: below)"
+        words = (
+            "each fold chose its epoch (a head its C) on its own tiles: these figures are somewhat optimistic (nested: below)"
+        )
         found.append(Caveat("selected_on_these_tiles", words))
     elif about.is_selected_on:
         found.append(Caveat("selected_on_these_tiles", "these tiles have selected the model, so its figures are optimistic"))
