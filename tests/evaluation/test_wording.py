@@ -50,7 +50,7 @@ def test_a_page_counts_in_plain_words_and_claims_no_interval_that_is_not_there(t
     assert "A, B, C: as the tiles are labelled" in " ".join(page.replace("<bdi>", "").replace("</bdi>", "").split())
     of_few = page.partition('id="per_class"')[2].partition("</section>")[0]
     assert "bars: 95 % intervals" not in of_few
-    assert "In hindsight, knowing the labels of these tiles, the surest" in page
+    assert "In hindsight, knowing the labels of these tiles, not even the surest of them could be kept with 99 % right." in page
     draw_report(tmp_path, find())
     assert "bars: 95 % intervals" in (tmp_path / "report.html").read_text()
 
