@@ -19,7 +19,7 @@ from histo_mlflow.tiles.open import open_tiles
 
 WAYS: dict[str, dict[str, Any]] = {
     "head of lite0, 224 px": {"backbone": "lite0", "trainable": "head", "image_size": 224, "augment": "none"},
-    "lite0, all layers, 96 px, 3 epochs": {"backbone": "lite0", "image_size": 96, "epochs": 3, "aug_cutoff": 2},
+    "lite0, all layers, 96 px, 20 epochs": {"backbone": "lite0", "image_size": 96},
 }
 
 

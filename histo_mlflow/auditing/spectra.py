@@ -8,6 +8,7 @@ blocks leave a period of 8.
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy import fft
 
 Floats32 = NDArray[np.float32]
 
@@ -28,9 +29,8 @@ def sharpness(brightness: Floats32) -> float:
 
 
 def _power(lines: Floats32) -> NDArray[np.float64]:
-    spectrum = cv2.dft(lines, flags=cv2.DFT_ROWS | cv2.DFT_COMPLEX_OUTPUT)
-    half = np.asarray(spectrum, dtype=np.float64)[:, : lines.shape[1] // 2 + 1]
-    power: NDArray[np.float64] = (half**2).sum(axis=2).mean(axis=0) / lines.shape[1]
+    spectrum = fft.rfft(lines, axis=1)
+    power: NDArray[np.float64] = (spectrum.real**2 + spectrum.imag**2).mean(axis=0, dtype=np.float64) / lines.shape[1]
     return power
 
 
