@@ -92,7 +92,7 @@ def output_path(text: str) -> Path:
 
 
 def output_file(text: str) -> Path:
-    """Return the absolute path of a file that is to be written; raises `RequestError` if none can stand there."""
+    """Return the absolute path of a file that is to be written; raises `OptionError` where a folder is."""
     output = output_path(text)
     if output.is_dir():
         raise OptionError(f"output={output}: is a folder; name a file in it")

@@ -22,19 +22,20 @@ def written_whole(path: Path, *, refusals: tuple[type[Exception], ...] = (OSErro
     draft = path.with_name(f".{path.name}.draft")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove(draft)
+        remove(draft)
         yield draft
         if draft.is_dir():  # no system replaces a folder that is not empty
-            _remove(path)
+            remove(path)
         draft.replace(path)
     except refusals as error:
         raise WorkError(f"can't write {path} ({reason_of(error)}); check disk space and permissions, then run again") from error
     finally:
         with suppress(OSError):
-            _remove(draft)
+            remove(draft)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder with all that is in it, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

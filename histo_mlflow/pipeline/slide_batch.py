@@ -14,6 +14,7 @@ from histo_mlflow.base.claims import claimed
 from histo_mlflow.base.interruption import shielded
 from histo_mlflow.base.plain_values import reason_of
 from histo_mlflow.base.progress import Bar
+from histo_mlflow.base.whole_file import remove
 from histo_mlflow.console import say, warn
 from histo_mlflow.errors import RequestError, UnreadableSlideError, WorkError
 from histo_mlflow.pipeline.slide import SlideRules, SlideScore, opened_slide, regions_for, score_slide
@@ -217,17 +218,10 @@ def _put_in_place(batch: Batch, name: str, draft: Path, own: str | None) -> tupl
     written = tuple(sorted(each.name for each in draft.iterdir() if each.name != own))
     for ending in ENDINGS:
         if f"{name}{ending}" != own:
-            _remove(batch.folder / f"{name}{ending}")
+            remove(batch.folder / f"{name}{ending}")
     for each in written:
         (draft / each).replace(batch.folder / each)
     return written
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _failed(batch: Batch, file: SlideFile, error: Exception) -> Outcome:
