@@ -29,8 +29,8 @@ from histo_mlflow.learning.infer import choose_batch_size, infer_stream
 from histo_mlflow.models.classifier import TileClassifier
 from histo_mlflow.models.facts import ModelFacts
 from histo_mlflow.models.model import Model
-from histo_mlflow.pipeline.slide import SlideRules
-from histo_mlflow.pipeline.slide_model import SlideModel, ask_about
+from histo_mlflow.pipeline.slides.model import SlideModel, ask_about
+from histo_mlflow.pipeline.slides.score import SlideRules
 from histo_mlflow.slides.grid import lay_grid
 from histo_mlflow.slides.open import open_slide
 from histo_mlflow.slides.places import Places

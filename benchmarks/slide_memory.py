@@ -35,9 +35,9 @@ from histo_mlflow.console import format_table, say
 from histo_mlflow.learning.compute import Compute
 from histo_mlflow.models.facts import ModelFacts
 from histo_mlflow.models.model import Model
-from histo_mlflow.pipeline.slide import SlideRules, score_slide
-from histo_mlflow.pipeline.slide_files import FileWriter
-from histo_mlflow.pipeline.slide_model import SlideModel
+from histo_mlflow.pipeline.slides.files import FileWriter
+from histo_mlflow.pipeline.slides.model import SlideModel
+from histo_mlflow.pipeline.slides.score import SlideRules, score_slide
 from histo_mlflow.slides.open import open_slide
 from histo_mlflow.slides.viewer_options import ViewerOptions
 

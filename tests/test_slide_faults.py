@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from histo_mlflow.pipeline.slide_model import MOST_UNREADABLE
+from histo_mlflow.pipeline.slides.model import MOST_UNREADABLE
 from histo_mlflow.slides.tile_table import TileTable, read_tile_table
 from tests.colour_reader import register
 from tests.coloured_slides import MODEL_MICRONS, chessboard, draw, write_slide

@@ -107,7 +107,7 @@ def test_a_broken_slide_is_named_and_all_others_are_in_the_set(
     for name in "cdef":
         (slides / f"{name}.geojson").unlink()
     read: list[Path] = []
-    monkeypatch.setattr("histo_mlflow.pipeline.cut.find_tissue", _noting(read))
+    monkeypatch.setattr("histo_mlflow.pipeline.slides.cut.find_tissue", _noting(read))
     found = histo_mlflow.cut_tiles(slides=str(slides), output="set.npz", **_QUICK)
     assert found.n_tiles == {"A": 96, "B": 56}
     assert [path.name for path in read] == ["b.tif"], "what was done is not done again"

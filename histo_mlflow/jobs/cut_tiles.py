@@ -80,8 +80,8 @@ def cut_tiles(options: Tiles) -> TilesResult:
     from filelock import FileLock, Timeout
 
     from histo_mlflow.console import say
-    from histo_mlflow.pipeline.cut import CutPlan, check_output, count_tiles, cut_slides, open_marked
-    from histo_mlflow.pipeline.cut_report import describe_cut, write_set
+    from histo_mlflow.pipeline.slides.cut import CutPlan, check_output, count_tiles, cut_slides, open_marked
+    from histo_mlflow.pipeline.slides.cut_report import describe_cut, write_set
     from histo_mlflow.tracking.runs import begun_run
     from histo_mlflow.tracking.store import read_store
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from histo_mlflow.errors import UnreadableSlideError
 from histo_mlflow.jobs import job
 from histo_mlflow.pipeline.shown import Shown
-from histo_mlflow.pipeline.slide_options import ScoringSlidesOptions
+from histo_mlflow.pipeline.slides.options import ScoringSlidesOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +47,10 @@ def slide(options: Slide) -> SlideResult:
     """
     from histo_mlflow.console import say
     from histo_mlflow.pipeline.session import begin_run, open_judging
-    from histo_mlflow.pipeline.slide_batch import DONE, DONE_BEFORE, ELSEWHERE, FAILED_NOW, run_batch
-    from histo_mlflow.pipeline.slide_record import describe_outcomes, how_slides_begin, record_slides
-    from histo_mlflow.pipeline.slide_request import open_batch, open_slides
-    from histo_mlflow.pipeline.slide_spark import run_on_spark
+    from histo_mlflow.pipeline.slides.batch import DONE, DONE_BEFORE, ELSEWHERE, FAILED_NOW, run_batch
+    from histo_mlflow.pipeline.slides.record import describe_outcomes, how_slides_begin, record_slides
+    from histo_mlflow.pipeline.slides.request import open_batch, open_slides
+    from histo_mlflow.pipeline.slides.spark import run_on_spark
     from histo_mlflow.tracking.acceptance import check_classes_accepted
 
     store, compute = open_judging(options)

@@ -10,7 +10,7 @@ import numpy as np
 from histo_mlflow.errors import RequestError, UnreadableSlideError
 from histo_mlflow.pipeline.drift import Compared
 from histo_mlflow.pipeline.scale import TOLERANCE
-from histo_mlflow.pipeline.slide_model import SlideModel, ask_about
+from histo_mlflow.pipeline.slides.model import SlideModel, ask_about
 from histo_mlflow.slides.grid import lay_grid
 from histo_mlflow.slides.listing import SlideFile
 from histo_mlflow.slides.open import open_slide

@@ -9,11 +9,11 @@ from histo_mlflow.learning.compute import Compute
 from histo_mlflow.options import flatten, stated
 from histo_mlflow.pipeline.inputs import load_model
 from histo_mlflow.pipeline.predict import check_runtime, in_runtime, threshold_of
-from histo_mlflow.pipeline.slide import SlideRules
-from histo_mlflow.pipeline.slide_batch import Batch, part_of
-from histo_mlflow.pipeline.slide_files import FileWriter
-from histo_mlflow.pipeline.slide_model import SlideModel, scale_of
-from histo_mlflow.pipeline.slide_options import ScoringSlidesOptions
+from histo_mlflow.pipeline.slides.batch import Batch, part_of
+from histo_mlflow.pipeline.slides.files import FileWriter
+from histo_mlflow.pipeline.slides.model import SlideModel, scale_of
+from histo_mlflow.pipeline.slides.options import ScoringSlidesOptions
+from histo_mlflow.pipeline.slides.score import SlideRules
 from histo_mlflow.slides.listing import SlideFile, list_slides
 from histo_mlflow.tracking.registry import pinned
 from histo_mlflow.tracking.store import Store

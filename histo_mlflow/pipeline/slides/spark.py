@@ -9,9 +9,9 @@ from typing import Any
 
 from histo_mlflow.errors import OptionError
 from histo_mlflow.learning.compute import resolve_compute_for_report
-from histo_mlflow.pipeline.slide_batch import Batch, Outcome, run_batch
-from histo_mlflow.pipeline.slide_options import ScoringSlidesOptions
-from histo_mlflow.pipeline.slide_request import open_batch
+from histo_mlflow.pipeline.slides.batch import Batch, Outcome, run_batch
+from histo_mlflow.pipeline.slides.options import ScoringSlidesOptions
+from histo_mlflow.pipeline.slides.request import open_batch
 from histo_mlflow.slides.listing import SlideFile
 from histo_mlflow.tracking.store import read_store
 

@@ -17,7 +17,7 @@ from histo_mlflow.base.palette import channels, class_colours
 from histo_mlflow.base.whole_file import written_whole
 from histo_mlflow.console import format_table
 from histo_mlflow.evaluation.plots import begin_picture
-from histo_mlflow.pipeline.cut import CutPlan, Marked, count_tiles, join_parts
+from histo_mlflow.pipeline.slides.cut import CutPlan, Marked, count_tiles, join_parts
 from histo_mlflow.slides.annotations import IGNORE
 from histo_mlflow.slides.cutting import LITTLE_TISSUE, areas_of
 from histo_mlflow.slides.open import open_slide

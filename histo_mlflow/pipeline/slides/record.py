@@ -12,9 +12,9 @@ import yaml
 from histo_mlflow.base.escaping import visible
 from histo_mlflow.pipeline.contents import Beginning
 from histo_mlflow.pipeline.names import RunName, short_data, short_model
-from histo_mlflow.pipeline.slide_batch import DONE, DONE_BEFORE, ELSEWHERE, FAILED_NOW, Batch, Outcome
-from histo_mlflow.pipeline.slide_files import GEOJSON, PICTURE, TABLE
-from histo_mlflow.pipeline.slide_state import read_state
+from histo_mlflow.pipeline.slides.batch import DONE, DONE_BEFORE, ELSEWHERE, FAILED_NOW, Batch, Outcome
+from histo_mlflow.pipeline.slides.files import GEOJSON, PICTURE, TABLE
+from histo_mlflow.pipeline.slides.state import read_state
 from histo_mlflow.slides.summary import SlideSummary, write_summary
 from histo_mlflow.tracking.options import RunOptions
 from histo_mlflow.tracking.runs import Run

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from histo_mlflow.pipeline.slide import SlideScore
+from histo_mlflow.pipeline.slides.score import SlideScore
 from histo_mlflow.slides.geojson import write_geojson
 from histo_mlflow.slides.heat_map import Backdrop, write_heat_map
 from histo_mlflow.slides.overview import read_overview

@@ -17,10 +17,10 @@ from histo_mlflow.base.progress import Bar
 from histo_mlflow.base.whole_file import remove
 from histo_mlflow.console import say, warn
 from histo_mlflow.errors import RequestError, UnreadableSlideError, WorkError
-from histo_mlflow.pipeline.slide import SlideRules, SlideScore, opened_slide, regions_for, score_slide
-from histo_mlflow.pipeline.slide_files import ENDINGS, TISSUE
-from histo_mlflow.pipeline.slide_model import SlideModel
-from histo_mlflow.pipeline.slide_state import SlideIdentity, SlideState, identify, read_state, write_state
+from histo_mlflow.pipeline.slides.files import ENDINGS, TISSUE
+from histo_mlflow.pipeline.slides.model import SlideModel
+from histo_mlflow.pipeline.slides.score import SlideRules, SlideScore, opened_slide, regions_for, score_slide
+from histo_mlflow.pipeline.slides.state import SlideIdentity, SlideState, identify, read_state, write_state
 from histo_mlflow.slides.listing import SlideFile
 from histo_mlflow.slides.slide import Slide
 from histo_mlflow.slides.summary import (
