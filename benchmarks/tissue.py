@@ -26,10 +26,7 @@ FIGURES = ("accuracy", "balanced_accuracy", "log_loss", "macro_auroc")
 LITE0: dict[str, Any] = {"backbone": "lite0", "weights": "imagenet"}
 HEAD = LITE0 | {"trainable": "head", "image_size": 224}
 AUGMENTED, PLAIN = {"augment": "symmetries", "aug_cutoff": 4}, {"augment": "none"}
-LONGER: dict[str, Any] = {
-    "image_size": 128, "epochs": 12, "augment": "symmetries", "aug_cutoff": 8, "stain": "auto", "class_weights": "balanced"
-}  # fmt: skip
-B3 = {"weights": "none", "epochs": 8, "image_size": 48}
+B3 = {"weights": "none", "epochs": 8, "image_size": 32}
 WAYS: dict[str, dict[str, Any]] = {
     "lite0 head": HEAD | {"augment": "none"},
     "lite0 head, 8 views": HEAD | {"augment": "symmetries"},
@@ -37,12 +34,22 @@ WAYS: dict[str, dict[str, Any]] = {
     "lite0 gradual": LITE0 | {"trainable": "gradual"} | AUGMENTED,
     "lite0 all, no augmentation": LITE0 | {"trainable": "all"} | PLAIN,
     "lite0 gradual, no augmentation": LITE0 | {"trainable": "gradual"} | PLAIN,
-    "lite0 all, larger and longer": LITE0 | {"trainable": "all"} | LONGER,
     "B3 from random weights": B3 | {"augment": "symmetries", "aug_cutoff": 5},
     "B3 from random weights, no augmentation": B3 | PLAIN,
 }
 """Options of each way to train: heads at the size at which their backbone was trained, networks that learn whole at that of the
 study, so that a run takes minutes on two cores; augmentation ends after two thirds of the epochs."""
+
+ATTEMPTS: dict[str, dict[str, Any]] = {
+    "lite0 all, rate 3e-3, balanced": LITE0 | AUGMENTED | {
+        "trainable": "all", "epochs": 8, "aug_cutoff": 6,
+        "learning_rate": 3e-3, "layer_decay": 0.75, "class_weights": "balanced",
+    },
+    "lite0 all, 112 px": LITE0 | AUGMENTED | {"trainable": "all", "image_size": 112},
+    "lite0 head, 320 px": HEAD | {"augment": "none", "image_size": 320},
+    "lite0 head, 448 px, clusters": HEAD | {"augment": "none", "image_size": 448, "groups": "auto"},
+}  # fmt: skip
+"""Ways that were tried on one set or another to reach more there; they run where they are named."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,7 @@ def list_studies(data: Path) -> list[Study]:
 def run(study: Study, way: str, seed: int) -> dict[str, float]:
     """Learn once and return the figures that count, with the seconds that it took."""
     started = time.perf_counter()
-    options = study.options | WAYS[way] | {"seed": seed, "register": False}
+    options = study.options | (WAYS | ATTEMPTS)[way] | {"seed": seed, "register": False}
     if "folds" in options:
         found = histo_mlflow.cv(**options).oof
     else:
@@ -100,7 +107,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="histo-tissue-") as folder:
         studies = [study for study in list_studies(data) if options.only in study.name]
         os.chdir(folder)  # the store of these runs
-        for way in [options.ways] if options.ways in WAYS else [way for way in WAYS if way.startswith(options.ways)]:
+        known = WAYS | ATTEMPTS
+        for way in [options.ways] if options.ways in known else [way for way in WAYS if way.startswith(options.ways)]:
             for study in studies:
                 runs = kept.setdefault(study.name, {}).setdefault(way, [])
                 for seed in range(len(runs), options.seeds):
