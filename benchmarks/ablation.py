@@ -6,7 +6,6 @@ change of stain, after JPEG compression, and in their eight symmetries, none of 
 """
 
 import argparse
-import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from common import RESULTS, describe_machine, write_results
 from sklearn.metrics import balanced_accuracy_score
 
 from histo_mlflow.console import format_table, say
@@ -30,7 +30,6 @@ from histo_mlflow.tiles.options import HoldOutOptions
 from histo_mlflow.tiles.perturbations import jpeg
 from histo_mlflow.tiles.splits import hold_out
 
-_RESULTS = Path(__file__).parent / "results"
 _FIGURES = ("loss", "accuracy", "balanced_accuracy", "restained", "jpeg30", "steady")
 
 
@@ -56,7 +55,7 @@ def _arms(epochs: int) -> dict[str, _Arm]:
         "symmetries + stain, always": _Arm({**always, "stain": "all"}),
         "seed + label smoothing 0.1": _Arm(recipe, {"label_smoothing": 0.1}),
         "seed + average of weights 0.98": _Arm(recipe, {"ema_decay": 0.98}),
-        "seed + gradient norm at most 1": _Arm(recipe, {"clip_norm": 1.0}),
+        "seed, gradients not clipped": _Arm(recipe, {"clip_norm": 0.0}),
         "seed + balanced class weights": _Arm(recipe, {"class_weights": "balanced"}),
         "seed + weight decay 0.01": _Arm(recipe, {"weight_decay": 0.01}),
     }
@@ -69,9 +68,13 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=0, help="edge length in pixels; 0 = as stored")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--arm", action="append", help="an arm by its name, perhaps several times; without it all of them")
     parser.add_argument("--name", default="ablation", help="name of the file in benchmarks/results")
     asked = parser.parse_args()
     arms = _arms(asked.epochs)
+    if unknown := set(asked.arm or ()) - set(arms):
+        parser.error(f"no arm is called {', '.join(sorted(unknown))}; there are: {'; '.join(arms)}")
+    arms = {name: arm for name, arm in arms.items() if not asked.arm or name in asked.arm}
     rows: list[dict[str, Any]] = []
     for seed in range(asked.seeds):
         for name, arm in arms.items():
@@ -81,8 +84,7 @@ def main() -> None:
             say(f"seed {seed}, {name}: " + ", ".join(f"{key} {value:.3f}" for key, value in figures.items())
                 + f" ({time.perf_counter() - started:.0f} s)")  # fmt: skip
             facts = {"data": Path(asked.data).name, "image_size": asked.image_size, "epochs": asked.epochs}
-            _RESULTS.mkdir(exist_ok=True)
-            (_RESULTS / f"{asked.name}.json").write_text(json.dumps({**facts, "runs": rows}, indent=1) + "\n")
+            write_results(RESULTS / f"{asked.name}.json", {"machine": describe_machine("cpu"), **facts, "runs": rows})
     say(_describe(rows, list(arms)))
 
 
