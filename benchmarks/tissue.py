@@ -4,7 +4,8 @@ The sets are those of tests (HISTO_REAL_DATA, or --data): 718 thumbnails of nine
 BreakHis with their patients. Every study is one call of `cv` or `train` for each seed, as a user would make it, and its
 figures are those of the run: out of fold in a cross-validation, of the test tiles where there are some.
 
-Writes ``benchmarks/results/tissue.json`` after every run; runs that are there already are not repeated.
+Writes ``benchmarks/results/tissue.json`` after every run; runs that are there already are not repeated. With --figure it draws
+what the file has.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 from common import RESULTS, describe_machine, write_results
 
 import histo_mlflow
@@ -101,9 +103,13 @@ def main() -> None:
     parser.add_argument("--ways", default="", help="a way to train, or those whose name begins with this")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each, with the seeds 0, 1, ...")
     parser.add_argument("--output", type=Path, default=RESULTS / "tissue.json", help="the JSON file")
+    parser.add_argument("--figure", type=Path, help="a picture of all runs in the file; nothing is run")
     options = parser.parse_args()
     data, output = options.data.resolve(), options.output.resolve()
     kept: dict[str, dict[str, list[dict[str, float]]]] = json.loads(output.read_text())["runs"] if output.exists() else {}
+    if options.figure:
+        draw(kept, options.figure)
+        return
     with tempfile.TemporaryDirectory(prefix="histo-tissue-") as folder:
         studies = [study for study in list_studies(data) if options.only in study.name]
         os.chdir(folder)  # the store of these runs
@@ -116,6 +122,28 @@ def main() -> None:
                     say(f"{study.name}, {way}, seed {seed}: {runs[-1]}")
                     write_results(output, {"machine": describe_machine("cpu"), "runs": kept})
     say(format_runs(kept))
+
+
+def draw(kept: dict[str, dict[str, list[dict[str, float]]]], path: Path) -> None:
+    """Draw balanced accuracies: a panel for each set, a row for each way, a dot for each seed, a line at the median."""
+    ways = [way for way in (WAYS | ATTEMPTS) if any(found.get(way) for found in kept.values())]
+    figure, panels = plt.subplots(
+        1, len(kept), figsize=(2.6 * len(kept), 1.2 + 0.3 * len(ways)), sharey=True, layout="constrained"
+    )
+    for axes, (name, found) in zip(panels, kept.items(), strict=True):
+        for row, way in enumerate(ways):
+            values = [each["balanced_accuracy"] for each in found.get(way, ())]
+            axes.scatter(values, [row] * len(values), s=26, color="#2c6fbb", alpha=0.6, linewidths=0)
+            if values:
+                axes.vlines(statistics.median(values), row - 0.35, row + 0.35, color="#1b2a3a", linewidth=1.8)
+        axes.set_title(name, fontsize=10, loc="left")
+        axes.set_axisbelow(True)
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_yticks(range(len(ways)), ways)
+    panels[0].invert_yaxis()
+    figure.supxlabel("balanced accuracy: each seed, and the median", fontsize=10)
+    figure.savefig(path, dpi=110)
 
 
 def format_runs(kept: dict[str, dict[str, list[dict[str, float]]]]) -> str:

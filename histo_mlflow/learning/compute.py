@@ -30,7 +30,7 @@ class Compute:
     @contextmanager
     def learning(self) -> Iterator[None]:
         """Give the context in which a forward pass runs that is learnt from."""
-        with self.autocast(), FastDepthwise() if self.is_bf16 and self.device.type == "cpu" else nullcontext():
+        with self.autocast(), FastDepthwise() if self.device.type == "cpu" else nullcontext():
             yield
 
     def in_fp32(self) -> "Compute":

@@ -1,14 +1,21 @@
-"""Depthwise convolutions whose backward pass is fast in bf16 on a CPU; forward and results are torch's.
+"""Depthwise convolutions whose backward pass is fast on a CPU; forward and results are torch's.
 
-oneDNN has no bf16 kernel on CPUs for two parts of this backward pass, the gradient of the input for a stride of 2 and the
-gradient of a 5 x 5 kernel, and falls back to its reference code: in EfficientNet-B3 at 224 px they took two thirds of a
-training step. Both can be written as convolutions that it has: docs/performance.md gives the figures.
+oneDNN falls back to its reference code for three parts of this backward pass:
+
+- the gradient of a kernel that is higher than the map that it makes, in any precision: of tiles of 32 to 96 px the deep
+  layers of an EfficientNet make maps of 1 to 4 px, and these gradients took two thirds of a training step;
+- in bf16 the gradient of the input for a stride of 2 and the gradient of a 5 x 5 kernel: in EfficientNet-B3 at 224 px they
+  took two thirds of a training step, too.
+
+The first is a sum of products of shifted maps, the others can be written as convolutions that oneDNN has:
+docs/performance.md gives the figures.
 
 It stands between networks and torch, not in their layers, for these are of many kinds: EfficientNets that were learnt in
 TensorFlow pad by hand and are no plain `torch.nn.Conv2d`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from typing import Any, NamedTuple
 
 import torch
@@ -21,7 +28,7 @@ _WINDOW = 3  # edge length of the kernels whose gradient oneDNN computes fast
 
 
 class FastDepthwise(TorchFunctionMode):
-    """A context in which depthwise convolutions under autocast to bf16 on a CPU learn fast; others are left as they are."""
+    """A context in which depthwise convolutions on a CPU learn fast, in fp32 and in bf16; others are left as they are."""
 
     def __torch_function__(
         self,
@@ -31,10 +38,8 @@ class FastDepthwise(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Call a function of torch, or what stands in for it."""
-        is_in_reach = func is functional.conv2d and not kwargs and torch.is_autocast_enabled("cpu")
-        if is_in_reach and (form := _Call(*args).form_of_fast()) is not None:
-            dtype = torch.get_autocast_dtype("cpu")
-            return _DepthwiseFunction.apply(args[0].to(dtype), args[1].to(dtype), *form)
+        if func is functional.conv2d and not kwargs and (form := _Call(*args).form_of_fast()) is not None:
+            return _DepthwiseFunction.apply(*form)
         return func(*args, **(kwargs or {}))
 
 
@@ -49,8 +54,8 @@ class _Call(NamedTuple):
     dilation: Any = 1
     groups: int = 1
 
-    def form_of_fast(self) -> tuple[int, int] | None:
-        """Return stride and padding of a depthwise convolution that can be learnt fast here, or None."""
+    def form_of_fast(self) -> tuple[Tensor, Tensor, int, int] | None:
+        """Return pixels and weight as they are multiplied, stride and padding; None where torch learns as fast."""
         size, stride, padding = self.weight.shape[2], _pair(self.stride), _pair(self.padding)
         is_plain = (
             1 < self.groups == self.pixels.shape[1] == self.weight.shape[0]
@@ -63,7 +68,14 @@ class _Call(NamedTuple):
             and padding in ((0, 0), (size // 2, size // 2))
         )
         is_learnt = torch.is_grad_enabled() and (self.pixels.requires_grad or self.weight.requires_grad)
-        return (stride[0], padding[0]) if is_plain and is_learnt else None
+        if not is_plain or not is_learnt:
+            return None
+        is_autocast = torch.is_autocast_enabled("cpu")
+        dtype = torch.get_autocast_dtype("cpu") if is_autocast else self.pixels.dtype
+        height = (self.pixels.shape[2] + 2 * padding[0] - size) // stride[0] + 1
+        if dtype != torch.bfloat16 and not (dtype == torch.float32 and height < size):
+            return None
+        return self.pixels.to(dtype), self.weight.to(dtype), stride[0], padding[0]
 
 
 class _DepthwiseFunction(torch.autograd.Function):
@@ -96,7 +108,9 @@ def _gradient_of_input(gradient: Tensor, pixels: Tensor, weight: Tensor, stride:
 
 
 def _gradient_of_weight(gradient: Tensor, pixels: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
-    """Return the gradient of a kernel, put together from 3 x 3 windows, of which neighbours share a row or column."""
+    """Return the gradient of a kernel; in bf16 from 3 x 3 windows of it, of which neighbours share a row or column."""
+    if gradient.shape[2] < weight.shape[2]:
+        return _weight_gradient_of_small(gradient, pixels, weight, stride, padding)
     if weight.shape[2] == _WINDOW:
         return _weight_gradient(gradient, pixels, weight, stride, padding=padding)
     padded = functional.pad(pixels, [padding] * 4)
@@ -108,6 +122,16 @@ def _gradient_of_weight(gradient: Tensor, pixels: Tensor, weight: Tensor, stride
             seen = padded[:, :, top : top + height, left : left + width].contiguous(memory_format=torch.channels_last)
             part = _weight_gradient(gradient, seen, window, stride, padding=0)
             whole[:, :, top : top + _WINDOW, left : left + _WINDOW] = part
+    return whole
+
+
+def _weight_gradient_of_small(gradient: Tensor, pixels: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+    """Return the gradient of a kernel value by value: what it was multiplied with, in all places, times the gradient there."""
+    gradient, padded = gradient.float(), functional.pad(pixels.float(), [padding] * 4)
+    rows, columns = (stride * (edge - 1) + 1 for edge in gradient.shape[2:])
+    whole = torch.empty_like(weight)
+    for y, x in product(range(weight.shape[2]), repeat=2):
+        whole[:, 0, y, x] = (gradient * padded[:, :, y : y + rows : stride, x : x + columns : stride]).sum((0, 2, 3))
     return whole
 
 
