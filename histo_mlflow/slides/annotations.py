@@ -25,6 +25,7 @@ IGNORE = "Ignore*"
 """QuPath's class of regions that are to be left out of everything. It has others that end in ``*`` and mean no tissue."""
 
 _LARGEST = 2.0**31  # pixels; no slide is so wide
+_DECIMALS = 6  # of a pixel; what is finer says nothing, and GEOS can't tell the side of a line with numbers such as 1e-308
 _AGREEMENT = 1e-3  # of two readings of a ring that crosses itself, as a share of the area
 _N_NAMED = 5
 _AREAS = {"Polygon": 1, "MultiPolygon": 2}
@@ -221,6 +222,7 @@ def _ring(points: Any, feature: _Feature) -> list[tuple[float, float]]:
         raise AnnotationError(f"{feature.where}: a point has no two numbers; export it again") from None
     if unfit := [point for point in ring if not all(math.isfinite(each) and abs(each) < _LARGEST for each in point)]:
         raise AnnotationError(f"{feature.where}: the point {unfit[0]} lies on no slide; mend or delete it in QuPath")
+    ring = [(round(x, _DECIMALS), round(y, _DECIMALS)) for x, y in ring]
     if len(ring) < 3:
         raise AnnotationError(f"{feature.where}: a ring has {len(ring)} points; three are needed: mend or delete it in QuPath")
     return ring

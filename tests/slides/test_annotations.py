@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import shapely
 
 from histo_mlflow.errors import AnnotationError
 from histo_mlflow.slides.annotations import read_annotations
@@ -63,6 +64,15 @@ def test_holes_and_parts(tmp_path: Path) -> None:
     ]}  # fmt: skip
     areas = [region.shape.area for region in read_annotations(write_features(tmp_path / "a.json", holed, parts, mixed)).regions]
     assert areas == [9_900, 17_500, 10_000], "a part over another is no hole"
+
+
+def test_what_is_finer_than_a_slide_can_show_is_rounded_away(tmp_path: Path) -> None:
+    """GEOS can't tell on which side of a line such a point lies, and gives up."""
+    drawn = feature("A", [(0, 2), (1, 0), (-1, -1)]), feature("B", [(0, -1), (1, 0), (1.1125369292536007e-308, 2)])
+    first, second = (each.shape for each in read_annotations(write_features(tmp_path / "a.json", *drawn)).regions)
+    assert set(map(tuple, shapely.get_coordinates(second).tolist())) == {(0, -1), (1, 0), (0, 2)}
+    alone = shapely.intersection(shapely.difference(first, second), shapely.box(0, 0, 10, 10))
+    assert alone.area == pytest.approx(0)
 
 
 def test_what_is_no_region_is_counted(tmp_path: Path) -> None:

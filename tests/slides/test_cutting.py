@@ -159,7 +159,8 @@ def test_annotations_of_another_slide_are_refused() -> None:
     check_on_slide(Annotations(tuple(regions), ()), (100, 110), file=Path("a.json"), slide=Path("s.svs"))
 
 
-_POINT = st.tuples(st.floats(-20, 120), st.floats(-20, 120))
+_COORDINATE = st.floats(-20, 120).map(lambda value: round(value, 6))  # as annotations are read
+_POINT = st.tuples(_COORDINATE, _COORDINATE)
 _SHAPE = st.lists(_POINT, min_size=3, max_size=8).map(lambda points: shapely.MultiPoint(points).convex_hull)
 _AREA = st.lists(_SHAPE, min_size=1, max_size=3).map(shapely.union_all)
 _AREAS = st.dictionaries(st.sampled_from(["A", "B", "C", IGNORE]), _AREA.filter(lambda area: area.area > 1), max_size=4)
