@@ -128,7 +128,7 @@ def draw(kept: dict[str, dict[str, list[dict[str, float]]]], path: Path) -> None
     """Draw balanced accuracies: a panel for each set, a row for each way, a dot for each seed, a line at the median."""
     ways = [way for way in (WAYS | ATTEMPTS) if any(found.get(way) for found in kept.values())]
     figure, panels = plt.subplots(
-        1, len(kept), figsize=(2.6 * len(kept), 1.2 + 0.3 * len(ways)), sharey=True, layout="constrained"
+        1, len(kept), figsize=(2.6 * len(kept), 1.2 + 0.3 * len(ways)), sharex=True, sharey=True, layout="constrained"
     )
     for axes, (name, found) in zip(panels, kept.items(), strict=True):
         for row, way in enumerate(ways):
