@@ -29,7 +29,7 @@ from histo_mlflow.tiles.tile_set import TileSet
 from histo_mlflow.tracking.decisions import FORCED, Decision, carry_out
 from histo_mlflow.tracking.kept import PROCESS_TAG
 from histo_mlflow.tracking.store import Store, open_store
-from tests.forking import Forks
+from tests.forking import LONGEST_SECONDS, Forks
 from tests.small_network import using_small_network
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -109,12 +109,13 @@ def forks() -> Iterator[Forks]:
 
 
 @pytest.fixture
-def histo(work: Path, forks: Forks) -> Histo:
+def histo(work: Path, forks: Forks, request: pytest.FixtureRequest) -> Histo:
     """Runs the command line in a process of its own, in the working folder; one that starts anew if a variable is given."""
+    longest = 0.95 * _SLOW_SECONDS if request.node.get_closest_marker("slow") else LONGEST_SECONDS
 
-    def run(*arguments: str | Path, timeout: float = 240, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str | Path, timeout: float = longest, **environment: str) -> subprocess.CompletedProcess[str]:
         if not environment:
-            return forks.run(*map(str, arguments), cwd=work)
+            return forks.run(*map(str, arguments), cwd=work, timeout=timeout)
         return subprocess.run(
             [sys.executable, "-m", "histo_mlflow", *map(str, arguments)],
             capture_output=True,

@@ -4,11 +4,14 @@ A command that is to be killed at a random moment is then killed in its work, an
 of many commands wait for the imports once.
 """
 
+import faulthandler
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -19,6 +22,13 @@ import histo_mlflow.models.backbones.torchvision
 from histo_mlflow.process import prepare
 from tests.small_network import SMALL_NETWORK, get_small_model
 
+LONGEST_SECONDS = 240.0
+"""For which a command may run: less than the tests' own limit, so that what hangs says where."""
+
+_POLL_SECONDS = 0.01
+# Of what is imported: a lock that another thread holds while a process forks is never free again in its child.
+_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
+
 
 class Forks:
     """Our commands."""
@@ -26,16 +36,16 @@ class Forks:
     def __init__(self, root: Path, **environment: str) -> None:
         self._server = subprocess.Popen(
             [sys.executable, "-m", "tests.forking"], cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env={**os.environ, **environment},
+            env={**os.environ, **_ONE_THREAD, **environment},
         )  # fmt: skip
         assert self._answer() == "ready"
 
-    def run(self, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, cwd: Path, timeout: float = LONGEST_SECONDS) -> subprocess.CompletedProcess[str]:
         """Run a command to its end in this environment; what it says is kept apart, as of any process."""
         with tempfile.TemporaryDirectory() as folder:
             out, err = Path(folder) / "out", Path(folder) / "err"
             self.start(*arguments, cwd=cwd, log=out, errors=err, environment=os.environ)
-            return subprocess.CompletedProcess(arguments, self.wait(), out.read_text(), err.read_text())
+            return subprocess.CompletedProcess(arguments, self.wait(timeout=timeout), out.read_text(), err.read_text())
 
     def start(self, *arguments: str, cwd: Path, log: Path, environment: Mapping[str, str], errors: Path | None = None) -> int:
         """Start ``histo ARGUMENTS``, or the search for ``tune ARGUMENTS``, and return its process id."""
@@ -49,9 +59,16 @@ class Forks:
         self._last = int(self._ask(asked))
         return self._last
 
-    def wait(self, pid: int | None = None) -> int:
-        """Wait for a command, by default for the one that was started last; return its exit code, negative for a signal."""
-        return int(self._ask(pid or self._last))
+    def wait(self, pid: int | None = None, timeout: float = LONGEST_SECONDS) -> int:
+        """Wait for a command, by default for the one that was started last; return its exit code, negative for a signal.
+
+        One that takes too long is ended by SIGABRT, and its log tells what each thread was doing.
+        """
+        return int(self._ask([pid or self._last, timeout]))
+
+    def count_threads(self) -> int:
+        """Return how many threads the process has that forks."""
+        return len(list(Path(f"/proc/{self._server.pid}/task").iterdir()))
 
     def close(self) -> None:
         """End the process that forks."""
@@ -75,13 +92,25 @@ def _serve() -> None:
     print("ready", flush=True)
     for line in sys.stdin:
         asked = json.loads(line)
-        if isinstance(asked, int):
-            print(os.waitstatus_to_exitcode(os.waitpid(asked, 0)[1]), flush=True)
+        if isinstance(asked, list):
+            print(_end_of(*asked), flush=True)
             continue
         pid = os.fork()
         if pid == 0:
             _become(asked, entry_points)
         print(pid, flush=True)
+
+
+def _end_of(pid: int, timeout: float) -> int:
+    deadline = time.monotonic() + timeout
+    while True:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGABRT)
+            deadline = float("inf")
+        time.sleep(_POLL_SECONDS)
 
 
 def _imported() -> dict[str, Callable[[Sequence[str]], Any]]:
@@ -115,6 +144,7 @@ def _become(asked: dict[str, Any], entry_points: dict[str, Callable[[Sequence[st
         os.environ.update(asked["environment"])
         for number, log in enumerate(asked["logs"], start=1):
             os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+        faulthandler.enable()
         if SMALL_NETWORK in asked["environment"]:
             histo_mlflow.models.backbones.torchvision.get_model = get_small_model
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

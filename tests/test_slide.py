@@ -193,7 +193,7 @@ def test_ctrl_c_leaves_what_is_whole_and_nothing_else(slides: Path, work: Path, 
     while not list(states.glob("*.json")) and time.monotonic() < deadline:
         time.sleep(0.02)
     os.kill(pid, signal.SIGINT)
-    assert forks.wait(pid) == 1
+    assert forks.wait(pid) == 1, (work / "log").read_text()
     assert "interrupted by SIGINT" in (work / "log").read_text()
     n_done = len(list(states.glob("*.json")))
     assert 0 < n_done < 21
