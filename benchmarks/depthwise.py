@@ -1,7 +1,7 @@
 """What our backward pass of depthwise convolutions gains: `python benchmarks/depthwise.py`.
 
 A step, forward and backward, of a batch of 32, with torch's pass and with ours in turn; medians over the rounds. bf16 is
-measured where the processor has it. Prints a table and writes ``benchmarks/results/depthwise.json``.
+measured where the processor has it. Prints a table and writes a JSON file.
 """
 
 import argparse
@@ -27,6 +27,7 @@ def main() -> None:
     parser.add_argument("--backbones", default="torchvision:efficientnet_b3 lite0", help="as `histo train --backbone`")
     parser.add_argument("--sizes", default="32 48 64 96", help="edge lengths of tiles in pixels")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--name", default="depthwise", help="name of the file in benchmarks/results")
     asked = parser.parse_args()
     machine = describe_machine("cpu")
     rows = []
@@ -38,7 +39,7 @@ def main() -> None:
                 row = {"backbone": backbone, "size_px": size_px, "precision": "bf16" if is_bf16 else "fp32"}
                 rows.append(row | {"torch": _BATCH / median(seconds[0]), "ours": _BATCH / median(seconds[1]), "ratios": ratios})
                 say(f"{backbone}, {size_px} px, {row['precision']}: {median(ratios):.2f} times")
-    write_results(RESULTS / "depthwise.json", {"machine": machine, "rounds": asked.rounds, "steps": rows})
+    write_results(RESULTS / f"{asked.name}.json", {"machine": machine, "rounds": asked.rounds, "steps": rows})
     table = [
         [each["backbone"], str(each["size_px"]), each["precision"], f"{each['torch']:.0f}", f"{each['ours']:.0f}",
          f"{median(each['ratios']):.2f} ({min(each['ratios']):.2f} to {max(each['ratios']):.2f})"]

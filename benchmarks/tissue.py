@@ -47,6 +47,8 @@ ATTEMPTS: dict[str, dict[str, Any]] = {
         "trainable": "all", "epochs": 8, "aug_cutoff": 6,
         "learning_rate": 3e-3, "layer_decay": 0.75, "class_weights": "balanced",
     },
+    "lite0 all, gradients not clipped": LITE0 | AUGMENTED | {"trainable": "all", "clip_norm": 0.0},
+    "lite0 all, 112 px": LITE0 | AUGMENTED | {"trainable": "all", "image_size": 112},
     "lite0 head, 320 px": HEAD | {"augment": "none", "image_size": 320},
     "lite0 head, 448 px, clusters": HEAD | {"augment": "none", "image_size": 448, "groups": "auto"},
 }  # fmt: skip

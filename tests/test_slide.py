@@ -189,7 +189,7 @@ def test_ctrl_c_leaves_what_is_whole_and_nothing_else(slides: Path, work: Path, 
     states = work / "scored" / "state"
     asked = ("slide", "--slides", "slides", "--output", "scored", *PLAIN)
     pid = forks.start(*asked, cwd=work, log=work / "log", environment=os.environ)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not list(states.glob("*.json")) and time.monotonic() < deadline:
         time.sleep(0.02)
     os.kill(pid, signal.SIGINT)
