@@ -25,7 +25,7 @@ $(VENV)/.ready: requirements.txt pyproject.toml
 cv: setup ## Cross-validate on demo tiles and register the best model; OPTIONS="-P data=..." for your own
 	mlflow run . -e cv --env-manager local $(OPTIONS)
 
-test: setup ## Run the tests (about 6 minutes on 2 cores)
+test: setup ## Run the tests (13 to 25 minutes on 2 cores)
 	python -m pytest
 
 test-all: setup ## Run all tests, the slow ones too: fresh environments, pyenv, uv, real data

@@ -26,8 +26,8 @@ LONGEST_SECONDS = 800.0
 """For which a command may run: less than the tests' own limit, so that what hangs says where."""
 
 _POLL_SECONDS = 0.01
-# Of what is imported: a lock that another thread holds while a process forks is never free again in its child.
-_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
+# A lock that another thread holds while a process forks is never free again in its child. Arrow's allocator has a thread.
+_ONE_THREAD = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
 
 
 class Forks:
