@@ -22,8 +22,8 @@ import histo_mlflow.models.backbones.torchvision
 from histo_mlflow.process import prepare
 from tests.small_network import SMALL_NETWORK, get_small_model
 
-LONGEST_SECONDS = 800.0
-"""For which a command may run: less than the tests' own limit, so that what hangs says where."""
+LONGEST_SECONDS = 400.0
+"""For which a command may run: less than half of a test's own limit, so that what hangs says where."""
 
 _POLL_SECONDS = 0.01
 # A lock that another thread holds while a process forks is never free again in its child. Arrow's allocator has a thread.
@@ -34,9 +34,13 @@ class Forks:
     """Our commands."""
 
     def __init__(self, root: Path, **environment: str) -> None:
+        self._root, self._environment = root, {**os.environ, **_ONE_THREAD, **environment}
+        self._begin()
+
+    def _begin(self) -> None:
         self._server = subprocess.Popen(
-            [sys.executable, "-m", "tests.forking"], cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env={**os.environ, **_ONE_THREAD, **environment},
+            [sys.executable, "-m", "tests.forking"], cwd=self._root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env=self._environment, start_new_session=True,
         )  # fmt: skip
         assert self._answer() == "ready"
 
@@ -74,17 +78,19 @@ class Forks:
         """End the process that forks."""
         assert self._server.stdin is not None
         self._server.stdin.close()
-        try:
-            self._server.wait(60)
-        except subprocess.TimeoutExpired:  # it waits for a command whose test has failed
-            self._server.kill()
-            self._server.wait()
+        self._server.wait(60)
 
     def _ask(self, asked: object) -> str:
         assert self._server.stdin is not None
-        self._server.stdin.write(json.dumps(asked) + "\n")
-        self._server.stdin.flush()
-        return self._answer()
+        try:
+            self._server.stdin.write(json.dumps(asked) + "\n")
+            self._server.stdin.flush()
+            return self._answer()
+        except BaseException:  # the test's own limit: the answer that is still to come is not for the next test
+            os.killpg(self._server.pid, signal.SIGKILL)
+            self._server.wait()
+            self._begin()
+            raise
 
     def _answer(self) -> str:
         assert self._server.stdout is not None

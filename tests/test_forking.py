@@ -2,7 +2,10 @@
 
 import os
 import signal
+import threading
 from pathlib import Path
+
+import pytest
 
 from tests.forking import Forks
 
@@ -17,3 +20,20 @@ def test_a_command_that_takes_too_long_is_ended_and_tells_where_it_was(work: Pat
     assert forks.wait(timeout=1.0) == -signal.SIGABRT
     assert "Fatal Python error: Aborted" in log.read_text()
     assert "most recent call first" in log.read_text()
+
+
+def test_what_a_test_that_was_ended_had_asked_is_no_answer_to_the_next(work: Path, forks: Forks) -> None:
+    def end(*_: object) -> None:
+        raise TimeoutError
+
+    pid = forks.start("train", cwd=work, log=work / "log", environment=os.environ)
+    previous = signal.signal(signal.SIGUSR1, end)
+    try:
+        threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+        with pytest.raises(TimeoutError):
+            forks.wait(pid)
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
+    assert not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2]
+    assert forks.run("promote", "--help", cwd=work).returncode == 0
+    assert forks.run("promote", "--nothing", cwd=work).returncode == 2

@@ -173,9 +173,15 @@ def test_tissue_that_is_given_is_where_it_looks(slides: Path, histo_here: Histo)
     assert "1 done;" in score(histo_here, "--tissue", "scored")  # what was found, as it was edited
     assert "1 done before;" in score(histo_here, "--tissue", "scored")
     np.testing.assert_array_equal(read_tile_table(Path("scored/one.csv")).places.left, found.left)
-    os.utime("scored/one.tissue.geojson")
-    assert "1 done;" in score(histo_here)
-    assert Path("scored/one.tissue.geojson").read_text() == edited  # a person's, which nobody else writes over
+    for more in ((), ("--stride", "0.5"), ()):  # a person's, which nobody else writes over, however often
+        assert "1 done;" in score(histo_here, *more)
+        assert Path("scored/one.tissue.geojson").read_text() == edited
+    Path("scored/one.tissue.geojson").unlink()
+    assert "1 done;" in score(histo_here, "--stride", "0.5")
+    as_found = Path("scored/one.tissue.geojson").read_bytes()
+    assert "1 done;" in score(histo_here, "--tissue", "masks")
+    assert "1 done;" in score(histo_here, "--smallest-tissue-um2", "1e9")
+    assert Path("scored/one.tissue.geojson").read_bytes() != as_found  # nobody's, and not left from other options
     write_slide(slides / "two.tif", draw(chessboard(2)))
     done = histo_here("slide", "--slides", "slides", "--output", "scored", *PLAIN, "--tissue", "masks")
     assert done.returncode == 1

@@ -62,7 +62,7 @@ class _Call(NamedTuple):
             and self.pixels.device.type == "cpu"
             and self.bias is None
             and size == self.weight.shape[3]
-            and size % 2 == 1
+            and size % 2 == 1 < size
             and _pair(self.dilation) == (1, 1)
             and stride in ((1, 1), (2, 2))
             and padding in ((0, 0), (size // 2, size // 2))

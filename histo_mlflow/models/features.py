@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from histo_mlflow.models.backbones import find_backbone
 from histo_mlflow.models.classifier import TileClassifier
-from histo_mlflow.models.weight_files import sha256_of
+from histo_mlflow.models.weight_files import checked_sha256
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def digest_backbone(network: TileClassifier) -> str:
     known = find_backbone(network.backbone_name)
     head, digest = f"{known.head}.", hashlib.sha256()
     if known.comes_with_weights and known.weights is not None:
-        digest.update(sha256_of(known.weights.fetch()).encode())
+        digest.update(checked_sha256(known.weights.fetch()).encode())
     add_weights(digest, {name: each for name, each in network.backbone.state_dict().items() if not name.startswith(head)})
     return digest.hexdigest()
 

@@ -1,6 +1,5 @@
 """Files of published weights: where they lie here, and how they are fetched; knows nothing of what is in them."""
 
-import hashlib
 import os
 import re
 from abc import ABC, abstractmethod
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from histo_mlflow.base.digests import sha256_of
 from histo_mlflow.base.plain_values import reason_of
 from histo_mlflow.errors import TileFormatError, WeightsUnavailableError
 from histo_mlflow.models.licence import Licence
@@ -98,10 +98,9 @@ class FileAtUrl(WeightFile):
         return target
 
 
-def sha256_of(file: Path) -> str:
+def checked_sha256(file: Path) -> str:
     """Return the SHA-256 of a file; raises `TileFormatError` where its name ends in first digits of another one."""
-    with file.open("rb") as opened:
-        found = hashlib.file_digest(opened, "sha256").hexdigest()
+    found = sha256_of(file)
     if (wanted := _digits_in(file)) and not found.startswith(wanted):
         raise TileFormatError(f"{file} is not what its name says: its SHA-256 is {found}; delete it and fetch it again")
     return found

@@ -18,7 +18,7 @@ from histo_mlflow.models.facts import ModelFacts
 from histo_mlflow.models.licence import NOBODYS, Licence
 from histo_mlflow.models.options import n_features_of
 from histo_mlflow.models.parts import tensors_of
-from histo_mlflow.models.weight_files import WeightFile, sha256_of
+from histo_mlflow.models.weight_files import WeightFile, checked_sha256
 
 _PUBLISHED = {"auto", "imagenet"}
 
@@ -68,7 +68,7 @@ def read_initial_weights(weights: str, *, is_synthetic: bool, backbone: str = DE
     wanted = find_backbone(backbone)
     if wanted.comes_with_weights and weights in {*_PUBLISHED, "none"}:
         assert wanted.weights is not None
-        digest = sha256_of(wanted.weights.fetch())
+        digest = checked_sha256(wanted.weights.fetch())
         return InitialWeights(backbone, None, wanted.weights.words, sha256=digest, licence=wanted.weights.licence)
     if n_features_of(backbone):
         return InitialWeights(backbone, None, "none; tiles come as features, and the head is new")
@@ -140,7 +140,7 @@ def _read_published(wanted: Backbone) -> InitialWeights:
     if published is None:
         raise OptionError(f"weights: nobody has published any of {wanted.name}; give weights=FILE, or weights=none")
     file = published.fetch()
-    digest = sha256_of(file)
+    digest = checked_sha256(file)
     tensors = _checked(_open(file)[0], wanted, wanted.pixels.size_px, file)
     return InitialWeights(
         wanted.name, tensors, published.words, size_px=wanted.pixels.size_px, sha256=digest, licence=published.licence
@@ -149,7 +149,7 @@ def _read_published(wanted: Backbone) -> InitialWeights:
 
 def _read_file(path: Path, wanted: Backbone) -> InitialWeights:
     tensors, facts = _open(path)
-    digest = sha256_of(path)
+    digest = checked_sha256(path)
     if facts is None:
         size_px, licence = wanted.pixels.size_px, NOBODYS if wanted.weights is None else wanted.weights.licence
         plain = _checked(tensors, wanted, size_px, path)

@@ -127,3 +127,11 @@ def _check_names(slides: Iterable[SlideFile], source: Path) -> None:
                 f"slides={source}: {other} and {slide.path} have the same name, and so would their results; rename one, or "
                 "give them one after the other"
             )
+
+
+def files_of(path: Path) -> list[Path]:
+    """Return a slide's files: itself, all of its folder, or of MRXS what lies in the folder of its name too."""
+    if path.is_dir():
+        return sorted(file for file in path.rglob("*") if file.is_file())
+    beside = path.with_suffix("") if path.suffix.lower() == ".mrxs" else None
+    return [path, *(files_of(beside) if beside is not None and beside.is_dir() else [])]

@@ -10,10 +10,10 @@ import torch
 from mlflow.exceptions import MlflowException
 from torch import nn
 
+from histo_mlflow.base.digests import sha256_of
 from histo_mlflow.base.plain_values import reason_of
 from histo_mlflow.errors import RequestError, WorkError
 from histo_mlflow.models.facts import ModelFacts
-from histo_mlflow.models.weight_files import sha256_of
 from histo_mlflow.served_model.kept_backbone import FOLDER_VARIABLE, backbones_folder, find_kept
 
 

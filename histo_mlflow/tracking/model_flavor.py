@@ -5,7 +5,6 @@ the device that it was exported on (docs/decisions/0003).
 """
 
 import copy
-import hashlib
 import json
 import shutil
 import tempfile
@@ -26,6 +25,7 @@ from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.models.signature import ModelSignature
 from mlflow.types.schema import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 
+from histo_mlflow.base.digests import sha256_of
 from histo_mlflow.base.plain_values import parse_json, read_small
 from histo_mlflow.errors import RequestError
 from histo_mlflow.models.classifier import TileClassifier
@@ -70,7 +70,7 @@ def save_model(
     _write_graph(written, path, mlflow_model, loader_name, _example_for(written, facts))
     root = Path(path)
     stored = asdict(facts) | {
-        "weights_sha256": _sha256(root / _DATA_FOLDER / loader.WEIGHTS_FILE),
+        "weights_sha256": sha256_of(root / _DATA_FOLDER / loader.WEIGHTS_FILE),
         "loader_sha256": loader_sha256,
         _SUMMARY_SHA256: None if summary is None else _write_summary(summary, root / SUMMARY_FILE),
         _REFERENCE: reference,
@@ -113,7 +113,7 @@ def _write_graph(written: torch.nn.Module, path: str, mlflow_model: Model, loade
 def _write_summary(summary: TrainingSummary, file: Path) -> str:
     """Write the summary and return the SHA-256 of its file."""
     file.write_bytes(summary.to_bytes())
-    return _sha256(file)
+    return sha256_of(file)
 
 
 def load_saved(model_folder: Path) -> tuple[torch.nn.Module, ModelFacts]:
@@ -141,7 +141,7 @@ def load_saved(model_folder: Path) -> tuple[torch.nn.Module, ModelFacts]:
         raise RequestError(
             f"{model_folder} does not hold what histo-mlflow writes (data/: {' '.join(sorted(present))}); {_REFUSED}"
         )
-    if _sha256(weights) != stored.get("weights_sha256"):
+    if sha256_of(weights) != stored.get("weights_sha256"):
         raise RequestError(f"{weights} is not the file that was logged: its SHA-256 differs; {_REFUSED}")
     try:
         mlflow.pytorch._validate_pt2_archive_is_pickle_free(str(weights))
@@ -167,7 +167,7 @@ def load_summary(model_folder: Path) -> TrainingSummary | None:
     if wanted is None:
         return None
     try:
-        if not file.is_file() or file.stat().st_size > MAX_SUMMARY_BYTES or _sha256(file) != wanted:
+        if not file.is_file() or file.stat().st_size > MAX_SUMMARY_BYTES or sha256_of(file) != wanted:
             raise ValueError("it is not the file that was logged")
         return summary_from(file.read_bytes())
     except (OSError, ValueError) as error:
@@ -221,8 +221,3 @@ def _signature(classes: Sequence[str]) -> ModelSignature:
 def _loader_name(sha256: str) -> str:
     """Return a package name that changes with the loader's code, so that two models in one process never share code."""
     return f"histo_served_model_{sha256[:12]}"
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

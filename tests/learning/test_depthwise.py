@@ -83,6 +83,8 @@ def test_other_convolutions_are_left_as_they_are() -> None:
     with torch.autocast("cpu", torch.bfloat16), FastDepthwise():
         for out in (
             functional.conv2d(pixels, torch.zeros((4, 6, 3, 3))),
+            functional.conv2d(pixels, torch.zeros((6, 1, 1, 1)), None, 1, 0, 1, 6),
+            functional.conv2d(pixels, torch.zeros((6, 1, 1, 1)), None, 2, 0, 1, 6),
             functional.conv2d(pixels, torch.zeros((6, 1, 3, 3)), None, 1, "same", 1, 6),
             functional.conv2d(pixels, torch.zeros((6, 1, 3, 3)), None, 1, 1, 2, 6),
             functional.conv2d(pixels[:, :1], torch.zeros((1, 1, 3, 3))),

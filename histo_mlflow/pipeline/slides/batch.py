@@ -1,6 +1,5 @@
 """Many slides through one model: each is done once, whole or not at all, whoever shares the work and whatever ends it."""
 
-import hashlib
 import shutil
 import time
 import traceback
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from histo_mlflow.base.claims import claimed
+from histo_mlflow.base.digests import sha256_of
 from histo_mlflow.base.interruption import shielded
 from histo_mlflow.base.plain_values import reason_of
 from histo_mlflow.base.progress import Bar
@@ -95,7 +95,7 @@ class Batch:
     def options_of(self, file: SlideFile) -> dict[str, Any]:
         """All that changes the results of a slide, by name."""
         regions = regions_for(file.name, self.rules)
-        given = "" if regions is None else hashlib.sha256(regions.read_bytes()).hexdigest()
+        given = "" if regions is None else sha256_of(regions)
         return {**self.options, "mpp_of_slide": file.microns_per_pixel, "regions_sha256": given}
 
 
@@ -137,7 +137,7 @@ def _do(batch: Batch, file: SlideFile) -> Outcome:
             identity = identify(file.path, earlier)
             if earlier is not None and _is_done(batch, file, identity, earlier):
                 return Outcome(name, file.path, DONE_BEFORE)
-            _do_anew(batch, file, identity)
+            _do_anew(batch, file, identity, earlier)
         except Exception as error:  # whatever is odd about this slide, the next one may be sound
             return _failed(batch, file, error)
         return Outcome(name, file.path, DONE)
@@ -148,7 +148,7 @@ def _is_done(batch: Batch, file: SlideFile, identity: SlideIdentity, earlier: Sl
     return fits and batch.summary_file(file.name).is_file() and batch.summary_of(file.name).state != FAILED
 
 
-def _do_anew(batch: Batch, file: SlideFile, identity: SlideIdentity) -> None:
+def _do_anew(batch: Batch, file: SlideFile, identity: SlideIdentity, earlier: SlideState | None) -> None:
     begun, name = time.monotonic(), file.name
     draft = batch.folder / _STATES / f"{name}.draft"
     shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed
@@ -162,12 +162,13 @@ def _do_anew(batch: Batch, file: SlideFile, identity: SlideIdentity) -> None:
             model=batch.model.model.address, sha256=identity.sha256, seconds=seconds,
             reading_share=score.waited_seconds / seconds,
         )  # fmt: skip
-        own = _tissue_to_keep(batch, name)
+        tissue = _Tissue.of(batch, name, draft, earlier)
         batch.state_file(name).unlink(missing_ok=True)  # of other results, of which some are about to be replaced
+        outputs = _put_in_place(batch, name, draft, tissue.kept)
         state = SlideState(
             slide=str(file.path), **asdict(identity), model=batch.model.model.address, model_sha256=batch.model.digest,
-            options=batch.options_of(file), outputs=_put_in_place(batch, name, draft, own), drift=dict(score.compared.metrics),
-            unreadable=score.scored.unreadable,
+            options=batch.options_of(file), outputs=outputs, drift=dict(score.compared.metrics),
+            tissue_sha256=tissue.sha256, unreadable=score.scored.unreadable,
         )  # fmt: skip
         write_slide_summary(summary, batch.summary_file(name))
         write_state(state, batch.state_file(name))
@@ -199,25 +200,40 @@ def _score(batch: Batch, file: SlideFile, draft: Path) -> SlideScore:
     return score
 
 
-def _tissue_to_keep(batch: Batch, name: str) -> str | None:
-    """Return the name of the file of tissue in the output folder if it is a person's: it was given, or edited since."""
-    file, state = batch.folder / f"{name}{TISSUE}", batch.state_file(name)
-    if batch.rules.regions is not None:
-        return file.name
-    if file.is_file() and state.is_file() and file.stat().st_mtime_ns > state.stat().st_mtime_ns:
-        warn(f"{file} was edited since it was written, and is left as it is; --tissue {batch.folder} would look there")
-        return file.name
-    return None
+@dataclass(frozen=True)
+class _Tissue:
+    """The file of tissue in the output folder: a person may edit it, or put one there.
+
+    Attributes:
+        kept: Its name if it is left as it is, for it was given or is a person's; else None.
+        sha256: Of what was last written there by us, or "".
+    """
+
+    kept: str | None
+    sha256: str
+
+    @classmethod
+    def of(cls, batch: Batch, name: str, draft: Path, earlier: SlideState | None) -> "_Tissue":
+        """Tell whose it is, and say so if it is a person's."""
+        file = batch.folder / f"{name}{TISSUE}"
+        before = "" if earlier is None else earlier.tissue_sha256
+        if batch.rules.regions is not None:
+            return cls(file.name, before)
+        now = sha256_of(draft / file.name)
+        if not file.is_file() or sha256_of(file) in (before, now):
+            return cls(None, now)
+        warn(f"{file} is not as it was written, and stays as it is: --tissue {batch.folder} looks there; else remove it")
+        return cls(file.name, before)
 
 
-def _put_in_place(batch: Batch, name: str, draft: Path, own: str | None) -> tuple[str, ...]:
+def _put_in_place(batch: Batch, name: str, draft: Path, kept: str | None) -> tuple[str, ...]:
     """Move what was written into the output folder, remove what other options had written beside it, and return the names.
 
-    What is called `own` there is not ours.
+    What is called `kept` stays there as it is.
     """
-    written = tuple(sorted(each.name for each in draft.iterdir() if each.name != own))
+    written = tuple(sorted(each.name for each in draft.iterdir() if each.name != kept))
     for ending in ENDINGS:
-        if f"{name}{ending}" != own:
+        if f"{name}{ending}" != kept:
             remove(batch.folder / f"{name}{ending}")
     for each in written:
         (draft / each).replace(batch.folder / each)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from histo_mlflow.base.digests import sha256_of
 from histo_mlflow.base.progress import Bar
 from histo_mlflow.console import warn
 from histo_mlflow.errors import OptionError, RequestError, UnreadableSlideError
@@ -19,7 +20,7 @@ from histo_mlflow.options import output_path
 from histo_mlflow.slides.annotations import IGNORE, Annotations, read_annotations
 from histo_mlflow.slides.cutting import Ground, areas_of, check_on_slide, choose_tiles
 from histo_mlflow.slides.grid import lay_grid
-from histo_mlflow.slides.listing import list_slides
+from histo_mlflow.slides.listing import files_of, list_slides
 from histo_mlflow.slides.open import open_slide
 from histo_mlflow.slides.options import CutOptions, GridOptions, TissueOptions
 from histo_mlflow.slides.pairing import AnnotatedSlide, pair_slides
@@ -221,11 +222,10 @@ def _everywhere(plan: CutPlan, slide: Slide) -> Places:
 
 
 def _key_of(plan: CutPlan, pair: AnnotatedSlide, new_names: Mapping[str, str | None]) -> str:
-    """Return what the tiles of a slide depend on, as a SHA-256 (hex): all of the plan, the slide's file, its annotations."""
-    path = pair.slide.path
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    stats = [(str(each.resolve()), each.stat().st_size, each.stat().st_mtime_ns) for each in files if each.exists()]
-    drawn = hashlib.sha256(pair.annotations.read_bytes()).hexdigest()
+    """Return what the tiles of a slide depend on, as a SHA-256 (hex): all of the plan, the slide's files, its annotations."""
+    files = [each for each in files_of(pair.slide.path) if each.exists()]
+    stats = [(str(each.resolve()), each.stat().st_size, each.stat().st_mtime_ns) for each in files]
+    drawn = sha256_of(pair.annotations)
     on = [asdict(plan), stats, pair.slide.microns_per_pixel, drawn, sorted(new_names.items())]
     return hashlib.sha256(json.dumps(on).encode()).hexdigest()
 

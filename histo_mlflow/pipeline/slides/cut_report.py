@@ -1,6 +1,5 @@
 """What is said of tiles that were cut from slides: a table, a record of each slide, a picture to look at."""
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from histo_mlflow.base.digests import sha256_of
 from histo_mlflow.base.escaping import visible
 from histo_mlflow.base.lettering import letter
 from histo_mlflow.base.palette import channels, class_colours
@@ -78,7 +78,7 @@ def write_record(file: Path, parts: Sequence[SlidePart], plan: CutPlan, marked: 
             "file": str(by_name[part.name].slide.path),
             "patient": marked.patients[part.name],
             "annotations": str(by_name[part.name].annotations),
-            "annotations_sha256": hashlib.sha256(by_name[part.name].annotations.read_bytes()).hexdigest(),
+            "annotations_sha256": sha256_of(by_name[part.name].annotations),
             "edge_px": part.edge_px,
             "tiles": dict(sorted(part.counts.items())),
             "left_out": [{"class": name, "why": why, "tiles": n} for (name, why), n in sorted(part.left_out.items())],

@@ -7,8 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from histo_mlflow.base.digests import sha256_of
 from histo_mlflow.base.plain_values import build_plain, parse_json, read_small
 from histo_mlflow.base.whole_file import written_whole
+from histo_mlflow.slides.listing import files_of
 
 _MAX_BYTES = 2**24
 
@@ -42,6 +44,7 @@ class SlideState:
         options: Those that change results.
         outputs: Names of the files and folders that were written.
         drift: How it compares with what the model was tried on, by names of metrics; empty where that can't be judged.
+        tissue_sha256: Of the tissue that was last found and written; a file that has another one is a person's.
         unreadable: Left and top, in pixels of level 0, of the tiles that could not be decoded and were left out.
     """
 
@@ -54,6 +57,7 @@ class SlideState:
     options: dict[str, Any]
     outputs: tuple[str, ...]
     drift: dict[str, float]
+    tissue_sha256: str = ""
     unreadable: tuple[tuple[int, int], ...] = ()
 
     def fits(self, identity: SlideIdentity, model_sha256: str, options: Mapping[str, Any], folder: Path) -> bool:
@@ -68,26 +72,15 @@ def identify(path: Path, earlier: "SlideIdentity | SlideState | None") -> SlideI
     Raises:
         OSError: It can't be read.
     """
-    files = _files_of(path)
+    files = files_of(path)
     stats = [file.stat() for file in files]
     size_bytes, modified_ns = sum(each.st_size for each in stats), max((each.st_mtime_ns for each in stats), default=0)
     if earlier is not None and (earlier.size_bytes, earlier.modified_ns) == (size_bytes, modified_ns):
         return SlideIdentity(size_bytes, modified_ns, earlier.sha256)
-    digests = []
-    for file in files:
-        with file.open("rb") as opened:
-            digests.append(hashlib.file_digest(opened, "sha256"))
+    digests = [sha256_of(file) for file in files]
     if len(digests) == 1:
-        return SlideIdentity(size_bytes, modified_ns, digests[0].hexdigest())
-    return SlideIdentity(size_bytes, modified_ns, hashlib.sha256(b"".join(each.digest() for each in digests)).hexdigest())
-
-
-def _files_of(path: Path) -> list[Path]:
-    """Return a slide's files: itself, all of its folder, or of MRXS what lies in the folder of its name too."""
-    if path.is_dir():
-        return sorted(file for file in path.rglob("*") if file.is_file())
-    beside = path.with_suffix("") if path.suffix.lower() == ".mrxs" else None
-    return [path, *(_files_of(beside) if beside is not None and beside.is_dir() else [])]
+        return SlideIdentity(size_bytes, modified_ns, digests[0])
+    return SlideIdentity(size_bytes, modified_ns, hashlib.sha256(bytes.fromhex("".join(digests))).hexdigest())
 
 
 def read_state(file: Path) -> SlideState | None:
