@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from histo_mlflow.base.whole_file import written_whole
+
 sys.path.insert(0, str(Path(__file__).parent.parent))  # `tuning` is no part of what is installed
 
 RESULTS = Path(__file__).parent / "results"
@@ -71,9 +73,9 @@ def describe_machine(device: str) -> dict[str, Any]:
 
 
 def write_results(path: Path, content: dict[str, Any]) -> None:
-    """Write `content` as JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    """Write `content` as JSON, whole or not at all."""
+    with written_whole(path) as draft:
+        draft.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def _cpu_model() -> str:

@@ -4,8 +4,8 @@ The sets are those of tests (HISTO_REAL_DATA, or --data): 718 thumbnails of nine
 BreakHis with their patients. Every study is one call of `cv` or `train` for each seed, as a user would make it, and its
 figures are those of the run: out of fold in a cross-validation, of the test tiles where there are some.
 
-Writes ``benchmarks/results/tissue.json`` after every run; runs that are there already are not repeated. With --figure it draws
-what the file has.
+Writes ``benchmarks/results/tissue.json`` after every run, each with its processor; runs that are there already are not
+repeated. With --figure it draws what the file has.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import statistics
 import tempfile
 import time
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +82,8 @@ def list_studies(data: Path) -> list[Study]:
     ]
 
 
-def run(study: Study, way: str, seed: int) -> dict[str, float]:
-    """Learn once and return the figures that count, with the seconds that it took."""
+def run(study: Study, way: str, seed: int) -> dict[str, Any]:
+    """Learn once and return the figures that count, with the seconds that it took, and on what."""
     started = time.perf_counter()
     options = study.options | (WAYS | ATTEMPTS)[way] | {"seed": seed, "register": False}
     if "folds" in options:
@@ -91,7 +92,8 @@ def run(study: Study, way: str, seed: int) -> dict[str, float]:
         test = histo_mlflow.train(**options).test
         assert test is not None
         found = test
-    return {name: found.overall[name].value for name in FIGURES} | {"seconds": time.perf_counter() - started}
+    machine = {name: describe_machine("cpu")[name] for name in ("cpu", "has_avx512_bf16")}
+    return {name: found.overall[name].value for name in FIGURES} | {"seconds": time.perf_counter() - started, **machine}
 
 
 def main() -> None:
@@ -107,8 +109,10 @@ def main() -> None:
     parser.add_argument("--figure", type=Path, help="a picture of all runs in the file; nothing is run")
     options = parser.parse_args()
     data, output = options.data.resolve(), options.output.resolve()
-    kept: dict[str, dict[str, list[dict[str, float]]]] = json.loads(output.read_text())["runs"] if output.exists() else {}
+    kept: dict[str, dict[str, list[dict[str, Any]]]] = json.loads(output.read_text())["runs"] if output.exists() else {}
     if options.figure:
+        if not kept:
+            parser.error(f"{output} has no runs to draw")
         draw(kept, options.figure)
         return
     with tempfile.TemporaryDirectory(prefix="histo-tissue-") as folder:
@@ -121,17 +125,19 @@ def main() -> None:
                 for seed in range(len(runs), options.seeds):
                     runs.append(run(study, way, seed))
                     say(f"{study.name}, {way}, seed {seed}: {runs[-1]}")
-                    write_results(output, {"machine": describe_machine("cpu"), "runs": kept})
+                    write_results(output, {"runs": kept})
     say(format_runs(kept))
 
 
-def draw(kept: dict[str, dict[str, list[dict[str, float]]]], path: Path) -> None:
+def draw(kept: dict[str, dict[str, list[dict[str, Any]]]], path: Path) -> None:
     """Draw balanced accuracies: a panel for each set, a row for each way, a dot for each seed, a line at the median."""
-    ways = [way for way in (WAYS | ATTEMPTS) if any(found.get(way) for found in kept.values())]
+    known = dict.fromkeys((*WAYS, *ATTEMPTS, *chain.from_iterable(kept.values())))
+    ways = [way for way in known if any(found.get(way) for found in kept.values())]
     figure, panels = plt.subplots(
-        1, len(kept), figsize=(2.6 * len(kept), 1.2 + 0.3 * len(ways)), sharex=True, sharey=True, layout="constrained"
-    )
-    for axes, (name, found) in zip(panels, kept.items(), strict=True):
+        1, len(kept), figsize=(2.6 * len(kept), 1.2 + 0.3 * len(ways)), sharex=True, sharey=True, squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
+    for axes, (name, found) in zip(panels[0], kept.items(), strict=True):
         for row, way in enumerate(ways):
             values = [each["balanced_accuracy"] for each in found.get(way, ())]
             axes.scatter(values, [row] * len(values), s=26, color="#2c6fbb", alpha=0.6, linewidths=0)
@@ -141,13 +147,13 @@ def draw(kept: dict[str, dict[str, list[dict[str, float]]]], path: Path) -> None
         axes.set_axisbelow(True)
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-    panels[0].set_yticks(range(len(ways)), ways)
-    panels[0].invert_yaxis()
+    panels[0, 0].set_yticks(range(len(ways)), ways)
+    panels[0, 0].invert_yaxis()
     figure.supxlabel("balanced accuracy: each seed, and the median", fontsize=10)
     figure.savefig(path, dpi=110)
 
 
-def format_runs(kept: dict[str, dict[str, list[dict[str, float]]]]) -> str:
+def format_runs(kept: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
     """Return a table: median and range over the seeds."""
     rows = []
     for study, ways in kept.items():

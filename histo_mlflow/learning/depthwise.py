@@ -3,9 +3,9 @@
 oneDNN falls back to its reference code for three parts of this backward pass:
 
 - the gradient of a kernel that is higher than the map that it makes, in any precision: of tiles of 32 to 96 px the deep
-  layers of an EfficientNet make maps of 1 to 4 px, and these gradients took two thirds of a training step;
+  layers of an EfficientNet make maps of 1 to 4 px, and these gradients took up to half of a training step;
 - in bf16 the gradient of the input for a stride of 2 and the gradient of a 5 x 5 kernel: in EfficientNet-B3 at 224 px they
-  took two thirds of a training step, too.
+  took two thirds of a training step.
 
 The first is a sum of products of shifted maps, the others can be written as convolutions that oneDNN has:
 docs/performance.md gives the figures.

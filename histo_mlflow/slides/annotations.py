@@ -222,7 +222,6 @@ def _ring(points: Any, feature: _Feature) -> list[tuple[float, float]]:
         raise AnnotationError(f"{feature.where}: a point has no two numbers; export it again") from None
     if unfit := [point for point in ring if not all(math.isfinite(each) and abs(each) < _LARGEST for each in point)]:
         raise AnnotationError(f"{feature.where}: the point {unfit[0]} lies on no slide; mend or delete it in QuPath")
-    ring = [(round(x, _DECIMALS), round(y, _DECIMALS)) for x, y in ring]
     if len(ring) < 3:
         raise AnnotationError(f"{feature.where}: a ring has {len(ring)} points; three are needed: mend or delete it in QuPath")
     return ring
@@ -230,8 +229,12 @@ def _ring(points: Any, feature: _Feature) -> list[tuple[float, float]]:
 
 def _mend(shape: shapely.Polygon, feature: _Feature) -> shapely.Geometry:
     """Return a valid geometry of the same area; raises `AnnotationError` where it depends on the reading what that is."""
-    if shape.is_valid:
-        return shape
+    rounded = shapely.transform(shape, lambda points: points.round(_DECIMALS))
+    if rounded.is_valid:
+        return rounded
+    if shape.is_valid:  # point by point, rounding has brought together what does not touch
+        return shapely.set_precision(shape, 10.0**-_DECIMALS)
+    shape = rounded
     by_crossings = shapely.make_valid(shape, method="linework")
     by_winding = shapely.make_valid(shape, method="structure", keep_collapsed=False)
     areas = np.array([by_crossings.area, by_winding.area])

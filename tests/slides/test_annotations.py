@@ -75,6 +75,14 @@ def test_what_is_finer_than_a_slide_can_show_is_rounded_away(tmp_path: Path) -> 
     assert alone.area == pytest.approx(0)
 
 
+def test_a_hole_that_nearly_touches_the_outline_stays_one(tmp_path: Path) -> None:
+    near = feature("A", [(0, 0), (10, 0), (10, 10), (0, 10)])
+    near["geometry"]["coordinates"].append([[1e-7, 1], [3, 1], [3, 3], [1e-7, 3], [1e-7, 1]])
+    read = read_annotations(write_features(tmp_path / "a.json", near))
+    assert [each.shape.area for each in read.regions] == [94]
+    assert not read.notes
+
+
 def test_what_is_no_region_is_counted(tmp_path: Path) -> None:
     line = feature("A")
     line["geometry"] = {"type": "LineString", "coordinates": [[0, 0], [5, 5]]}
