@@ -6,7 +6,9 @@ import pytest
 
 from histo_mlflow.jobs.train import Train, train
 from histo_mlflow.learning.options import Recipe, suit_to_trained_weights
+from histo_mlflow.models.weights import InitialWeights
 from histo_mlflow.options import build, flatten, option_fields
+from histo_mlflow.pipeline.inputs import hint_of_size
 from histo_mlflow.tracking.store import Store
 
 _DECLARED = {name: part.default for name, part in option_fields(Recipe).items()}
@@ -54,6 +56,14 @@ def test_only_trained_weights_change_the_rates(
     params, said, _ = learn(weights=random)
     assert {name: params[name] for name in suited} == {name: str(value) for name, value in suited.items()}
     assert "for trained weights: " + ", ".join(f"{name}={value:g}" for name, value in suited.items()) in said
+    assert "were made for" not in said, "they were made for tiles of this size"
     params, said, _ = learn(weights=random, **{name: _DECLARED[name] for name in suited})
     assert {name: params[name] for name in suited} == {name: str(_DECLARED[name]) for name in suited}
     assert "for trained weights" not in said
+
+
+@pytest.mark.parametrize(("size_px", "is_hinted"), [(28, True), (74, True), (75, False), (224, False)])
+def test_small_tiles_are_told_of_the_size_that_trained_weights_were_made_for(size_px: int, *, is_hinted: bool) -> None:
+    trained = InitialWeights("lite0", None, "published", size_px=224, sha256="0a")
+    assert ("image_size=112" in hint_of_size(trained, size_px)) is is_hinted
+    assert not hint_of_size(InitialWeights("lite0", None, "random", size_px=224), size_px)

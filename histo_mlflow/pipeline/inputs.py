@@ -32,6 +32,8 @@ from histo_mlflow.tracking.store import Store, read_store
 
 OptionsT = TypeVar("OptionsT", bound=LearningOptions)
 
+_MUCH = 3  # times smaller: of 64 px an EfficientNet makes a last map of 2 x 2; docs/results.md has what that loses
+
 
 @dataclass(frozen=True, eq=False)
 class LearningInputs:
@@ -94,6 +96,8 @@ def open_learning_inputs(options: OptionsT) -> tuple[LearningInputs, OptionsT]:
         say(f"  {note}")
     costs = read_costs(options.costs.costs, tiles.classes)
     inputs = LearningInputs(tiles, test, open_weights(network, is_synthetic=tiles.is_synthetic), costs)
+    if not tiles.encoder and (hint := hint_of_size(inputs.initial, network.image_size or tiles.tile_size_px)):
+        say(f"  {hint}")
     return inputs, suited(options, inputs.initial)
 
 
@@ -126,6 +130,14 @@ def _find_weights(asked: NetworkOptions, *, is_synthetic: bool) -> InitialWeight
     if facts.backbone != backbone:
         raise OptionError(f"weights={weights} are those of a {facts.backbone}; give backbone={facts.backbone} too")
     return adopt_weights(network, facts, origin=weights)
+
+
+def hint_of_size(initial: InitialWeights, size_px: int) -> str:
+    """Return what to try where tiles of `size_px` are much smaller than those that trained weights were made for, or ""."""
+    if not initial.are_trained or _MUCH * size_px >= initial.size_px:
+        return ""
+    better = f"image_size={initial.size_px // 2} takes longer and is often better (docs/backbones.md)"
+    return f"they were made for {initial.size_px} px and get {size_px}: {better}"
 
 
 def suited(options: OptionsT, initial: InitialWeights) -> OptionsT:
