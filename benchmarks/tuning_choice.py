@@ -56,7 +56,7 @@ def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     table = pd.read_csv(options.table)
     curves = table.pivot_table(index="trial", columns="epoch", values="val_loss").to_numpy()
-    pruned = {name: _try_pruner(make, curves, options.orders) for name, make in PRUNERS.items()}
+    pruned = {name: try_pruner(make, curves, options.orders) for name, make in PRUNERS.items()}
     searched = _try_pruners_in_searches(table, curves, options.searches)
     sampled = {name: _try_sampler(make, table, options.seeds) for name, make in SAMPLERS.items()}
     found = {"pruners": pruned, "pruners_in_searches": searched, "samplers": sampled}
@@ -74,7 +74,8 @@ def main() -> None:
     say("\n" + format_table(["sampler", *(f"regret after {n}" for n in _AFTER)], rows))
 
 
-def _try_pruner(make: Any, curves: Any, n_orders: int) -> dict[str, float]:
+def try_pruner(make: Any, curves: Any, n_orders: int) -> dict[str, float]:
+    """Return what a pruner does to whole trials, ``(trials, epochs)`` of losses, on the mean over random orders of them."""
     n_trials, n_epochs = curves.shape
     used, regrets = [], []
     for order in range(n_orders):
