@@ -50,6 +50,7 @@ ATTEMPTS: dict[str, dict[str, Any]] = {
     },
     "lite0 all, gradients not clipped": LITE0 | AUGMENTED | {"trainable": "all", "clip_norm": 0.0},
     "lite0 all, 112 px": LITE0 | AUGMENTED | {"trainable": "all", "image_size": 112},
+    "lite0 all, 224 px": LITE0 | AUGMENTED | {"trainable": "all", "image_size": 224},
     "lite0 head, 320 px": HEAD | {"augment": "none", "image_size": 320},
     "lite0 head, 448 px, clusters": HEAD | {"augment": "none", "image_size": 448, "groups": "auto"},
 }  # fmt: skip
