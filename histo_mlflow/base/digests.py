@@ -1,4 +1,4 @@
-"""By what the content of a file is known."""
+"""By what the content of a file is known, whatever its name and date."""
 
 import hashlib
 from pathlib import Path
