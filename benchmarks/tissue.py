@@ -93,8 +93,9 @@ def run(study: Study, way: str, seed: int) -> dict[str, Any]:
         test = histo_mlflow.train(**options).test
         assert test is not None
         found = test
-    machine = {name: describe_machine("cpu")[name] for name in ("cpu", "has_avx512_bf16")}
-    return {name: found.overall[name].value for name in FIGURES} | {"seconds": time.perf_counter() - started, **machine}
+    seconds, machine = time.perf_counter() - started, describe_machine("cpu")
+    processor = {name: machine[name] for name in ("cpu", "has_avx512_bf16")}
+    return {name: found.overall[name].value for name in FIGURES} | {"seconds": seconds, **processor}
 
 
 def main() -> None:
